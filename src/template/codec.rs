@@ -1,0 +1,259 @@
+//! Items to bytes and bytes to values: the two closures of a template and what they are handed.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+
+use bstr::{BStr, BString, ByteSlice};
+
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::record::Column;
+
+/// Where `encode` writes the bytes of one item.
+///
+/// What is pushed here goes to the worker's stdin; [`side`](Request::side) reaches the named side
+/// inputs. The framing (a newline, a length) is added afterwards and must not be written here.
+#[derive(Debug)]
+pub struct Request<'a> {
+    columns: &'a mut [Column],
+    names: &'a [String],
+    packet: u64,
+    unknown: Option<String>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(columns: &'a mut [Column], names: &'a [String], packet: u64) -> Self {
+        Self { columns, names, packet, unknown: None }
+    }
+
+    /// Appends bytes to the request on stdin.
+    pub fn push(&mut self, bytes: impl AsRef<[u8]>) {
+        self.columns[0].bytes.extend_from_slice(bytes.as_ref());
+    }
+
+    /// The packet id: the position of this item in the input.
+    #[must_use]
+    pub fn packet(&self) -> u64 {
+        self.packet
+    }
+
+    /// The side input of that name, declared with [`Template::side_input`](crate::Template::side_input).
+    ///
+    /// Writing to a name that was not declared makes this item an `Err` of kind
+    /// [`ErrorKind::Channel`].
+    pub fn side(&mut self, name: &str) -> Side<'_> {
+        match self.names.iter().position(|declared| declared == name) {
+            Some(i) => Side { bytes: Some(&mut self.columns[i + 1].bytes) },
+            None => {
+                self.unknown.get_or_insert_with(|| name.to_owned());
+                Side { bytes: None }
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        match self.unknown {
+            None => Ok(()),
+            Some(name) => Err(Error::new(
+                ErrorKind::Channel,
+                format!(
+                    "encode wrote to the side input `{name}`, which the template does not declare"
+                ),
+            )
+            .hint("declare it with Template::side_input")),
+        }
+    }
+}
+
+impl io::Write for Request<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One side input of one request; see [`Request::side`].
+#[derive(Debug)]
+pub struct Side<'a> {
+    bytes: Option<&'a mut Vec<u8>>,
+}
+
+impl Side<'_> {
+    /// Appends bytes to this item's record on the side input.
+    pub fn push(&mut self, more: impl AsRef<[u8]>) {
+        if let Some(bytes) = &mut self.bytes {
+            bytes.extend_from_slice(more.as_ref());
+        }
+    }
+}
+
+impl io::Write for Side<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One reply, lent to `decode`: the bytes that came back for one item, their framing taken off.
+#[derive(Clone, Copy)]
+pub struct Reply<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) packet: u64,
+    pub(crate) worker: usize,
+    pub(crate) names: &'a [String],
+    /// The whole buffer, and where in it the side outputs' parts of this reply are.
+    pub(crate) sides: (&'a [u8], &'a [Range<usize>]),
+}
+
+impl<'a> Reply<'a> {
+    /// The bytes from stdout.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The packet id: the position of the item in the input.
+    #[must_use]
+    pub fn packet(&self) -> u64 {
+        self.packet
+    }
+
+    /// The number of the worker that answered, `0..n`.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// The part of this reply that came on a side output declared with
+    /// [`Template::side_output`](crate::Template::side_output), or `None` if there is no such channel.
+    #[must_use]
+    pub fn side(&self, name: &str) -> Option<&'a BStr> {
+        let i = self.names.iter().position(|declared| declared == name)?;
+        Some(self.sides.0[self.sides.1.get(i)?.clone()].as_bstr())
+    }
+}
+
+impl Deref for Reply<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Reply<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for Reply<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("packet", &self.packet)
+            .field("worker", &self.worker)
+            .field("bytes", &self.bytes.as_bstr())
+            .finish()
+    }
+}
+
+/// How an item becomes a request. Implemented by [`AsBytes`] and by closures through
+/// [`Template::encode`](crate::Template::encode).
+pub trait Encode<T: ?Sized>: Send {
+    /// Writes the bytes of `item`, without framing.
+    ///
+    /// # Errors
+    /// The item becomes an `Err` of kind [`ErrorKind::Encode`] at its position; nothing of it is written.
+    fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError>;
+}
+
+/// How a reply becomes a value. Implemented by [`Owned`] and by closures through
+/// [`Template::decode`](crate::Template::decode).
+pub trait Decode: Send {
+    /// What the feed yields.
+    type Output;
+    /// Whether `decode` can fail: its error then names the request, which is kept until it is yielded.
+    const FALLIBLE: bool = true;
+    /// Makes a value of a reply.
+    ///
+    /// # Errors
+    /// The item becomes an `Err` of kind [`ErrorKind::Decode`] at its position.
+    fn decode(&mut self, reply: Reply<'_>) -> Result<Self::Output, BoxError>;
+}
+
+/// The default way in: an item is its own bytes, `AsRef<[u8]>`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsBytes;
+
+impl<T: AsRef<[u8]> + ?Sized> Encode<T> for AsBytes {
+    fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
+        request.push(item);
+        Ok(())
+    }
+}
+
+/// The default way out: a reply is copied into a [`BString`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owned;
+
+impl Decode for Owned {
+    type Output = BString;
+    const FALLIBLE: bool = false;
+    fn decode(&mut self, reply: Reply<'_>) -> Result<BString, BoxError> {
+        Ok(BString::from(reply.bytes))
+    }
+}
+
+/// A closure as [`Encode`]; made by [`Template::encode`](crate::Template::encode).
+pub struct EncodeFn<T: ?Sized, F>(pub(crate) F, pub(crate) PhantomData<fn(&T)>);
+
+impl<T: ?Sized, F: Clone> Clone for EncodeFn<T, F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
+    }
+}
+
+impl<T: ?Sized, F> fmt::Debug for EncodeFn<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EncodeFn")
+    }
+}
+
+impl<T: ?Sized, F, R> Encode<T> for EncodeFn<T, F>
+where
+    F: FnMut(&T, &mut Request<'_>) -> Result<(), R> + Send,
+    R: Into<BoxError>,
+{
+    fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
+        (self.0)(item, request).map_err(Into::into)
+    }
+}
+
+/// A closure as [`Decode`]; made by [`Template::decode`](crate::Template::decode).
+#[derive(Clone)]
+pub struct DecodeFn<F>(pub(crate) F);
+
+impl<F> fmt::Debug for DecodeFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DecodeFn")
+    }
+}
+
+impl<O, F, R> Decode for DecodeFn<F>
+where
+    F: FnMut(Reply<'_>) -> Result<O, R> + Send,
+    R: Into<BoxError>,
+{
+    type Output = O;
+    fn decode(&mut self, reply: Reply<'_>) -> Result<O, BoxError> {
+        (self.0)(reply).map_err(Into::into)
+    }
+}

@@ -1,0 +1,229 @@
+//! The command line of a worker, and the two tokens that are replaced in it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use bstr::ByteSlice;
+
+use crate::error::Error;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Arg {
+    pub(crate) text: OsString,
+    /// Raw arguments are never touched.
+    pub(crate) raw: bool,
+}
+
+/// What to run, tokens unreplaced.
+#[derive(Clone, Debug)]
+pub(crate) struct CommandLine {
+    pub(crate) program: OsString,
+    pub(crate) args: Vec<Arg>,
+    pub(crate) env_clear: bool,
+    /// `None` removes the variable.
+    pub(crate) envs: Vec<(OsString, Option<OsString>)>,
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl CommandLine {
+    pub(crate) fn new(program: &OsStr) -> Self {
+        Self {
+            program: program.to_owned(),
+            args: Vec::new(),
+            env_clear: false,
+            envs: Vec::new(),
+            dir: None,
+        }
+    }
+
+    /// For messages: the words as one would type them, quoted where that helps reading.
+    pub(crate) fn display(&self) -> String {
+        let words = std::iter::once(&self.program).chain(self.args.iter().map(|arg| &arg.text));
+        let quoted: Vec<String> = words.map(|word| quote(word)).collect();
+        quoted.join(" ")
+    }
+
+    /// Every text in which tokens are replaced.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &OsStr> {
+        std::iter::once(self.program.as_os_str())
+            .chain(self.args.iter().filter(|arg| !arg.raw).map(|arg| arg.text.as_os_str()))
+            .chain(self.envs.iter().filter_map(|(_, value)| value.as_deref()))
+            .chain(self.dir.iter().map(|dir| dir.as_os_str()))
+    }
+
+    /// What can be known to be wrong before anything is started.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        if self.program.is_empty() {
+            return Err(Error::config("the command is empty"));
+        }
+        let words = std::iter::once(&self.program).chain(self.args.iter().map(|arg| &arg.text));
+        for (i, word) in words.enumerate() {
+            if word.as_bytes().contains(&0) {
+                let what = if i == 0 { "the command".to_owned() } else { format!("argument {i}") };
+                return Err(Error::config(format!(
+                    "{what} contains a NUL byte, which no command line can carry: {}",
+                    quote(word)
+                )));
+            }
+        }
+        for (name, value) in &self.envs {
+            let bad = name.is_empty()
+                || name.as_bytes().iter().any(|byte| matches!(byte, 0 | b'='))
+                || value.as_ref().is_some_and(|value| value.as_bytes().contains(&0));
+            if bad {
+                return Err(Error::config(format!(
+                    "the environment variable {} is empty or contains `=` or a NUL byte",
+                    quote(name)
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn quote(word: &OsStr) -> String {
+    let bytes = word.as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%^".contains(byte);
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return bytes.to_str_lossy().into_owned();
+    }
+    let text = bytes.to_str_lossy();
+    let visible: String = text
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect();
+    format!("'{}'", visible.replace('\'', r"'\''"))
+}
+
+/// One piece of a text with tokens.
+#[derive(Debug, PartialEq, Eq)]
+enum Piece<'a> {
+    Text(&'a [u8]),
+    Id,
+    Fd(&'a str),
+}
+
+/// Cuts a text at its tokens: `{id}` and `{fd:NAME}`. `{{id}}` and `{{fd:NAME}}` are the same with
+/// the inner braces taken literally; every other brace is just a brace.
+fn pieces(text: &[u8]) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut plain = 0;
+    let mut at = 0;
+    while let Some(found) = text[at..].find_byte(b'{') {
+        at += found;
+        let escaped = text[at..].starts_with(b"{{");
+        let inner = at + usize::from(escaped);
+        let Some((piece, len)) = token(&text[inner..]) else {
+            at += 1;
+            continue;
+        };
+        if escaped && text.get(inner + len) == Some(&b'}') {
+            // The outer braces go, the inner ones stay.
+            pieces.push(Piece::Text(&text[plain..at]));
+            pieces.push(Piece::Text(&text[inner..inner + len]));
+            at = inner + len + 1;
+        } else {
+            pieces.push(Piece::Text(&text[plain..inner]));
+            pieces.push(piece);
+            at = inner + len;
+        }
+        plain = at;
+    }
+    pieces.push(Piece::Text(&text[plain..]));
+    pieces
+}
+
+/// The token that `text` begins with, and its length.
+fn token(text: &[u8]) -> Option<(Piece<'_>, usize)> {
+    if text.starts_with(b"{id}") {
+        return Some((Piece::Id, 4));
+    }
+    let name = text.strip_prefix(b"{fd:")?;
+    let name = &name[..name.find_byte(b'}')?];
+    let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let name = std::str::from_utf8(name)
+        .ok()
+        .filter(|name| name.bytes().all(|b| word(&b)) && !name.is_empty())?;
+    Some((Piece::Fd(name), b"{fd:}".len() + name.len()))
+}
+
+/// The names of side channels that a text speaks of.
+pub(crate) fn fd_names(text: &OsStr) -> impl Iterator<Item = &str> {
+    pieces(text.as_bytes()).into_iter().filter_map(|piece| match piece {
+        Piece::Fd(name) => Some(name),
+        _ => None,
+    })
+}
+
+/// Replaces the tokens. `fd` gives the number of a side channel, whose name was checked before.
+pub(crate) fn replace(text: &OsStr, id: usize, fd: impl Fn(&str) -> Option<i32>) -> OsString {
+    let mut out = Vec::with_capacity(text.len());
+    for piece in pieces(text.as_bytes()) {
+        match piece {
+            Piece::Text(plain) => out.extend_from_slice(plain),
+            Piece::Id => out.extend_from_slice(id.to_string().as_bytes()),
+            Piece::Fd(name) => match fd(name) {
+                Some(number) => out.extend_from_slice(format!("/dev/fd/{number}").as_bytes()),
+                None => out.extend_from_slice(format!("{{fd:{name}}}").as_bytes()),
+            },
+        }
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(text: &str) -> String {
+        replace(OsStr::new(text), 3, |name| (name == "side").then_some(11)).into_string().unwrap()
+    }
+
+    #[test]
+    fn only_exact_tokens_are_replaced() {
+        for (text, expected) in [
+            ("{id}", "3"),
+            ("out-{id}.{id}", "out-3.3"),
+            ("{fd:side}", "/dev/fd/11"),
+            ("{{id}}", "{id}"),
+            ("{{fd:side}}", "{fd:side}"),
+            ("{{{id}}}", "{{id}}"),
+            ("{{id}", "{3"),
+            ("awk '{print}'", "awk '{print}'"),
+            ("{a: .b}", "{a: .b}"),
+            ("{id", "{id"),
+            ("{ id }", "{ id }"),
+            ("{fd:}", "{fd:}"),
+            ("{fd:no such}", "{fd:no such}"),
+            ("{{}}", "{{}}"),
+            ("", ""),
+        ] {
+            assert_eq!(replaced(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_found_but_not_inside_an_escape() {
+        let names: Vec<_> = fd_names(OsStr::new("{fd:a} {{fd:b}} {fd:c}")).collect();
+        assert_eq!(names, ["a", "c"]);
+    }
+
+    #[test]
+    fn a_nul_byte_is_found_and_named() {
+        let mut line = CommandLine::new(OsStr::new("tool"));
+        line.args.push(Arg { text: OsString::from("a\0b"), raw: false });
+        assert!(
+            line.validate().unwrap_err().to_string().contains("argument 1 contains a NUL byte")
+        );
+    }
+
+    #[test]
+    fn the_command_line_reads_well() {
+        let mut line = CommandLine::new(OsStr::new("jq"));
+        for text in ["-c", "{a: .b}", "it's"] {
+            line.args.push(Arg { text: OsString::from(text), raw: false });
+        }
+        assert_eq!(line.display(), r"jq -c '{a: .b}' 'it'\''s'");
+    }
+}

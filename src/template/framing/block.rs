@@ -1,0 +1,104 @@
+//! Replies of any number of lines up to a blank one.
+//!
+//! This is the answer of `hunspell -a` and `aspell -a` (the Ispell pipe protocol), and of a
+//! paragraph in general. The scanner goes from line to line and remembers where the current one
+//! begins, so that a line which trickles in is looked at once.
+
+use memchr::memchr;
+
+use super::{Framing, FramingError, Place, Scan, complete, unfinished};
+
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where the current line begins.
+    line: usize,
+    /// Bytes looked at; none of those from `line` on is a line feed.
+    seen: usize,
+}
+
+/// A line that ends a block. The carriage return counts as blank, or a tool with CRLF line ends
+/// would never finish one.
+fn is_blank(line: &[u8]) -> bool {
+    line.is_empty() || line == b"\r"
+}
+
+/// The block without the line feed that ends its last line. No block is lost by that: an empty one
+/// is "", and one of a single empty line cannot exist.
+fn body_end(line: usize) -> usize {
+    line.saturating_sub(1)
+}
+
+impl Framing for Block {
+    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+        let State { mut line, mut seen } = std::mem::take(&mut self.state);
+        while let Some(at) = memchr(b'\n', &input[seen..]) {
+            let end = seen + at;
+            if is_blank(&input[line..end]) {
+                let body = 0..body_end(line);
+                return complete(body.clone(), end + 1, body.end, place);
+            }
+            line = end + 1;
+            seen = line;
+        }
+        // What may still turn out to be the blank line is not counted as body.
+        let least = match is_blank(&input[line..]) {
+            true => body_end(line),
+            false => input.len(),
+        };
+        let partial = unfinished(least, place)?;
+        self.state = State { line, seen: input.len() };
+        Ok(partial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FramingErrorKind;
+    use super::super::testing::{scan, trickle};
+    use super::*;
+
+    #[test]
+    fn the_blank_line_and_the_line_feed_before_it_are_taken_off() {
+        let found = trickle(&mut Block::default(), b"* \n& teh 1 0: the\n\n*\n\n", 100);
+        assert_eq!(found, Ok(Some((b"* \n& teh 1 0: the".to_vec(), 19))));
+    }
+
+    #[test]
+    fn a_blank_line_alone_is_an_empty_block() {
+        assert_eq!(trickle(&mut Block::default(), b"\n", 0), Ok(Some((vec![], 1))));
+    }
+
+    #[test]
+    fn a_blank_line_may_hold_a_carriage_return() {
+        let found = trickle(&mut Block::default(), b"a\r\nb\r\n\r\nc", 100);
+        assert_eq!(found, Ok(Some((b"a\r\nb\r".to_vec(), 8))));
+    }
+
+    #[test]
+    fn a_line_of_spaces_is_not_blank() {
+        let found = trickle(&mut Block::default(), b"a\n \n\n", 100);
+        assert_eq!(found, Ok(Some((b"a\n ".to_vec(), 5))));
+    }
+
+    #[test]
+    fn the_blank_line_does_not_count_against_the_limit() {
+        let framing = &mut Block::default();
+        assert_eq!(trickle(framing, b"abc\n\r\n", 3), Ok(Some((b"abc".to_vec(), 6))));
+        let too_long = Err(FramingErrorKind::TooLong { size: 4, limit: 3 });
+        assert_eq!(trickle(framing, b"abc\n\rd", 3), too_long);
+        assert_eq!(scan(framing, b"abcd\n\n", 3, false), too_long);
+    }
+
+    #[test]
+    fn a_block_without_its_blank_line_is_half_a_reply() {
+        assert_eq!(
+            scan(&mut Block::default(), b"a\nb\n", 9, true),
+            Err(FramingErrorKind::Truncated)
+        );
+    }
+}

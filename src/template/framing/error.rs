@@ -1,0 +1,239 @@
+//! What can go wrong between a request, a reply and the bytes that stand for them.
+
+use std::error::Error;
+use std::fmt;
+
+type Cause = Box<dyn Error + Send + Sync + 'static>;
+
+/// A request that cannot be written in its framing, or output that is no reply in its own.
+///
+/// The value is opaque: [`kind`](Self::kind) is for programs, `Display` is for people. It prints one
+/// line that says what was seen and, where there is one, the fix. As in [`std::io::Error`], a cause
+/// that was given is part of that line, so that [`source`](Error::source) goes on behind it, and
+/// [`cause`](Self::cause) hands it out.
+///
+/// # Examples
+///
+/// ```
+/// use subfeed::framing::{FramingErrorKind, RequestFraming};
+///
+/// let framing = RequestFraming::line();
+/// let mut out = Vec::new();
+/// framing.open(&mut out);
+/// out.extend_from_slice(b"two\nlines");
+/// let error = framing.close(&mut out, 0).unwrap_err();
+///
+/// assert_eq!(error.kind(), FramingErrorKind::ContainsDelimiter { byte: b'\n', at: 3 });
+/// assert_eq!(
+///     error.to_string(),
+///     "the request contains its own delimiter, byte 0x0a, at byte 3: choose another framing, \
+///      such as a length prefix, or encode the request",
+/// );
+/// ```
+#[derive(Debug)]
+pub struct FramingError(Box<Inner>);
+
+// Boxed, because the error travels in the `Result` of every single scan.
+#[derive(Debug)]
+struct Inner {
+    kind: FramingErrorKind,
+    cause: Option<Cause>,
+}
+
+/// Which of the things that can go wrong did.
+///
+/// The first is about a request, which is then not written at all; the others are about a reply,
+/// except that [`TooLong`](Self::TooLong) is also what a request gets that does not fit its length
+/// prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FramingErrorKind {
+    /// The request contains the byte that is to end it. The worker would take it for two.
+    ContainsDelimiter {
+        /// The byte in question.
+        byte: u8,
+        /// Where it first stands in the request, counted from 0.
+        at: usize,
+    },
+    /// The reply is larger than allowed, or the request larger than its length prefix can say.
+    TooLong {
+        /// The size in bytes: what was announced, or else one more than the limit, which is when a
+        /// reply that announces nothing is given up. `u64::MAX` stands for anything larger.
+        size: u64,
+        /// The largest size that would have been good.
+        limit: u64,
+    },
+    /// What should give the size of the reply does not.
+    BadHeader,
+    /// The mark of another packet came before the reply's own: the worker lost its place.
+    MarkSkipped {
+        /// The packet whose mark was due.
+        expected: u64,
+        /// The packet whose mark came.
+        found: u64,
+    },
+    /// The sync command came back unexecuted, or its mark came twice: the worker echoes what it reads.
+    MarkEchoed {
+        /// The packet whose mark it was.
+        packet: u64,
+    },
+    /// The worker's output ended inside the reply.
+    Truncated,
+    /// The reply breaks the rules of its framing in some other way.
+    ReplyMalformed,
+}
+
+impl FramingError {
+    /// An error of the given kind with a cause: text, or another error.
+    ///
+    /// For those who implement [`Framing`](super::Framing) themselves. Without a cause,
+    /// `FramingErrorKind::Truncated.into()` does it too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use subfeed::framing::{FramingError, FramingErrorKind};
+    ///
+    /// let error = FramingError::new(FramingErrorKind::BadHeader, "the first byte is no version");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "the header of the reply gives no size: the first byte is no version",
+    /// );
+    /// ```
+    pub fn new(kind: FramingErrorKind, cause: impl Into<Cause>) -> Self {
+        Self(Box::new(Inner { kind, cause: Some(cause.into()) }))
+    }
+
+    /// Which of the things that can go wrong did.
+    #[must_use]
+    pub fn kind(&self) -> FramingErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the output ended inside a reply.
+    pub(crate) fn is_truncated(&self) -> bool {
+        matches!(self.0.kind, FramingErrorKind::Truncated)
+    }
+
+    /// The cause that was given, if any.
+    #[must_use]
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.0.cause.as_deref()
+    }
+
+    pub(super) fn reply_too_long(size: u64, limit: usize) -> Self {
+        FramingErrorKind::TooLong { size, limit: limit as u64 }.into()
+    }
+}
+
+impl From<FramingErrorKind> for FramingError {
+    fn from(kind: FramingErrorKind) -> Self {
+        Self(Box::new(Inner { kind, cause: None }))
+    }
+}
+
+impl fmt::Display for FramingErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ContainsDelimiter { byte, at } => {
+                write!(f, "the request contains its own delimiter, byte 0x{byte:02x}, at byte {at}")
+            }
+            Self::TooLong { size, limit } => {
+                write!(f, "{size} bytes or more pass the limit of {limit}")
+            }
+            Self::BadHeader => f.write_str("the header of the reply gives no size"),
+            Self::MarkSkipped { expected, found } => {
+                write!(f, "the mark of packet {found} came before that of packet {expected}")
+            }
+            Self::MarkEchoed { packet } => write!(
+                f,
+                "the worker gave back the sync command of packet {packet} instead of its mark alone"
+            ),
+            Self::Truncated => f.write_str("the worker's output ended inside a reply"),
+            Self::ReplyMalformed => f.write_str("the reply breaks the rules of its framing"),
+        }
+    }
+}
+
+impl FramingErrorKind {
+    /// The fix that is most likely, for an error that says no more than its kind.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::ContainsDelimiter { .. } => {
+                "choose another framing, such as a length prefix, or encode the request"
+            }
+            Self::TooLong { .. } => {
+                "raise the reply limit, or check that the tool prints what its framing expects"
+            }
+            Self::BadHeader | Self::ReplyMalformed => {
+                "check that the tool prints what its framing expects, and nothing else on stdout"
+            }
+            Self::MarkSkipped { .. } => {
+                "the worker dropped a sync command; a request that leaves something open, such as a \
+                 quote or a bracket, swallows what follows it"
+            }
+            Self::MarkEchoed { .. } => {
+                "turn off the tool's echo, or look in the request for something left open, such as \
+                 a quote or a bracket, that swallowed the command"
+            }
+            Self::Truncated => {
+                "it exited, crashed or was ended there, or its framing is another one"
+            }
+        }
+    }
+}
+
+impl fmt::Display for FramingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.cause {
+            Some(cause) => write!(f, "{}: {cause}", self.0.kind),
+            None => write!(f, "{}: {}", self.0.kind, self.0.kind.advice()),
+        }
+    }
+}
+
+impl Error for FramingError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // The cause itself is already part of `Display`; a report that walks the chain would print
+        // it twice.
+        self.0.cause.as_ref().and_then(|cause| cause.source())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_prints_one_line_that_goes_on_after_a_colon() {
+        for kind in [
+            FramingErrorKind::ContainsDelimiter { byte: 10, at: 17 },
+            FramingErrorKind::TooLong { size: 2, limit: 1 },
+            FramingErrorKind::BadHeader,
+            FramingErrorKind::MarkSkipped { expected: 1, found: 2 },
+            FramingErrorKind::MarkEchoed { packet: 3 },
+            FramingErrorKind::Truncated,
+            FramingErrorKind::ReplyMalformed,
+        ] {
+            let line = FramingError::from(kind).to_string();
+            assert!(!line.contains('\n'), "{line}");
+            assert!(line.contains(": "), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_cause_is_printed_once_along_the_chain() {
+        let inner = std::io::Error::other("the deepest");
+        let error = FramingError::new(FramingErrorKind::BadHeader, inner);
+        assert!(error.to_string().ends_with(": the deepest"));
+        assert!(error.cause().is_some());
+        assert!(error.source().is_none());
+    }
+
+    #[test]
+    fn an_error_is_one_word_wide_and_crosses_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<FramingError>();
+        assert_eq!(size_of::<FramingError>(), size_of::<usize>());
+    }
+}

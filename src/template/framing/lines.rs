@@ -1,0 +1,81 @@
+//! Replies of a fixed number of lines.
+//!
+//! The lines are counted, never copied: the body is the span from the first byte of the first line
+//! to the last byte of the last, the line feeds between them included.
+
+use memchr::memchr_iter;
+
+use super::{Framing, FramingError, Place, Scan, complete, unfinished};
+
+#[derive(Debug)]
+pub(super) struct Lines {
+    count: usize,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bytes looked at.
+    seen: usize,
+    /// Line feeds among them; fewer than `count`.
+    ended: usize,
+}
+
+impl Lines {
+    /// `count` is at least 1.
+    pub(super) fn new(count: usize) -> Self {
+        Self { count, state: State::default() }
+    }
+}
+
+impl Framing for Lines {
+    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+        let State { seen, mut ended } = std::mem::take(&mut self.state);
+        for at in memchr_iter(b'\n', &input[seen..]) {
+            ended += 1;
+            if ended == self.count {
+                let end = seen + at;
+                return complete(0..end, end + 1, end, place);
+            }
+        }
+        let partial = unfinished(input.len(), place)?;
+        self.state = State { seen: input.len(), ended };
+        Ok(partial)
+    }
+
+    fn delimiter(&self) -> Option<u8> {
+        (self.count == 1).then_some(b'\n')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FramingErrorKind;
+    use super::super::testing::{scan, trickle};
+    use super::*;
+
+    #[test]
+    fn the_last_line_feed_is_taken_off_and_the_inner_ones_stay() {
+        let found = trickle(&mut Lines::new(3), b"a\n\nc\r\nd\n", 100);
+        assert_eq!(found, Ok(Some((b"a\n\nc\r".to_vec(), 6))));
+    }
+
+    #[test]
+    fn the_count_starts_again_with_every_reply() {
+        let framing = &mut Lines::new(2);
+        assert_eq!(scan(framing, b"a\nb\nc\n", 9, false), Ok(Some((b"a\nb".to_vec(), 4))));
+        assert_eq!(scan(framing, b"c\n", 9, false), Ok(None));
+        assert_eq!(scan(framing, b"c\nd\n", 9, false), Ok(Some((b"c\nd".to_vec(), 4))));
+    }
+
+    #[test]
+    fn one_line_of_two_at_the_end_is_half_a_reply() {
+        assert_eq!(scan(&mut Lines::new(2), b"a\n", 9, true), Err(FramingErrorKind::Truncated));
+    }
+
+    #[test]
+    fn only_a_single_line_can_be_cut_by_its_delimiter() {
+        assert_eq!(Lines::new(1).delimiter(), Some(b'\n'));
+        assert_eq!(Lines::new(2).delimiter(), None);
+    }
+}

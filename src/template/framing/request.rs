@@ -1,0 +1,185 @@
+//! How requests are written.
+
+use super::{FramingError, Prefix, content_length, delimited, netstring, record_separator};
+
+/// How one request is written to a worker's stdin, so that the worker can tell where it ends.
+///
+/// Framing happens in the buffer that goes to the pipe, around a body that is appended in place:
+/// [`open`](Self::open), then the body, then [`close`](Self::close). Nothing is copied but the body
+/// of a [netstring](Self::netstring) or of [`content_length`](Self::content_length), which moves up
+/// by the few bytes of a header that cannot be known before.
+///
+/// The default is [`line`](Self::line).
+///
+/// # Examples
+///
+/// ```
+/// use subfeed::framing::RequestFraming;
+///
+/// let framing = RequestFraming::netstring();
+/// let mut out = Vec::new();
+/// for body in ["hello", "two\nlines"] {
+///     let start = out.len();
+///     framing.open(&mut out);
+///     out.extend_from_slice(body.as_bytes());
+///     framing.close(&mut out, start)?;
+/// }
+/// assert_eq!(out, b"5:hello,9:two\nlines,");
+/// # Ok::<(), subfeed::framing::FramingError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RequestFraming(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Delimited(u8),
+    RecordSeparator,
+    Prefixed(Prefix),
+    Netstring,
+    ContentLength,
+    Raw,
+}
+
+impl Default for RequestFraming {
+    fn default() -> Self {
+        Self::line()
+    }
+}
+
+impl RequestFraming {
+    /// A line: the request, then a line feed. The default.
+    ///
+    /// A request that contains a line feed is refused, because the worker would take it for two and
+    /// every reply after it would belong to the wrong packet.
+    #[must_use]
+    pub const fn line() -> Self {
+        Self::delimited(b'\n')
+    }
+
+    /// The request, then the byte `delimiter`, such as NUL for `sed -z` or `xargs -0`.
+    ///
+    /// A request that contains the delimiter is refused.
+    #[must_use]
+    pub const fn delimited(delimiter: u8) -> Self {
+        Self(Kind::Delimited(delimiter))
+    }
+
+    /// A record separator (0x1e), the request, then a line feed: JSON text sequences, RFC 7464, which
+    /// `jq --seq` reads.
+    ///
+    /// A request that contains a record separator is refused; valid JSON never does. One that
+    /// contains line feeds is written: the RFC ends a text at the next separator, so that
+    /// pretty-printed JSON is good.
+    #[must_use]
+    pub const fn record_separator() -> Self {
+        Self(Kind::RecordSeparator)
+    }
+
+    /// The length of the request, then the request, which may hold any bytes.
+    ///
+    /// A request that the prefix is too narrow for is refused.
+    #[must_use]
+    pub const fn prefixed(prefix: Prefix) -> Self {
+        Self(Kind::Prefixed(prefix))
+    }
+
+    /// A netstring: the length in decimal digits, a colon, the request, a comma.
+    #[must_use]
+    pub const fn netstring() -> Self {
+        Self(Kind::Netstring)
+    }
+
+    /// `Content-Length: N`, CRLF, CRLF, then the request: the base protocol of language servers.
+    #[must_use]
+    pub const fn content_length() -> Self {
+        Self(Kind::ContentLength)
+    }
+
+    /// The request as it is. Whoever encodes it sees to it that the worker knows where it ends.
+    ///
+    /// For requests of several lines (`exiftool -stay_open`), of a format of one's own, or where the
+    /// end of stdin ends the only request.
+    #[must_use]
+    pub const fn raw() -> Self {
+        Self(Kind::Raw)
+    }
+
+    /// Begins a request at the end of `out`. The body is to be appended next.
+    #[inline]
+    pub fn open(&self, out: &mut Vec<u8>) {
+        match self.0 {
+            Kind::Delimited(_) | Kind::Netstring | Kind::ContentLength | Kind::Raw => {}
+            Kind::RecordSeparator => record_separator::open(out),
+            Kind::Prefixed(prefix) => prefix.open(out),
+        }
+    }
+
+    /// Ends the request that was begun when `out` was `start` bytes long.
+    ///
+    /// # Errors
+    ///
+    /// When the body contains its own delimiter, or is too large for its length prefix. The request
+    /// cannot be written then: the caller truncates `out` to `start`, and what came before it is
+    /// untouched.
+    ///
+    /// # Panics
+    ///
+    /// When [`open`](Self::open) was not called at `start`, so that there is no request to end.
+    #[inline]
+    pub fn close(&self, out: &mut Vec<u8>, start: usize) -> Result<(), FramingError> {
+        match self.0 {
+            Kind::Delimited(delimiter) => delimited::close(delimiter, out, start)?,
+            Kind::RecordSeparator => record_separator::close(out, start)?,
+            Kind::Prefixed(prefix) => prefix.close(out, start)?,
+            Kind::Netstring => netstring::close(out, start),
+            Kind::ContentLength => content_length::close(out, start),
+            Kind::Raw => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FramingErrorKind;
+    use super::*;
+
+    fn framed(framing: &RequestFraming, body: &[u8]) -> Result<Vec<u8>, FramingErrorKind> {
+        let mut out = b"earlier\n".to_vec();
+        let start = out.len();
+        framing.open(&mut out);
+        out.extend_from_slice(body);
+        framing.close(&mut out, start).map_err(|e| e.kind())?;
+        assert_eq!(&out[..start], b"earlier\n");
+        Ok(out.split_off(start))
+    }
+
+    #[test]
+    fn each_framing_writes_what_its_readers_expect() {
+        for (framing, expected) in [
+            (RequestFraming::default(), &b"a b\n"[..]),
+            (RequestFraming::line(), b"a b\n"),
+            (RequestFraming::delimited(0), b"a b\0"),
+            (RequestFraming::record_separator(), b"\x1ea b\n"),
+            (RequestFraming::prefixed(Prefix::u16_be()), b"\0\x03a b"),
+            (RequestFraming::netstring(), b"3:a b,"),
+            (RequestFraming::content_length(), b"Content-Length: 3\r\n\r\na b"),
+            (RequestFraming::raw(), b"a b"),
+        ] {
+            assert_eq!(framed(&framing, b"a b"), Ok(expected.to_vec()), "{framing:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_contains_its_delimiter_is_refused_where_it_stands() {
+        let contains = |byte, at| Err(FramingErrorKind::ContainsDelimiter { byte, at });
+        let line = RequestFraming::line();
+        assert_eq!(framed(&line, b"\n"), contains(b'\n', 0));
+        assert_eq!(framed(&line, b"abc\n"), contains(b'\n', 3));
+        assert_eq!(framed(&line, b"a\0\r"), Ok(b"a\0\r\n".to_vec()));
+        assert_eq!(framed(&RequestFraming::delimited(0), b"a\0"), contains(0, 1));
+        let separator = RequestFraming::record_separator();
+        assert_eq!(framed(&separator, b"[\x1e]"), contains(0x1e, 1));
+        assert_eq!(framed(&separator, b"[\n]"), Ok(b"\x1e[\n]\n".to_vec()));
+    }
+}

@@ -1,0 +1,173 @@
+//! Unit tests of the sentinel, in a file of their own for their number.
+
+use super::super::Place;
+use super::*;
+
+const LIMIT: usize = 1000;
+
+fn sentinel() -> Sentinel {
+    Sentinel::new(".print {mark}").with_nonce(0xfeed)
+}
+
+fn marks() -> Marks {
+    Marks::new(&sentinel())
+}
+
+/// `text` with `<n>` replaced by the mark of packet `n`, for `n` up to 9.
+fn output(text: &str) -> Vec<u8> {
+    (0..10)
+        .fold(text.to_owned(), |text, n| text.replace(&format!("<{n}>"), &sentinel().mark(n)))
+        .into_bytes()
+}
+
+/// The body of packet `packet`, its bytes arriving one by one, and what is left behind it.
+fn trickle(marks: &mut Marks, packet: u64, input: &[u8]) -> Result<Vec<u8>, FramingErrorKind> {
+    for end in 1..=input.len() {
+        let place = Place::new(packet, LIMIT, false);
+        match marks.scan(&input[..end], place).map_err(|e| e.kind())? {
+            Scan::Partial => {}
+            Scan::Complete { body, len } => {
+                assert_eq!(len, end, "taken as soon as it is complete");
+                return Ok(input[body].to_vec());
+            }
+        }
+    }
+    panic!("no end in {:?}", input.as_bstr());
+}
+
+#[test]
+fn a_mark_is_one_lower_case_word_of_fixed_width() {
+    let random = Sentinel::new("{mark}");
+    for packet in [0, 1, 16, u64::MAX] {
+        let mark = random.mark(packet);
+        assert_eq!(mark.len(), 35);
+        assert!(mark.starts_with(|c: char| c.is_ascii_lowercase()));
+        assert!(mark.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+    }
+}
+
+#[test]
+fn each_sentinel_has_a_nonce_of_its_own() {
+    let mut sentinel = Sentinel::new("{mark}");
+    let before = sentinel.clone();
+    assert_ne!(before.mark(0), Sentinel::new("{mark}").mark(0));
+    sentinel.renew();
+    assert_ne!(before.mark(0), sentinel.mark(0));
+    assert_eq!(before.with_nonce(1), sentinel.with_nonce(1));
+}
+
+#[test]
+fn the_token_is_replaced_everywhere_and_other_braces_stay() {
+    let sentinel = Sentinel::new("{a} {mark}{{mark}} {}").with_nonce(1);
+    let mut out = b"request\n".to_vec();
+    sentinel.append(2, &mut out);
+    let mark = sentinel.mark(2);
+    assert_eq!(out, format!("request\n{{a}} {mark}{{{mark}}} {{}}\n").as_bytes());
+}
+
+#[test]
+#[should_panic(expected = "must contain the token {mark}")]
+fn a_command_without_the_token_is_a_mistake() {
+    let _ = Sentinel::new(".print END");
+}
+
+#[test]
+fn replies_of_no_line_of_one_and_of_half_a_line_are_told_apart() {
+    let marks = &mut marks();
+    assert_eq!(trickle(marks, 0, &output("<0>\n")), Ok(vec![]));
+    assert_eq!(trickle(marks, 1, &output("a\nb\n<1>\n")), Ok(b"a\nb\n".to_vec()));
+    assert_eq!(trickle(marks, 2, &output("half<2> \r\n")), Ok(b"half".to_vec()));
+    assert_eq!(trickle(marks, 3, &output("\n<3>\n")), Ok(b"\n".to_vec()));
+}
+
+#[test]
+fn what_only_resembles_a_mark_is_part_of_the_reply() {
+    let head = sentinel().head();
+    let foreign = sentinel().with_nonce(0xbeef).mark(0);
+    let upper = sentinel().mark(0xabc).to_uppercase();
+    let body = format!("{head}{head}00zz000000000000 {foreign} {upper}");
+    let input = format!("{body}{}\n", sentinel().mark(0));
+    assert_eq!(trickle(&mut marks(), 0, input.as_bytes()), Ok(body.into_bytes()));
+}
+
+#[test]
+fn the_mark_of_another_packet_in_front_is_an_error() {
+    for other in [0, 2] {
+        let input = output(&format!("a\n<{other}>\n<1>\n"));
+        assert_eq!(
+            trickle(&mut marks(), 1, &input),
+            Err(FramingErrorKind::MarkSkipped { expected: 1, found: other })
+        );
+    }
+}
+
+#[test]
+fn ids_need_not_ascend() {
+    // A packet that is sent again after a worker's death may follow a later one.
+    let marks = &mut marks();
+    assert_eq!(trickle(marks, 9, &output("<9>\n")), Ok(vec![]));
+    assert_eq!(trickle(marks, 4, &output("<4>\n")), Ok(vec![]));
+    // Nor be different: a retry may meet the same life.
+    assert_eq!(trickle(marks, 4, &output("<4>\n")), Ok(vec![]));
+}
+
+#[test]
+fn an_echo_of_the_command_is_found_out_before_it_ends_a_reply() {
+    let echoed = Err(FramingErrorKind::MarkEchoed { packet: 1 });
+    let input = output("SELECT 1;\n.print <1>\n1\n<1>\n");
+    assert_eq!(trickle(&mut marks(), 1, &input), echoed);
+    let input = output("Error near \".print <1>\"\n");
+    assert_eq!(trickle(&mut marks(), 1, &input), echoed);
+}
+
+#[test]
+fn an_echo_that_nothing_tells_is_found_out_by_the_second_mark() {
+    let mut marks = Marks::new(&Sentinel::new("\"{mark}\"").with_nonce(0xfeed));
+    assert_eq!(trickle(&mut marks, 1, &output("\"<1>\"\n")), Ok(b"\"".to_vec()));
+    assert_eq!(
+        trickle(&mut marks, 2, &output("\"<1>\"\n")),
+        Err(FramingErrorKind::MarkEchoed { packet: 1 })
+    );
+}
+
+#[test]
+fn the_telling_text_is_that_of_the_marks_own_line() {
+    for (command, echo) in [
+        (".print {mark}", ".print "),
+        ("\n(echo \"{mark}\")", "(echo \""),
+        ("echo x\n{mark}", ""),
+        ("'{mark}'", ""),
+        ("{mark} {mark}", ""),
+    ] {
+        assert_eq!(Sentinel::new(command).echo(), echo.as_bytes(), "{command}");
+    }
+}
+
+#[test]
+fn two_marks_on_one_line_are_an_error() {
+    let found = trickle(&mut marks(), 0, &output("a<0><1>\n"));
+    assert_eq!(found, Err(FramingErrorKind::ReplyMalformed));
+}
+
+#[test]
+fn at_the_end_the_marks_line_feed_may_be_missing_but_no_part_of_the_mark() {
+    let input = output("a\n<0>");
+    let scan = marks().scan(&input, Place::new(0, LIMIT, true)).unwrap();
+    assert_eq!(scan, Scan::Complete { body: 0..2, len: input.len() });
+    let half = &input[..input.len() - 1];
+    let error = marks().scan(half, Place::new(0, LIMIT, true)).unwrap_err();
+    assert_eq!(error.kind(), FramingErrorKind::Truncated);
+}
+
+#[test]
+fn a_reply_over_the_limit_is_known_without_its_mark() {
+    let marks = &mut marks();
+    let scan = |marks: &mut Marks, input: &[u8]| {
+        marks.scan(input, Place::new(0, 3, false)).map_err(|e| e.kind())
+    };
+    let too_long = Err(FramingErrorKind::TooLong { size: 4, limit: 3 });
+    assert_eq!(scan(marks, &output("abcd<0>\n")), too_long);
+    assert_eq!(scan(marks, &[b'x'; 3 + 18]), Ok(Scan::Partial));
+    assert_eq!(scan(marks, &[b'x'; 3 + 19]), too_long);
+    assert!(matches!(scan(marks, &output("abc<0>\n")), Ok(Scan::Complete { .. })));
+}

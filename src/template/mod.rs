@@ -1,0 +1,407 @@
+//! What to run and how to talk to it: the template of a worker.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{BoxError, Error};
+
+pub(crate) mod channel;
+pub(crate) mod codec;
+pub(crate) mod command;
+pub mod framing;
+pub(crate) mod policy;
+
+use channel::Channels;
+use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request};
+use command::{Arg, CommandLine};
+use framing::{ReplyFraming, RequestFraming};
+use policy::{Halt, OnStall, Policy, Signal};
+
+type Check = Arc<dyn Fn(&[u8], &[u8]) -> Result<(), BoxError> + Send + Sync>;
+
+/// Everything about a worker but the two closures.
+#[derive(Clone)]
+pub(crate) struct Spec {
+    pub(crate) command: CommandLine,
+    pub(crate) channels: Channels,
+    pub(crate) requests: RequestFraming,
+    pub(crate) replies: ReplyFraming,
+    pub(crate) check: Option<Check>,
+    pub(crate) policy: Policy,
+}
+
+impl Spec {
+    /// The names of the side inputs that we write, in the order of their columns.
+    pub(crate) fn side_input_names(&self) -> Vec<String> {
+        self.channels
+            .side_inputs
+            .iter()
+            .filter(|side| side.file.is_none())
+            .map(|side| side.name.clone())
+            .collect()
+    }
+
+    /// How many requests one life is for.
+    pub(crate) fn life_records(&self) -> Option<u64> {
+        if self.replies.is_until_eof() { Some(1) } else { self.policy.recycle_records }
+    }
+
+    /// What can be known to be wrong before anything is started.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.command.validate()?;
+        let inputs = self.channels.side_inputs.iter().map(|side| &side.name);
+        let outputs = self.channels.side_outputs.iter().map(|side| &side.name);
+        let names: Vec<&String> = inputs.chain(outputs).collect();
+        for (i, name) in names.iter().enumerate() {
+            let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            let fine =
+                !name.is_empty() && name.bytes().all(word) && !name.as_bytes()[0].is_ascii_digit();
+            if !fine {
+                return Err(Error::config(format!(
+                    "the side channel name `{name}` cannot name an environment variable"
+                ))
+                .hint("use letters, digits and underscores"));
+            }
+            if names[..i].contains(name) {
+                return Err(Error::config(format!("two side channels are named `{name}`")));
+            }
+        }
+        for text in self.command.texts() {
+            for name in command::fd_names(text) {
+                if !names.iter().any(|declared| *declared == name) {
+                    return Err(Error::config(format!(
+                        "{{fd:{name}}} names a side channel that was not declared"
+                    ))
+                    .hint(format!("declare it, or write {{{{fd:{name}}}}} for the literal text")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How to start one worker and how to talk to it.
+///
+/// A template is a value: clone it, keep it in a `const fn`-like helper, hand it to several feeds.
+/// Everything but the command has a default: requests and replies are lines, an item is its own bytes,
+/// a reply is an owned [`BString`](bstr::BString).
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+///
+/// let doubled: Result<Vec<i64>, subfeed::Error> = (1..=5)
+///     .feed_subprocesses_ordered(
+///         Template::new("sed").args(["-u", "s/$/ + 0/"])
+///             .encode(|n: &i32, request| { request.push(n.to_string()); Ok::<_, subfeed::BoxError>(()) })
+///             .decode(|reply| {
+///                 let text = std::str::from_utf8(reply.bytes())?;
+///                 let n: i64 = text.split(' ').next().unwrap_or_default().parse()?;
+///                 Ok::<_, subfeed::BoxError>(n * 2)
+///             }),
+///         2,
+///         100,
+///     )
+///     .collect();
+/// assert_eq!(doubled.unwrap(), [2, 4, 6, 8, 10]);
+/// ```
+#[derive(Clone)]
+pub struct Template<E = AsBytes, D = Owned> {
+    pub(crate) spec: Spec,
+    pub(crate) encode: E,
+    pub(crate) decode: D,
+}
+
+impl Template {
+    /// A worker that runs `program`, looked up in `PATH` if it has no slash. No shell is involved.
+    ///
+    /// In the program, arguments, environment values and paths the exact tokens `{id}` (the worker's
+    /// number, `0..n`) and `{fd:NAME}` (`/dev/fd/N` of a side channel) are replaced; `{{id}}` gives a
+    /// literal `{id}`, and every other brace is literal.
+    #[must_use]
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            spec: Spec {
+                command: CommandLine::new(program.as_ref()),
+                channels: Channels::default(),
+                requests: RequestFraming::line(),
+                replies: ReplyFraming::line(),
+                check: None,
+                policy: Policy::default(),
+            },
+            encode: AsBytes,
+            decode: Owned,
+        }
+    }
+
+    /// A worker that runs `script` under `/bin/sh -c`: pipes, redirections, variables.
+    ///
+    /// The tokens are replaced inside the script; both are harmless to a shell. Anything else that
+    /// varies should go through [`env`](Template::env) rather than into the script's text.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("while read -r n; do echo $((n * n)); done");
+    /// let squares: Result<Vec<_>, _> = ["3", "4"].into_iter().feed_subprocesses_ordered(template, 2, 8).collect();
+    /// assert_eq!(squares.unwrap(), ["9", "16"]);
+    /// ```
+    #[must_use]
+    pub fn shell(script: impl AsRef<OsStr>) -> Self {
+        Self::new("/bin/sh").raw_arg("-c").arg(script)
+    }
+}
+
+impl<E, D> Template<E, D> {
+    /// Adds an argument, its tokens replaced.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.spec.command.args.push(Arg { text: arg.as_ref().to_owned(), raw: false });
+        self
+    }
+
+    /// Adds arguments, their tokens replaced.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        let args = args.into_iter().map(|arg| Arg { text: arg.as_ref().to_owned(), raw: false });
+        self.spec.command.args.extend(args);
+        self
+    }
+
+    /// Adds an argument that is never touched, whatever braces it has.
+    #[must_use]
+    pub fn raw_arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.spec.command.args.push(Arg { text: arg.as_ref().to_owned(), raw: true });
+        self
+    }
+
+    /// Sets an environment variable; the tokens in its value are replaced.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.spec.command.envs.push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+        self
+    }
+
+    /// Removes an inherited environment variable.
+    #[must_use]
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.spec.command.envs.push((name.as_ref().to_owned(), None));
+        self
+    }
+
+    /// Starts from an empty environment: only what [`env`](Template::env) sets is passed on.
+    #[must_use]
+    pub fn env_clear(mut self) -> Self {
+        self.spec.command.env_clear = true;
+        self.spec.command.envs.clear();
+        self
+    }
+
+    /// Runs the workers in this directory; `{id}` gives each its own.
+    #[must_use]
+    pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.spec.command.dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// How one request is written. Default: a line.
+    #[must_use]
+    pub fn requests(mut self, framing: RequestFraming) -> Self {
+        self.spec.requests = framing;
+        self
+    }
+
+    /// How replies are cut out of stdout. Default: lines.
+    #[must_use]
+    pub fn replies(mut self, framing: ReplyFraming) -> Self {
+        self.spec.replies = framing;
+        self
+    }
+
+    /// The largest reply in bytes, 64 MiB by default. A larger one is an `Err` of kind
+    /// [`ErrorKind::Reply`](crate::ErrorKind::Reply) at its position, and its worker starts afresh.
+    #[must_use]
+    pub fn reply_limit(mut self, bytes: usize) -> Self {
+        self.spec.policy.reply_limit = bytes;
+        self
+    }
+
+    /// Looks at each reply beside its request as it arrives, on the driver's thread, before anything
+    /// is delivered: the way to notice at once that a tool has skipped a record.
+    ///
+    /// The first argument is the request as it was written, framing included; the second the reply.
+    /// An error makes this packet an `Err` of kind [`ErrorKind::Check`](crate::ErrorKind::Check),
+    /// ends the life, and sends the packets after it again. A panic is resumed in `next()`.
+    #[must_use]
+    pub fn check<R: Into<BoxError>>(
+        mut self,
+        check: impl Fn(&[u8], &[u8]) -> Result<(), R> + Send + Sync + 'static,
+    ) -> Self {
+        self.spec.check =
+            Some(Arc::new(move |request, reply| check(request, reply).map_err(Into::into)));
+        self
+    }
+
+    /// How often a packet is sent again after a life in which it was alone ended without answering it
+    /// (or ran into its time limit). Default 0: `1 + retries` attempts in all.
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.spec.policy.retries = retries;
+        self
+    }
+
+    /// Never sends again what a worker may have read: such a packet is an `Err` of kind
+    /// [`ErrorKind::NotRedelivered`](crate::ErrorKind::NotRedelivered). Overrides
+    /// [`retries`](Template::retries). Without it delivery is at least once.
+    #[must_use]
+    pub fn at_most_once(mut self) -> Self {
+        self.spec.policy.at_most_once = true;
+        self
+    }
+
+    /// What to do with a worker that withholds its replies, and how long nothing must have moved
+    /// before it is judged. Default: [`OnStall::Recycle`] after 100 ms.
+    #[must_use]
+    pub fn on_stall(mut self, what: OnStall, delay: Duration) -> Self {
+        self.spec.policy.on_stall = what;
+        self.spec.policy.stall_delay = delay.max(Duration::from_millis(1));
+        self
+    }
+
+    /// When the feed stops of its own accord because items failed. Default: never.
+    #[must_use]
+    pub fn halt(mut self, halt: Halt) -> Self {
+        self.spec.policy.halt = halt;
+        self
+    }
+
+    /// Gives up, with a fatal error, after this many lives in a row have ended without one reply.
+    /// Default 8; zero is taken as one.
+    #[must_use]
+    pub fn give_up_after(mut self, lives: u32) -> Self {
+        self.spec.policy.give_up = lives.max(1);
+        self
+    }
+
+    /// How long to wait before a worker is started again after a life without one reply: `first`
+    /// after one, doubling up to `cap`. Default 10 ms and 1 s.
+    #[must_use]
+    pub fn backoff(mut self, first: Duration, cap: Duration) -> Self {
+        self.spec.policy.backoff = first;
+        self.spec.policy.backoff_cap = cap.max(first);
+        self
+    }
+
+    /// Starts a worker afresh after this many requests. Zero is taken as one.
+    #[must_use]
+    pub fn recycle_after_records(mut self, records: u64) -> Self {
+        self.spec.policy.recycle_records = Some(records.max(1));
+        self
+    }
+
+    /// Starts a worker afresh when it is this old and has answered what it owes.
+    #[must_use]
+    pub fn recycle_after_age(mut self, age: Duration) -> Self {
+        self.spec.policy.recycle_age = Some(age);
+        self
+    }
+
+    /// The time limit for one packet, from the moment it is the next one its worker has to answer.
+    ///
+    /// A worker that may only be buffering is first asked to answer by closing its stdin, and gets
+    /// the limit once more; then it is killed, and the packet is charged with an attempt.
+    #[must_use]
+    pub fn packet_timeout(mut self, limit: Duration) -> Self {
+        self.spec.policy.packet_timeout = Some(limit);
+        self
+    }
+
+    /// The time limit for a life's first sign: its first reply, counted from its start or from its
+    /// first request, whichever is later.
+    #[must_use]
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.spec.policy.start_timeout = Some(limit);
+        self
+    }
+
+    /// Ends the feed with a fatal error when replies are owed and no worker has said anything for this long.
+    #[must_use]
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.spec.policy.idle_timeout = Some(limit);
+        self
+    }
+
+    /// Ends the feed with a fatal error this long after its start, whatever it is doing.
+    #[must_use]
+    pub fn run_timeout(mut self, limit: Duration) -> Self {
+        self.spec.policy.run_timeout = Some(limit);
+        self
+    }
+
+    /// How a worker that must end is ended: each signal to its process group, then a wait, until it
+    /// has exited. Default: SIGTERM, 200 ms, SIGKILL. A final SIGKILL is added where it is missing.
+    #[must_use]
+    pub fn kill_ladder(mut self, ladder: impl IntoIterator<Item = (Signal, Duration)>) -> Self {
+        self.spec.policy.ladder = ladder.into_iter().collect();
+        if !matches!(self.spec.policy.ladder.last(), Some((Signal::Kill, _))) {
+            self.spec.policy.ladder.push((Signal::Kill, Duration::ZERO));
+        }
+        self
+    }
+
+    /// How long a worker may take to exit after its last answer, once its stdin is closed, before the
+    /// kill ladder: 5 s by default. `None`: as long as it likes.
+    #[must_use]
+    pub fn end_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.spec.policy.end_timeout = limit.into();
+        self
+    }
+
+    /// Makes bytes of any item: the closure pushes them to the [`Request`]. Runs on the intake's thread.
+    ///
+    /// An error makes the item an `Err` of kind [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its
+    /// position. A panic is caught there and resumed in `next()`, at its position; the input ends with it.
+    ///
+    /// ```
+    /// use subfeed::{BoxError, FeedExt, Template};
+    /// let template = Template::new("cat").encode(|n: &u32, request| {
+    ///     request.push(n.to_string());
+    ///     Ok::<_, BoxError>(())
+    /// });
+    /// let back: Result<Vec<_>, _> = (1u32..4).feed_subprocesses_ordered(template, 2, 8).collect();
+    /// assert_eq!(back.unwrap(), ["1", "2", "3"]);
+    /// ```
+    #[must_use]
+    pub fn encode<T: ?Sized, F, R>(self, f: F) -> Template<EncodeFn<T, F>, D>
+    where
+        F: FnMut(&T, &mut Request<'_>) -> Result<(), R> + Send,
+        R: Into<BoxError>,
+    {
+        Template { spec: self.spec, encode: EncodeFn(f, PhantomData), decode: self.decode }
+    }
+
+    /// Makes a value of each reply. Runs in `next()`.
+    ///
+    /// An error makes the item an `Err` of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) at its
+    /// position; iteration goes on.
+    #[must_use]
+    pub fn decode<O, F, R>(self, f: F) -> Template<E, DecodeFn<F>>
+    where
+        F: FnMut(Reply<'_>) -> Result<O, R> + Send,
+        R: Into<BoxError>,
+    {
+        Template { spec: self.spec, encode: self.encode, decode: DecodeFn(f) }
+    }
+}
+
+impl<E, D> fmt::Debug for Template<E, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template")
+            .field("command", &OsString::from(self.spec.command.display()))
+            .field("requests", &self.spec.requests)
+            .field("replies", &self.spec.replies)
+            .finish_non_exhaustive()
+    }
+}
