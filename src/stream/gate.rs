@@ -1,0 +1,206 @@
+//! The gate in front of the source: how far ahead it may be pulled, and whether at all.
+//!
+//! One side asks ([`Gate::may_pull`], the intake), two sides give back: the outlet what was yielded,
+//! and whoever drops bytes their number. Giving back is cheap while the intake runs; when it sleeps,
+//! the giver wakes it.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use crate::stream::sync::OnceLock;
+use crate::stream::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use crate::stream::sync::thread::{self, Thread};
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// Packets that may be pulled and not yet yielded. Never zero.
+    window: u64,
+    /// Bytes that may be held before pulling stops.
+    max_bytes: usize,
+    yielded: CachePadded<AtomicU64>,
+    held: CachePadded<AtomicUsize>,
+    stop: AtomicBool,
+    /// What the intake sleeps for: one of the three constants below.
+    asleep: AtomicU8,
+    intake: OnceLock<Thread>,
+    /// How deep the intake's thread is inside the `next()` of other feeds, which this gate can wake.
+    inside_feed: AtomicUsize,
+}
+
+const AWAKE: u8 = 0;
+const FOR_CREDIT: u8 = 1;
+const FOR_BYTES: u8 = 2;
+
+thread_local! {
+    /// The gate of the feed whose intake this thread is.
+    static OURS: RefCell<Option<Arc<Gate>>> = const { RefCell::new(None) };
+}
+
+impl Gate {
+    pub(crate) fn new(window: u64, max_bytes: usize) -> Self {
+        Self {
+            window,
+            max_bytes,
+            yielded: CachePadded::new(AtomicU64::new(0)),
+            held: CachePadded::new(AtomicUsize::new(0)),
+            stop: AtomicBool::new(false),
+            asleep: AtomicU8::new(AWAKE),
+            intake: OnceLock::new(),
+            inside_feed: AtomicUsize::new(0),
+        }
+    }
+
+    /// Intake: this thread pulls the source from now on.
+    pub(crate) fn enter(self: &Arc<Self>) {
+        let _ = self.intake.set(thread::current());
+        OURS.with(|ours| *ours.borrow_mut() = Some(Arc::clone(self)));
+    }
+
+    /// The gate of the feed that pulls on this thread, if this is an intake.
+    ///
+    /// An outlet that waits on such a thread ends when that feed is stopped: so dropping the last
+    /// stage of a chain wakes every stage.
+    pub(crate) fn of_this_thread() -> Option<Arc<Self>> {
+        OURS.try_with(|ours| ours.borrow().clone()).ok().flatten()
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Whether one more input may be pulled after `pulled` of them; `open` bytes are in the open batch.
+    ///
+    /// An input is always allowed when nothing else is under way: a record larger than `max_bytes`
+    /// travels alone rather than never.
+    pub(crate) fn may_pull(&self, pulled: u64, open: usize) -> bool {
+        let ahead = pulled.saturating_sub(self.total_yielded());
+        ahead == 0
+            || (ahead < self.window && self.held.load(SeqCst).saturating_add(open) < self.max_bytes)
+    }
+
+    /// Intake: sleeps until an input may be pulled, or the feed is stopped.
+    pub(crate) fn wait_to_pull(&self, pulled: u64, open: usize) {
+        loop {
+            let short = pulled.saturating_sub(self.total_yielded()) >= self.window;
+            self.asleep.store(if short { FOR_CREDIT } else { FOR_BYTES }, SeqCst);
+            if self.may_pull(pulled, open) || self.is_stopped() {
+                self.asleep.store(AWAKE, SeqCst);
+                return;
+            }
+            if short && pulled.saturating_sub(self.total_yielded()) < self.window {
+                // A credit came before the flag was up: what is missing now is bytes, and whoever
+                // gives those back looks for the other flag.
+                continue;
+            }
+            thread::park();
+        }
+    }
+
+    fn wake(&self) {
+        if self.asleep.swap(AWAKE, SeqCst) != AWAKE {
+            self.unpark();
+        }
+    }
+
+    fn unpark(&self) {
+        if let Some(intake) = self.intake.get() {
+            intake.unpark();
+        }
+    }
+
+    /// Outlet: `total` packets have been yielded since the start.
+    pub(crate) fn yielded(&self, total: u64) {
+        self.yielded.store(total, SeqCst);
+        if self.asleep.load(SeqCst) != AWAKE {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn total_yielded(&self) -> u64 {
+        self.yielded.load(SeqCst)
+    }
+
+    /// Counts bytes in.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, SeqCst);
+    }
+
+    /// Counts bytes out. Says whether this brought the total under the limit.
+    pub(crate) fn release(&self, bytes: usize) -> bool {
+        if bytes == 0 {
+            return false;
+        }
+        let before = self.held.fetch_sub(bytes, SeqCst);
+        debug_assert!(before >= bytes, "released more than was held");
+        if self.asleep.load(SeqCst) == FOR_BYTES {
+            self.wake();
+        }
+        before >= self.max_bytes && before - bytes < self.max_bytes
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(SeqCst)
+    }
+
+    /// Whether more is held than may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.held() >= self.max_bytes
+    }
+
+    /// No input is pulled after this (but one may be on its way out of the source).
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, SeqCst);
+        // Not only when it sleeps at this gate: it may sleep inside the outlet of an earlier feed.
+        self.unpark();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(SeqCst)
+    }
+
+    /// Marks that the intake waits inside another feed, from where [`stop`](Gate::stop) fetches it.
+    pub(crate) fn inside_feed(&self) -> Inside<'_> {
+        self.inside_feed.fetch_add(1, SeqCst);
+        Inside(self)
+    }
+
+    pub(crate) fn is_inside_feed(&self) -> bool {
+        self.inside_feed.load(SeqCst) > 0
+    }
+}
+
+/// See [`Gate::inside_feed`].
+#[derive(Debug)]
+pub(crate) struct Inside<'a>(&'a Gate);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.inside_feed.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_of_w_lets_w_inputs_through_before_the_first_output() {
+        let gate = Gate::new(3, usize::MAX);
+        assert!(gate.may_pull(0, 0) && gate.may_pull(2, 0) && !gate.may_pull(3, 0));
+        gate.yielded(1);
+        assert!(gate.may_pull(3, 0) && !gate.may_pull(4, 0));
+    }
+
+    #[test]
+    fn bytes_close_the_gate_unless_nothing_is_under_way() {
+        let gate = Gate::new(u64::MAX, 100);
+        assert!(gate.may_pull(0, 1_000));
+        assert!(!gate.may_pull(1, 100) && gate.may_pull(1, 99));
+        gate.hold(150);
+        assert!(!gate.may_pull(1, 0) && gate.is_full());
+        assert!(!gate.release(10) && gate.release(60));
+        assert!(gate.may_pull(1, 0));
+    }
+}

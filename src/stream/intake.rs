@@ -1,0 +1,399 @@
+//! The intake: the thread that pulls the source, lazily, and makes requests of its items.
+//!
+//! It runs the user's `next()` and `encode`, catches their panics, and never pulls an input that the
+//! gate does not allow. What it makes goes out by three ways: the open batch through the slot (see
+//! there), full batches through a bounded channel, and what never becomes a request (an item that
+//! `encode` refused, a record with its own delimiter) as an outcome through the same channel.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, SendError, Sender, TryRecvError};
+
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::record::{PacketId, Requests};
+use crate::stream::gate::Gate;
+use crate::stream::packet::{Outcome, Span};
+use crate::stream::slot::Slot;
+use crate::stream::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::stream::sync::{Mutex, lock};
+use crate::stream::unwind::{self, Payload};
+use crate::template::codec::{Encode, Request};
+use crate::template::framing::{FramingError, RequestFraming, Sentinel};
+
+/// A batch this large is handed over even if nobody asks for it.
+const BATCH_BYTES: usize = 64 << 10;
+const BATCH_RECORDS: usize = 8 << 10;
+
+/// What the executor receives.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Batch(Box<Requests>),
+    /// Packets that are no work.
+    Settled(Span),
+    /// The end of the input: how many packets were pulled in all.
+    End {
+        pulled: u64,
+        panic: Option<Payload>,
+    },
+}
+
+/// The hand-over between one intake and one executor.
+pub(crate) struct Handover {
+    pub(crate) slot: Slot,
+    /// The executor is about to sleep and has room: whoever has something wakes it.
+    pub(crate) hungry: AtomicBool,
+    /// The outlet was dropped.
+    dropped: AtomicBool,
+    /// Answered batches on their way back.
+    spares: Mutex<Vec<Requests>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Handover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handover")
+            .field("slot", &self.slot)
+            .field("hungry", &self.hungry)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handover {
+    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            slot: Slot::new(),
+            hungry: AtomicBool::new(false),
+            dropped: AtomicBool::new(false),
+            spares: Mutex::new(Vec::new()),
+            wake: Box::new(wake),
+        }
+    }
+
+    /// Wakes the executor if it waits for input.
+    fn feed(&self) {
+        if self.hungry.load(SeqCst) && self.hungry.swap(false, SeqCst) {
+            (self.wake)();
+        }
+    }
+
+    /// Executor: gives an answered batch back to be filled again.
+    pub(crate) fn give_back(&self, mut batch: Requests) {
+        const KEEP: usize = 64;
+        if batch.bytes() > 4 * BATCH_BYTES {
+            return;
+        }
+        batch.clear();
+        let mut spares = lock(&self.spares);
+        if spares.len() < KEEP {
+            spares.push(batch);
+        }
+    }
+
+    fn spare(&self, columns: usize) -> Box<Requests> {
+        Box::new(lock(&self.spares).pop().unwrap_or_else(|| Requests::new(columns)))
+    }
+
+    /// Outlet: nobody wants anything any more.
+    pub(crate) fn drop_all(&self) {
+        self.dropped.store(true, SeqCst);
+        (self.wake)();
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(SeqCst)
+    }
+
+    /// Wakes the executor whatever it waits for.
+    pub(crate) fn wake(&self) {
+        (self.wake)();
+    }
+}
+
+/// The executor's end of the hand-over.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    pub(crate) handover: Arc<Handover>,
+    pub(crate) batches: Receiver<Arrival>,
+    pub(crate) gate: Arc<Gate>,
+    ended: bool,
+}
+
+impl Supply {
+    pub(crate) fn new(
+        handover: Arc<Handover>,
+        batches: Receiver<Arrival>,
+        gate: Arc<Gate>,
+    ) -> Self {
+        Self { handover, batches, gate, ended: false }
+    }
+
+    /// Takes what is there: full batches first, since they are older, then the open one.
+    pub(crate) fn take(&mut self) -> Option<Arrival> {
+        if self.ended {
+            return None;
+        }
+        match self.batches.try_recv() {
+            Ok(arrival) => {
+                self.ended = matches!(arrival, Arrival::End { .. });
+                Some(arrival)
+            }
+            Err(TryRecvError::Empty) => {
+                let batch = self.handover.slot.steal()?;
+                // The intake may have sent a full batch between the look at the channel and the
+                // steal. Then the stolen one is newer, which is no harm: packets carry their ids.
+                self.gate.hold(batch.bytes());
+                Some(Arrival::Batch(batch))
+            }
+            Err(TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// The executor is about to sleep: asks to be woken for input. Says whether there is some already.
+    pub(crate) fn ask(&self) {
+        self.handover.hungry.store(true, SeqCst);
+    }
+
+    pub(crate) fn stop_asking(&self) {
+        self.handover.hungry.store(false, SeqCst);
+    }
+}
+
+/// Puts the words of a template on paper: columns, framing, marks.
+#[derive(Debug)]
+pub(crate) struct Scribe {
+    /// One framing per column, stdin's first.
+    pub(crate) framings: Vec<RequestFraming>,
+    pub(crate) names: Vec<String>,
+    pub(crate) sentinel: Option<Sentinel>,
+}
+
+impl Scribe {
+    /// Appends the request of one item to the batch, or leaves the batch as it was.
+    fn write<T, E: Encode<T>>(
+        &self,
+        encode: &mut E,
+        item: &T,
+        packet: PacketId,
+        batch: &mut Requests,
+    ) -> Result<Result<(), Error>, Payload> {
+        let starts = |column: &crate::record::Column| column.bytes.len();
+        let mut first = [0usize; 1];
+        let mut rest = Vec::new();
+        first[0] = starts(&batch.columns[0]);
+        if batch.columns.len() > 1 {
+            rest = batch.columns[1..].iter().map(starts).collect();
+        }
+        let start_of = |i: usize| if i == 0 { first[0] } else { rest[i - 1] };
+        for (column, framing) in batch.columns.iter_mut().zip(&self.framings) {
+            framing.open(&mut column.bytes);
+        }
+        let columns = &mut batch.columns;
+        let encoded = unwind::catch(|| {
+            let mut request = Request::new(columns, &self.names, packet.0);
+            encode.encode(item, &mut request).map_err(refused)?;
+            request.finish()
+        });
+        let mut result = match encoded {
+            Ok(result) => result,
+            Err(payload) => {
+                for (i, column) in batch.columns.iter_mut().enumerate() {
+                    column.bytes.truncate(start_of(i));
+                }
+                return Err(payload);
+            }
+        };
+        if result.is_ok() {
+            for (i, (column, framing)) in batch.columns.iter_mut().zip(&self.framings).enumerate() {
+                if let Err(error) = framing.close(&mut column.bytes, start_of(i)) {
+                    let body = column.bytes[start_of(i)..].to_vec();
+                    result = Err(self.unframeable(i, error).asked(body));
+                    break;
+                }
+            }
+        }
+        match result {
+            Ok(()) => {
+                if let Some(sentinel) = &self.sentinel {
+                    sentinel.append(packet.0, &mut batch.columns[0].bytes);
+                }
+                for column in &mut batch.columns {
+                    column.ends.push(column.bytes.len());
+                }
+                Ok(Ok(()))
+            }
+            Err(error) => {
+                for (i, column) in batch.columns.iter_mut().enumerate() {
+                    column.bytes.truncate(start_of(i));
+                }
+                Ok(Err(error.at(packet.0)))
+            }
+        }
+    }
+
+    fn unframeable(&self, column: usize, error: FramingError) -> Error {
+        match column {
+            0 => Error::new(ErrorKind::Encode, "the request cannot be framed").because(error),
+            i => Error::new(
+                ErrorKind::Encode,
+                format!("the record for the side input `{}` cannot be framed", self.names[i - 1]),
+            )
+            .because(error),
+        }
+    }
+}
+
+fn refused(error: BoxError) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => *ours,
+        Err(error) => Error::new(ErrorKind::Encode, "encode refused the item").because(error),
+    }
+}
+
+/// The intake's side of everything.
+pub(crate) struct Intake {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) handover: Arc<Handover>,
+    pub(crate) batches: Sender<Arrival>,
+    pub(crate) scribe: Scribe,
+    pub(crate) first: PacketId,
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").field("first", &self.first).finish_non_exhaustive()
+    }
+}
+
+/// What becomes of an item beside its request.
+pub(crate) trait Store<T> {
+    /// Whether the item is no work, and only keeps its place.
+    fn passes(&self, item: &T) -> bool;
+    /// Takes the item, in the order of the packets, before anything can come back for it.
+    fn put(&self, item: T);
+}
+
+impl Intake {
+    /// Pulls the source to its end, or until the gate stops it. Runs on a thread of its own.
+    pub(crate) fn run<I, E, S>(self, mut source: I, mut encode: E, store: S)
+    where
+        I: Iterator,
+        E: Encode<I::Item>,
+        S: Store<I::Item>,
+    {
+        self.gate.enter();
+        let mut pulled = 0;
+        let mut panic = None;
+        match unwind::catch(|| self.pull(&mut source, &mut encode, &store, &mut pulled)) {
+            Ok(Ok(())) => {}
+            Ok(Err(End(payload))) => panic = payload,
+            // An item whose own `Drop` panics, or a bug of ours: never a consumer that waits for ever.
+            Err(payload) => panic = Some(payload),
+        }
+        // The end is announced before the source is dropped: a slow `Drop` of the user's holds up
+        // nobody but whoever joins this thread.
+        let _ = self.batches.send(Arrival::End { pulled, panic });
+        self.handover.wake();
+        // A panic in the source's own `Drop` has nowhere to go; it must not take the process down.
+        let _ = unwind::catch(move || drop(source));
+        let _ = unwind::catch(move || drop(encode));
+    }
+
+    fn pull<I, E, S>(
+        &self,
+        source: &mut I,
+        encode: &mut E,
+        store: &S,
+        pulled: &mut u64,
+    ) -> Result<(), End>
+    where
+        I: Iterator,
+        E: Encode<I::Item>,
+        S: Store<I::Item>,
+    {
+        let slot = &self.handover.slot;
+        let mut spare: Option<Box<Requests>> = None;
+        loop {
+            // The batch, if any, is parked here from the moment this iteration begins.
+            let open = spare.take();
+            let weight = open.as_ref().map_or(0, |batch| batch.bytes());
+            slot.park(open);
+            if weight > 0 {
+                self.handover.feed();
+            }
+            if !self.gate.may_pull(*pulled, weight) {
+                self.gate.wait_to_pull(*pulled, weight);
+            }
+            if self.gate.is_stopped() {
+                return self.flush(slot.unpark());
+            }
+            let next = unwind::catch(|| source.next());
+            let mut batch = slot.unpark();
+            let item = match next {
+                Ok(Some(item)) => item,
+                Ok(None) => return self.flush(batch),
+                Err(payload) => {
+                    self.flush(batch)?;
+                    return Err(End(Some(payload)));
+                }
+            };
+            let packet = self.first.plus(*pulled);
+            *pulled += 1;
+            if store.passes(&item) {
+                store.put(item);
+                self.flush(batch)?;
+                self.settle(packet, Outcome::Passed)?;
+                continue;
+            }
+            let open = batch.get_or_insert_with(|| self.handover.spare(self.scribe.framings.len()));
+            if open.len() == 0 {
+                open.first = packet;
+            }
+            let written = self.scribe.write(encode, &item, packet, open);
+            store.put(item);
+            match written {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    self.flush(batch.take())?;
+                    self.settle(packet, Outcome::Failed(error))?;
+                }
+                Err(payload) => {
+                    self.flush(batch.take())?;
+                    self.settle(packet, Outcome::Panicked(payload))?;
+                    return Err(End(None));
+                }
+            }
+            if let Some(full) =
+                batch.take_if(|batch| batch.bytes() >= BATCH_BYTES || batch.len() >= BATCH_RECORDS)
+            {
+                self.flush(Some(full))?;
+            }
+            spare = batch;
+        }
+    }
+
+    fn flush(&self, batch: Option<Box<Requests>>) -> Result<(), End> {
+        match batch {
+            Some(batch) if batch.len() > 0 => {
+                self.gate.hold(batch.bytes());
+                self.send(Arrival::Batch(batch))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn settle(&self, packet: PacketId, outcome: Outcome) -> Result<(), End> {
+        self.send(Arrival::Settled(Span::one(packet, outcome)))
+    }
+
+    fn send(&self, arrival: Arrival) -> Result<(), End> {
+        // A full channel means that the executor has plenty; it looks here before it sleeps.
+        if let Err(SendError(_)) = self.batches.send(arrival) {
+            return Err(End(None));
+        }
+        self.handover.feed();
+        Ok(())
+    }
+}
+
+/// The executor is gone, or a panic ends the input.
+struct End(Option<Payload>);

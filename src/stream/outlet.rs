@@ -1,0 +1,398 @@
+//! The outlet: the consumer's end of a feed, under every iterator and batch type.
+//!
+//! It takes spans from the outbox, puts them in order if the feed is ordered, cuts replies out of
+//! their bytes one at a time, and gives credit back to the gate: in bulk while the consumer runs,
+//! at once when it is about to sleep.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use memchr::memchr;
+
+use crate::error::Error;
+use crate::record::PacketId;
+use crate::stream::gate::Gate;
+use crate::stream::intake::Handover;
+use crate::stream::outbox::{Outbox, Taken};
+use crate::stream::packet::{Cut, End, Outcome, Replies, Span};
+use crate::stream::sync::thread::{self, JoinHandle};
+use crate::stream::unwind::{self, Payload};
+use crate::stream::window::Window;
+use crate::template::codec::Reply;
+
+/// In which order replies are yielded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Order {
+    /// In the order of the input.
+    #[default]
+    Input,
+    /// As they complete.
+    Completion,
+}
+
+#[derive(Debug)]
+enum Queue {
+    Ordered(Window<Span>),
+    Unordered(VecDeque<Span>),
+}
+
+impl Queue {
+    fn put(&mut self, span: Span) {
+        match self {
+            Self::Ordered(window) => window.put(span.first, span.count, span),
+            Self::Unordered(queue) => queue.push_back(span),
+        }
+    }
+
+    fn take(&mut self) -> Option<Span> {
+        match self {
+            Self::Ordered(window) => window.take(),
+            Self::Unordered(queue) => queue.pop_front(),
+        }
+    }
+}
+
+/// What the outlet gives for one packet.
+pub enum Given<'a> {
+    Reply(Reply<'a>, &'a Replies),
+    Failed(Error),
+    Passed,
+}
+
+impl std::fmt::Debug for Given<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Given")
+    }
+}
+
+/// The threads behind an outlet, and how to be rid of them.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    pub(crate) executor: Option<JoinHandle<()>>,
+    /// `None` where a scope joins it.
+    pub(crate) intake: Option<JoinHandle<()>>,
+    /// Disconnected when the intake's thread is done.
+    pub(crate) intake_done: Receiver<()>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    gate: Arc<Gate>,
+    handover: Arc<Handover>,
+    outbox: Arc<Outbox>,
+    threads: Threads,
+    queue: Queue,
+    fresh: Vec<Span>,
+    current: Option<Span>,
+    names: Arc<[String]>,
+    yielded: u64,
+    published: u64,
+    /// Credits that gather before they are given back while the consumer runs.
+    bulk: u64,
+    end: Option<End>,
+    done: bool,
+}
+
+impl Outlet {
+    pub(crate) fn new(
+        gate: Arc<Gate>,
+        handover: Arc<Handover>,
+        outbox: Arc<Outbox>,
+        threads: Threads,
+        order: Order,
+        first: PacketId,
+        names: Arc<[String]>,
+    ) -> Self {
+        let bulk = (gate.window() / 8).clamp(1, 4096);
+        Self {
+            gate,
+            handover,
+            outbox,
+            threads,
+            queue: match order {
+                Order::Input => Queue::Ordered(Window::new(first)),
+                Order::Completion => Queue::Unordered(VecDeque::new()),
+            },
+            fresh: Vec::new(),
+            current: None,
+            names,
+            yielded: 0,
+            published: 0,
+            bulk,
+            end: None,
+            done: false,
+        }
+    }
+
+    /// The next packet and what became of it; blocks; `None` at the end, and for ever after.
+    pub(crate) fn next(&mut self) -> Option<(PacketId, Given<'_>)> {
+        if self.current.as_ref().is_none_or(|span| span.count == 0) && !self.advance() {
+            return None;
+        }
+        self.yielded += 1;
+        if self.yielded - self.published >= self.bulk {
+            self.publish();
+        }
+        let span = self.current.as_mut()?;
+        let packet = span.first;
+        span.first = packet.plus(1);
+        span.count -= 1;
+        if !matches!(span.outcome, Outcome::Replies(_) | Outcome::Halted) {
+            let given = match std::mem::replace(&mut span.outcome, Outcome::Passed) {
+                Outcome::Failed(error) => Given::Failed(error),
+                Outcome::Panicked(payload) => self.panicked(payload),
+                _ => Given::Passed,
+            };
+            return Some((packet, given));
+        }
+        let given = match &mut self.current.as_mut()?.outcome {
+            Outcome::Replies(replies) => {
+                replies.skip();
+                Given::Reply(replies.last(packet, &self.names), replies)
+            }
+            _ => Given::Failed(Error::halted().at(packet.0)),
+        };
+        Some((packet, given))
+    }
+
+    /// The next span whole; the previous one is released.
+    pub(crate) fn next_span(&mut self) -> Option<&mut Span> {
+        if !self.advance() {
+            return None;
+        }
+        let span = self.current.as_mut()?;
+        if let Outcome::Panicked(_) = &span.outcome {
+            let Outcome::Panicked(payload) = std::mem::replace(&mut span.outcome, Outcome::Passed)
+            else {
+                unreachable!("matched above")
+            };
+            self.panicked(payload)
+        }
+        self.current.as_mut()
+    }
+
+    /// Gives back the credit for a span taken whole.
+    pub(crate) fn release_span(&mut self) {
+        if let Some(span) = &mut self.current {
+            self.yielded += span.count;
+            span.count = 0;
+        }
+        self.drop_current();
+        if self.yielded - self.published >= self.bulk {
+            self.publish();
+        }
+    }
+
+    fn panicked(&mut self, payload: Payload) -> ! {
+        self.stop();
+        self.done = true;
+        unwind::resume(payload)
+    }
+
+    fn drop_current(&mut self) {
+        if let Some(span) = self.current.take()
+            && self.gate.release(span.weight)
+        {
+            self.handover.wake();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.published = self.yielded;
+        self.gate.yielded(self.yielded);
+    }
+
+    /// Makes the next span current. `false` at the end.
+    fn advance(&mut self) -> bool {
+        self.drop_current();
+        if self.done {
+            return false;
+        }
+        loop {
+            if let Some(span) = self.queue.take() {
+                self.current = Some(span);
+                return true;
+            }
+            if !self.fetch() {
+                return self.finished();
+            }
+        }
+    }
+
+    /// Waits until something has come. `false` at the end.
+    fn fetch(&mut self) -> bool {
+        if self.end.is_some() {
+            return false;
+        }
+        let mut taken = self.outbox.take(&mut self.fresh);
+        if matches!(taken, Taken::Nothing) {
+            // About to sleep: everybody gets what they are due.
+            if self.published != self.yielded {
+                self.publish();
+            }
+            if self.gate.is_full() {
+                // The executor may have stopped reading for want of room; only it knows who holds
+                // the head, and it asks the gate how far we are.
+                self.handover.wake();
+            }
+            let upstream_of = Gate::of_this_thread();
+            let _inside = upstream_of.as_ref().map(|gate| gate.inside_feed());
+            loop {
+                taken = self.outbox.take_or_sleep(&mut self.fresh);
+                if !matches!(taken, Taken::Nothing) {
+                    break;
+                }
+                if upstream_of.as_ref().is_some_and(|gate| gate.is_stopped()) {
+                    // The feed that pulls this one has been stopped: it wants nothing more.
+                    self.done = true;
+                    return false;
+                }
+                thread::park();
+            }
+        }
+        match taken {
+            Taken::Spans => {
+                for span in self.fresh.drain(..) {
+                    self.queue.put(span);
+                }
+                true
+            }
+            Taken::End(end) => {
+                self.end = Some(end);
+                false
+            }
+            Taken::Nothing => false,
+        }
+    }
+
+    /// The stream has ended; a last error or panic may still be owed.
+    fn finished(&mut self) -> bool {
+        let Some(end) = &mut self.end else { return false };
+        // Conservation is the executor's duty; should it ever break it, what is here still comes out.
+        if let Queue::Ordered(window) = &mut self.queue
+            && let Some(span) = window.take_any()
+        {
+            self.current = Some(span);
+            return true;
+        }
+        if let Some(error) = end.fatal.take() {
+            self.current = Some(Span::one(PacketId(0), Outcome::Failed(error)));
+            return true;
+        }
+        if let Some(payload) = end.panic.take() {
+            self.panicked(payload);
+        }
+        self.done = true;
+        self.join();
+        false
+    }
+
+    /// What belongs to no packet. Empty before the end.
+    pub(crate) fn take_remarks(&mut self) -> Vec<Error> {
+        self.end.as_mut().map(|end| std::mem::take(&mut end.remarks)).unwrap_or_default()
+    }
+
+    pub(crate) fn current(&self) -> Option<&Span> {
+        self.current.as_ref()
+    }
+
+    pub(crate) fn current_mut(&mut self) -> Option<&mut Span> {
+        self.current.as_mut()
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    pub(crate) fn total_yielded(&self) -> u64 {
+        self.yielded
+    }
+
+    fn stop(&self) {
+        self.gate.stop();
+        self.handover.drop_all();
+    }
+
+    fn join(&mut self) {
+        if let Some(executor) = self.threads.executor.take() {
+            let _ = executor.join();
+        }
+        let Some(intake) = self.threads.intake.take() else { return };
+        // The intake ends by itself unless it is inside the user's `next()`, which nothing can
+        // interrupt. Inside the `next()` of another feed it has been woken and will be out soon.
+        loop {
+            match self.threads.intake_done.recv_timeout(DETACH_AFTER) {
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                    let _ = intake.join();
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.handover.slot.is_parked() && !self.gate.is_inside_feed() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long a stopped intake that seems to be inside the user's `next()` is given to come out.
+const DETACH_AFTER: Duration = Duration::from_millis(50);
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        if self.threads.executor.is_some() || self.threads.intake.is_some() {
+            self.stop();
+            self.join();
+        }
+    }
+}
+
+impl Replies {
+    /// Finds the next reply; [`last`](Replies::last) then gives it.
+    pub(crate) fn skip(&mut self) {
+        match &mut self.cut {
+            Cut::Delimiter { delimiter, last } => {
+                let rest = &self.buffer[self.at.clone()];
+                let len = memchr(*delimiter, rest).unwrap_or(rest.len());
+                *last = self.at.start..self.at.start + len;
+                self.at.start = (self.at.start + len + 1).min(self.at.end);
+            }
+            Cut::Parts { next, sides, .. } => *next += 1 + *sides,
+        }
+    }
+
+    /// The reply that was found last.
+    pub(crate) fn last<'a>(&'a self, packet: PacketId, names: &'a [String]) -> Reply<'a> {
+        let bytes: &[u8] = &self.buffer;
+        let (body, sides) = match &self.cut {
+            Cut::Delimiter { last, .. } => (last, &[][..]),
+            Cut::Parts { ranges, next, sides } => {
+                let at = *next - 1 - *sides;
+                (&ranges[at], &ranges[at + 1..*next])
+            }
+        };
+        Reply {
+            bytes: &bytes[body.clone()],
+            packet: packet.0,
+            worker: self.label.worker,
+            names,
+            sides: (bytes, sides),
+        }
+    }
+
+    /// Says of an error of `decode` whom it concerns.
+    pub(crate) fn explain(&self, packet: PacketId, error: Error) -> Error {
+        let error = error.by(self.label.worker, self.label.pid, &self.label.command);
+        let asked = self.requests.as_ref().and_then(|run| {
+            let at = usize::try_from(packet.since(run.first())).ok()?;
+            (at < run.len()).then(|| run.batch.request(run.from + at))
+        });
+        match asked {
+            Some(request) => error.asked(request),
+            None => error,
+        }
+    }
+}
