@@ -1,0 +1,130 @@
+//! What a feed has done so far, for anybody who asks, at any time, from any thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::stream::gate::Gate;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters { $(pub(crate) $name: AtomicU64,)* }
+
+        /// The counters of a feed at one moment; from [`Monitor::snapshot`].
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Snapshot {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Bytes of requests and replies held right now.
+            pub held_bytes: u64,
+            /// Items yielded so far, as far as the consumer has let on: it tells in bulk.
+            pub yielded: u64,
+            /// What would make this feed faster or sounder, if something was noticed: the fix by name.
+            pub hint: Option<String>,
+        }
+
+        impl Counters {
+            fn snapshot(&self) -> Snapshot {
+                Snapshot { $($name: self.$name.load(Relaxed),)* ..Snapshot::default() }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Inputs that reached the executor.
+    accepted,
+    /// Replies delivered.
+    replies,
+    /// Items that ended as an `Err`.
+    failed,
+    /// Items that ended as an `Err` because the packet's worker died.
+    failed_died,
+    /// Items that ended as an `Err` because the time limit ran out.
+    failed_timeout,
+    /// Items that ended as an `Err` because a reply was malformed, too long or refused by `check`.
+    failed_reply,
+    /// Lives started.
+    starts,
+    /// Lives started in the place of one that ended, for whatever reason.
+    restarts,
+    /// Lives that ended without being asked to.
+    deaths,
+    /// Lives whose stdin was closed so that they answer what they withheld.
+    recycles,
+    /// Packets sent again after a life ended without answering them.
+    redeliveries,
+    /// Attempts beyond the first of packets that were alone in a life that failed.
+    retries,
+    /// Time limits that ran out.
+    timeouts,
+    /// Signals sent to process groups.
+    signals,
+    /// Times the evidence of a stall was looked at.
+    probes,
+    /// Bytes written to workers.
+    written_bytes,
+    /// Bytes read from workers, stderr included.
+    read_bytes,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+        // One writer per counter: a plain add, no locked instruction.
+        counter.store(counter.load(Relaxed) + n, Relaxed);
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Stats {
+    pub(crate) counters: Counters,
+    pub(crate) gate: Arc<Gate>,
+    hint: Mutex<Option<String>>,
+}
+
+impl Stats {
+    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+        Self { counters: Counters::default(), gate, hint: Mutex::new(None) }
+    }
+
+    /// Leaves a hint; the last one counts.
+    pub(crate) fn hint(&self, hint: String) {
+        *lock_hint(&self.hint) = Some(hint);
+    }
+}
+
+fn lock_hint(mutex: &Mutex<Option<String>>) -> std::sync::MutexGuard<'_, Option<String>> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A window into a running feed: cheap to clone, usable from any thread, outlives the feed.
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+/// let mut feed = (0..100).map(|n| n.to_string()).feed_subprocesses(Template::new("cat"), 2, 10);
+/// let monitor = feed.monitor();
+/// assert_eq!(feed.by_ref().count(), 100);
+/// assert_eq!(monitor.snapshot().replies, 100);
+/// ```
+#[derive(Clone)]
+pub struct Monitor(pub(crate) Arc<Stats>);
+
+impl Monitor {
+    /// The counters as they stand.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.0.counters.snapshot();
+        snapshot.held_bytes = self.0.gate.held() as u64;
+        snapshot.yielded = self.0.gate.total_yielded();
+        snapshot.hint = lock_hint(&self.0.hint).clone();
+        snapshot
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.snapshot(), f)
+    }
+}

@@ -1,0 +1,182 @@
+//! Who gets what: pending runs to lives with room.
+//!
+//! The earliest packets go first. A warm life (one that has answered) is preferred for them; a cold one
+//! gets a single packet to show itself with. How much a life may hold is its [`Depth`]'s business; here
+//! it is only made sure that a small backlog is shared out instead of going to whoever asks first.
+//!
+//! [`Depth`]: crate::swarm::depth::Depth
+
+use crate::record::Run;
+use crate::swarm::core::{Care, Core, Job, Slot};
+use crate::swarm::life::{Life, Now, Why};
+
+/// The most requests' bytes that are handed to a life in one go: a pipe's worth.
+const CHUNK_BYTES: usize = 128 << 10;
+
+impl Core {
+    /// A life has room, or may have: it asks for work once.
+    pub(crate) fn offer(&mut self, slot: usize) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if life.queued || !takes_more(life, self.spec.life_records()) {
+            return;
+        }
+        life.queued = true;
+        if life.depth.is_warm() || self.withholding {
+            self.warm.push_back(slot);
+        } else {
+            self.cold.push_back(slot);
+        }
+    }
+
+    /// Gives out what can be given out.
+    pub(crate) fn dispatch(&mut self, now: Now) {
+        if self.stopping.is_some() {
+            return;
+        }
+        if self.careful > 0 {
+            self.dispatch_carefully(now);
+        }
+        while self.free_pending() {
+            let Some(slot) = self.warm.pop_front().or_else(|| self.cold.pop_front()) else {
+                return;
+            };
+            let sharers = 1 + self.warm.len() + self.cold.len();
+            let Slot::Live(life) = &mut self.slots[slot] else { continue };
+            life.queued = false;
+            if !takes_more(life, self.spec.life_records()) {
+                continue;
+            }
+            let in_flight = life.given - life.answered;
+            let mut room = life.depth.limit().saturating_sub(in_flight);
+            if let Some(most) = self.spec.life_records() {
+                room = room.min(most.saturating_sub(life.given));
+            }
+            let share = self.pending_count.div_ceil(sharers as u64);
+            if share > room {
+                life.depth.was_bound();
+            }
+            self.give_free(slot, room.min(share), now);
+            self.offer(slot);
+        }
+    }
+
+    fn free_pending(&self) -> bool {
+        self.pending.len() > self.careful
+    }
+
+    /// Gives up to `room` packets of the earliest runs that need no care.
+    fn give_free(&mut self, slot: usize, mut room: u64, now: Now) {
+        let mut bytes = 0;
+        let mut at = 0;
+        while room > 0 && at < self.pending.len() && bytes < CHUNK_BYTES {
+            if self.pending[at].care != Care::Free {
+                at += 1;
+                continue;
+            }
+            let most = usize::try_from(room).unwrap_or(usize::MAX);
+            let run = if self.pending[at].run.len() > most {
+                self.pending[at].run.split_front(most)
+            } else {
+                // Nearly always the front; after a redelivery a few careful ones may stand before it.
+                match self.pending.remove(at) {
+                    Some(job) => job.run,
+                    None => return,
+                }
+            };
+            room -= run.len() as u64;
+            bytes += run.weight();
+            self.pending_count -= run.len() as u64;
+            self.give(slot, run, now);
+        }
+    }
+
+    pub(crate) fn give(&mut self, slot: usize, run: Run, now: Now) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if life.owed() == 0 {
+            life.head_since = now;
+            life.depth.resumed(now);
+        }
+        life.moved = now;
+        life.patience = self.spec.policy.stall_delay;
+        life.given += run.len() as u64;
+        for (channel, input) in life.inputs.iter_mut().enumerate() {
+            debug_assert!(channel < run.batch.columns.len());
+            input.push(run.clone());
+        }
+        life.in_flight.push_back(run);
+        self.to_write.push(slot);
+        if self.spec.life_records().is_some_and(|most| life.given >= most) {
+            // That is all that a life of this template is for.
+            self.close_inputs(slot, Why::Recycled);
+        }
+        self.watch(slot, now);
+    }
+
+    /// Runs that must not be mixed with others.
+    fn dispatch_carefully(&mut self, now: Now) {
+        let mut at = 0;
+        let mut starved = 0;
+        while at < self.pending.len() && self.careful > 0 {
+            let care = self.pending[at].care;
+            let fits = |life: &Life| {
+                takes_more(life, self.spec.life_records())
+                    && life.owed() == 0
+                    && (care == Care::Together || life.given == 0)
+            };
+            if care == Care::Free {
+                at += 1;
+                continue;
+            }
+            let found =
+                self.slots.iter().position(|slot| matches!(slot, Slot::Live(life) if fits(life)));
+            let Some(slot) = found else {
+                starved += 1;
+                at += 1;
+                continue;
+            };
+            let Some(Job { run, .. }) = self.pending.remove(at) else { return };
+            self.careful -= 1;
+            self.pending_count -= run.len() as u64;
+            if let Slot::Live(life) = &mut self.slots[slot] {
+                life.quarantined = true;
+            }
+            self.give(slot, run, now);
+        }
+        self.make_room_for(starved, now);
+    }
+
+    /// `jobs` careful runs found no life: as many lives as are not on their way are asked to become
+    /// empty, or fresh. Without this they would wait for ever while the others go on.
+    fn make_room_for(&mut self, jobs: usize, now: Now) {
+        let alone = self.pending.iter().any(|job| job.care == Care::Alone);
+        let coming = |slot: &Slot| match slot {
+            Slot::Vacant { .. } | Slot::Starting => true,
+            Slot::Live(life) => !life.is_open() || life.quarantined,
+        };
+        let mut missing =
+            jobs.saturating_sub(self.slots.iter().filter(|slot| coming(slot)).count());
+        while missing > 0 {
+            missing -= 1;
+            let emptiest = self.slots.iter().enumerate().filter_map(|(i, slot)| match slot {
+                Slot::Live(life) if life.is_open() && !life.quarantined => Some((life.owed(), i)),
+                _ => None,
+            });
+            let Some((owed, slot)) = emptiest.min() else { return };
+            if owed == 0 && alone {
+                self.recycle_life(slot, now);
+            } else if let Slot::Live(life) = &mut self.slots[slot] {
+                // It gets nothing more until it is empty.
+                life.quarantined = true;
+            }
+        }
+    }
+}
+
+/// Whether a life may be given anything at all.
+fn takes_more(life: &Life, most: Option<u64>) -> bool {
+    life.is_open()
+        && !life.quarantined
+        && life.given - life.answered < life.depth.limit()
+        && most.is_none_or(|most| life.given < most)
+        && life.closed_output_at.is_none()
+}

@@ -1,0 +1,545 @@
+//! How lives end, and what becomes of the packets they owe.
+
+use std::collections::VecDeque;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, excerpt};
+use crate::record::Run;
+use crate::stats::Counters;
+use crate::swarm::core::{Action, Care, Core, Slot};
+use crate::swarm::life::{Life, Now, Phase, Why};
+use crate::swarm::reading::pop_front;
+use crate::template::policy::{DRAIN_GRACE, DROP_GRACE, OnStall, Signal};
+
+/// How long a worker that has closed one of its pipes may take over what it has read.
+const CLOSED_GRACE: Duration = Duration::from_secs(5);
+/// How long a worker that has closed its stdout may take to exit.
+const SILENT_GRACE: Duration = Duration::from_millis(500);
+
+impl Core {
+    // ---------------------------------------------------------------- asking a life to end
+
+    /// Closes the inputs as soon as everything queued is written: the worker answers and exits.
+    pub(crate) fn close_inputs(&mut self, slot: usize, why: Why) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if !life.is_open() {
+            return;
+        }
+        life.phase = Phase::Ending;
+        life.why.get_or_insert(why);
+        for input in &mut life.inputs {
+            input.close_when_written();
+        }
+        self.close_what_is_written(slot);
+    }
+
+    /// Lets a life answer what it owes and exit, so that a fresh one can take its place.
+    pub(crate) fn recycle_life(&mut self, slot: usize, now: Now) {
+        self.close_inputs(slot, Why::Recycled);
+        self.watch(slot, now);
+    }
+
+    /// Nothing more will come: every life that is not needed for what is pending may end.
+    pub(crate) fn close_if_done(&mut self, now: Now) {
+        if !self.input_has_ended() || !self.pending.is_empty() || self.stopping.is_some() {
+            return;
+        }
+        for slot in 0..self.slots.len() {
+            if matches!(&self.slots[slot], Slot::Live(life) if life.is_open()) {
+                self.close_inputs(slot, Why::Done);
+                self.watch(slot, now);
+            }
+        }
+    }
+
+    fn close_what_is_written(&mut self, slot: usize) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        for (channel, input) in life.inputs.iter_mut().enumerate() {
+            if input.take_close() {
+                life.stdin_closed |= channel == 0;
+                self.actions.push_back(Action::CloseInput { slot, channel });
+            }
+        }
+    }
+
+    /// `n` bytes were written to an input channel.
+    pub(crate) fn wrote(&mut self, slot: usize, channel: usize, n: usize, now: Now) {
+        Counters::add(&self.counters().written_bytes, n as u64);
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        life.moved = now;
+        life.inputs[channel].wrote(channel, n);
+        if life.inputs[channel].is_written() {
+            self.close_what_is_written(slot);
+            self.watch(slot, now);
+        }
+    }
+
+    /// The worker has closed its end of an input channel.
+    pub(crate) fn write_closed(&mut self, slot: usize, channel: usize, now: Now) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        life.inputs[channel].shut();
+        self.actions.push_back(Action::CloseInput { slot, channel });
+        if life.inputs[channel].optional || !matches!(life.phase, Phase::Open | Phase::Ending) {
+            return;
+        }
+        // It may go on answering what it has read: that is no error by itself. Whatever it was not
+        // given in full goes to others when it ends.
+        life.moved = now;
+        life.why = Some(Why::ClosedInput);
+        life.phase = Phase::Ending;
+        for input in &mut life.inputs {
+            input.close_when_written();
+        }
+        self.close_what_is_written(slot);
+        self.watch(slot, now);
+    }
+
+    /// Every life must end, now: the outlet was dropped, or the feed has failed.
+    pub(crate) fn stop_lives(&mut self) {
+        for slot in 0..self.slots.len() {
+            let Slot::Live(life) = &mut self.slots[slot] else { continue };
+            if !matches!(life.phase, Phase::Open | Phase::Ending) {
+                continue;
+            }
+            life.why = Some(Why::Stopped);
+            if life.is_torn() {
+                // A shell would run the half of a line that it has when its stdin ends: it must be
+                // dead before that.
+                self.actions.push_back(Action::Signal { slot, signal: Signal::Kill });
+                life.phase = Phase::Killing { step: usize::MAX, next: Now::MAX };
+                for (channel, input) in life.inputs.iter_mut().enumerate() {
+                    if !input.closed {
+                        input.shut();
+                        self.actions.push_back(Action::CloseInput { slot, channel });
+                    }
+                }
+                continue;
+            }
+            for (channel, input) in life.inputs.iter_mut().enumerate() {
+                if !input.closed {
+                    input.shut();
+                    self.actions.push_back(Action::CloseInput { slot, channel });
+                }
+            }
+            life.stdin_closed = true;
+            let grace = self.now.saturating_add(DROP_GRACE);
+            life.phase = Phase::Killing { step: 0, next: grace };
+            self.arm(slot, grace);
+        }
+    }
+
+    /// Starts the kill ladder at once.
+    pub(crate) fn kill_life(&mut self, slot: usize, now: Now) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if !matches!(life.phase, Phase::Open | Phase::Ending) {
+            return;
+        }
+        life.phase = Phase::Killing { step: 0, next: now };
+        self.look_at(slot, now);
+    }
+
+    // ---------------------------------------------------------------- time
+
+    /// Sets the timer for whatever comes next in a life.
+    pub(crate) fn watch(&mut self, slot: usize, now: Now) {
+        if let Some(at) = self.next_look(slot, now) {
+            self.arm(slot, at);
+        }
+    }
+
+    fn next_look(&self, slot: usize, _now: Now) -> Option<Now> {
+        let Slot::Live(life) = &self.slots[slot] else { return None };
+        let policy = &self.spec.policy;
+        let mut next: Option<Now> = None;
+        let mut at = |time: Now| next = Some(next.map_or(time, |next| next.min(time)));
+        match life.phase {
+            Phase::Open | Phase::Ending => {
+                if life.owed() > 0 {
+                    if life.is_open() && policy.on_stall != OnStall::Wait && life.is_written() {
+                        at(life.moved.saturating_add(life.patience));
+                    }
+                    if let Some(limit) = policy.packet_timeout {
+                        at(life.head_since.saturating_add(limit));
+                    }
+                    if let Some(limit) = policy.start_timeout
+                        && life.answered + life.held_count == 0
+                    {
+                        at(life.head_since.max(life.started).saturating_add(limit));
+                    }
+                    if life.why == Some(Why::ClosedInput) {
+                        at(life.moved.saturating_add(CLOSED_GRACE));
+                    }
+                } else if !life.is_open() {
+                    let limit = match life.why {
+                        Some(Why::ClosedInput) => Some(SILENT_GRACE),
+                        _ => policy.end_timeout,
+                    };
+                    if let Some(limit) = limit {
+                        at(life.moved.saturating_add(limit));
+                    }
+                } else if let Some(age) = policy.recycle_age {
+                    at(life.started.saturating_add(age));
+                }
+                if let Some(closed) = life.closed_output_at {
+                    at(closed.saturating_add(SILENT_GRACE));
+                }
+            }
+            Phase::Killing { next, .. } => at(next),
+            Phase::Exited { drained_by } => at(drained_by),
+            Phase::Finished => {}
+        }
+        next
+    }
+
+    /// A life's timer has run out: does what is due.
+    pub(crate) fn look_at(&mut self, slot: usize, now: Now) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        let policy = &self.spec.policy;
+        let due = |since: Now, limit: Duration| now >= since.saturating_add(limit);
+        match life.phase {
+            Phase::Open | Phase::Ending => {
+                let owed = life.owed();
+                if life.closed_output_at.is_some_and(|closed| due(closed, SILENT_GRACE)) {
+                    // An answer can never come any more.
+                    life.why = life
+                        .why
+                        .filter(|why| why.is_asked() && owed == 0)
+                        .or(Some(Why::ClosedOutput));
+                    return self.kill_life(slot, now);
+                }
+                if owed == 0 {
+                    let limit = match life.why {
+                        Some(Why::ClosedInput) => Some(SILENT_GRACE),
+                        _ => policy.end_timeout,
+                    };
+                    if !life.is_open() && limit.is_some_and(|limit| due(life.moved, limit)) {
+                        return self.kill_life(slot, now);
+                    }
+                    if life.is_open()
+                        && policy.recycle_age.is_some_and(|age| due(life.started, age))
+                    {
+                        return self.recycle_life(slot, now);
+                    }
+                    return self.watch(slot, now);
+                }
+                if life.why == Some(Why::ClosedInput) && due(life.moved, CLOSED_GRACE) {
+                    return self.kill_life(slot, now);
+                }
+                let started = life.head_since.max(life.started);
+                let never = life.answered + life.held_count == 0;
+                let late = policy.packet_timeout.is_some_and(|limit| due(life.head_since, limit))
+                    || (never && policy.start_timeout.is_some_and(|limit| due(started, limit)));
+                if late {
+                    return self.ran_late(slot, now);
+                }
+                let judged =
+                    life.is_open() && policy.on_stall != OnStall::Wait && life.is_written();
+                if judged && due(life.moved, life.patience) {
+                    Counters::add(&self.stats.counters.probes, 1);
+                    self.actions.push_back(Action::Probe { slot });
+                    // Without an answer to the probe there is another look later.
+                    life.patience = life.patience.saturating_mul(2);
+                }
+                self.watch(slot, now);
+            }
+            Phase::Killing { step, next } => {
+                if now < next {
+                    return self.arm(slot, next);
+                }
+                if let Some(&(signal, wait)) = policy.ladder.get(step) {
+                    let next = now.saturating_add(wait);
+                    life.phase = Phase::Killing { step: step + 1, next };
+                    Counters::add(&self.stats.counters.signals, 1);
+                    self.actions.push_back(Action::Signal { slot, signal });
+                    if step + 1 < policy.ladder.len() {
+                        self.arm(slot, next);
+                    }
+                }
+            }
+            Phase::Exited { drained_by } => {
+                if now >= drained_by {
+                    self.finish(slot);
+                } else {
+                    self.arm(slot, drained_by);
+                }
+            }
+            Phase::Finished => {}
+        }
+    }
+
+    /// A packet has taken too long.
+    fn ran_late(&mut self, slot: usize, now: Now) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if life.is_open() && !life.prompt {
+            // It may only be buffering: asked to answer, it gets the limit once more.
+            life.head_since = now;
+            Counters::add(&self.stats.counters.recycles, 1);
+            return self.recycle_life(slot, now);
+        }
+        Counters::add(&self.stats.counters.timeouts, 1);
+        life.why = Some(Why::Timeout);
+        self.kill_life(slot, now);
+    }
+
+    // ---------------------------------------------------------------- the end of a life
+
+    /// The process has exited and is not reaped yet: what it wrote is still to be read.
+    pub(crate) fn exited(&mut self, slot: usize, now: Now) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if matches!(life.phase, Phase::Exited { .. } | Phase::Finished) {
+            return;
+        }
+        life.phase = Phase::Exited { drained_by: now.saturating_add(DRAIN_GRACE) };
+        self.watch(slot, now);
+        self.check_drained(slot);
+    }
+
+    /// After an exit the outputs end by themselves, unless somebody else holds them open; then the
+    /// grace decides.
+    pub(crate) fn check_drained(&mut self, slot: usize) {
+        if let Slot::Live(life) = &self.slots[slot]
+            && matches!(life.phase, Phase::Exited { .. })
+            && life.outputs_ended()
+        {
+            self.finish(slot);
+        }
+    }
+
+    fn finish(&mut self, slot: usize) {
+        if let Slot::Live(life) = &mut self.slots[slot] {
+            life.phase = Phase::Finished;
+            self.actions.push_back(Action::Finish { slot });
+        }
+    }
+
+    /// The life is over and reaped; `status` is unknown if somebody else reaped it.
+    pub(crate) fn ended(&mut self, slot: usize, status: Option<ExitStatus>, now: Now) {
+        if self.stopping.is_none() {
+            self.settle_held(slot);
+        }
+        let vacant = Slot::Vacant { not_before: now };
+        let Slot::Live(life) = std::mem::replace(&mut self.slots[slot], vacant) else { return };
+        let asked = life.why.is_some_and(Why::is_asked);
+        if !asked && life.why != Some(Why::Stopped) {
+            Counters::add(&self.stats.counters.deaths, 1);
+        }
+        if self.stopping.is_some() {
+            return;
+        }
+        let owed = life.given - life.answered;
+        if owed == 0 {
+            self.judge_farewell(&life, status);
+        } else if asked && status.is_none_or(|status| status.success()) {
+            return self.miscounted(*life, status);
+        }
+        let blank = !asked && life.answered == 0;
+        let counts = blank && (life.given != 1 || !self.ever_answered);
+        if counts {
+            self.streak += 1;
+            if self.streak >= self.spec.policy.give_up {
+                return self.give_up(*life, status);
+            }
+            let doublings = (self.streak - 1).min(20);
+            let wait = self
+                .spec
+                .policy
+                .backoff
+                .saturating_mul(1 << doublings)
+                .min(self.spec.policy.backoff_cap);
+            self.slots[slot] = Slot::Vacant { not_before: now.saturating_add(wait) };
+        }
+        if owed > 0 {
+            self.redistribute(*life, status);
+        }
+        self.close_if_done(now);
+    }
+
+    /// Replies that waited for the end of their life are delivered if their number is right.
+    fn settle_held(&mut self, slot: usize) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if life.held.is_empty() || life.answered + life.held_count != life.given {
+            return;
+        }
+        life.held_count = 0;
+        for held in std::mem::take(&mut life.held) {
+            self.deliver(slot, held.buffer, held.at, held.cut, held.count);
+        }
+    }
+
+    /// A life that was asked to end, and ended well, has answered too little: which of its requests
+    /// each reply belongs to cannot be known.
+    fn miscounted(&mut self, mut life: Life, status: Option<ExitStatus>) {
+        let (owed, got) = (life.given, life.answered + life.held_count);
+        let mut message = format!(
+            "the worker was sent {owed} requests and answered {got} of them before it ended"
+        );
+        push_half(&mut message, &life);
+        let error = Error::new(ErrorKind::ReplyCount { owed, got }, message)
+            .hint("a tool that skips or merges records cannot be counted: use a sentinel framing, or check");
+        let error = self.describe_end(&life, status, error);
+        // What it owes is unanswered like everything else.
+        for run in std::mem::take(&mut life.in_flight) {
+            self.enqueue(run, Care::Free);
+        }
+        self.fail(error);
+    }
+
+    fn give_up(&mut self, mut life: Life, status: Option<ExitStatus>) {
+        let message = format!("{} workers in a row ended without one reply", self.streak);
+        let error = self.describe_end(&life, status, Error::new(ErrorKind::Died, message));
+        for run in std::mem::take(&mut life.in_flight) {
+            self.enqueue(run, Care::Free);
+        }
+        self.fail(error);
+    }
+
+    /// A bad exit after the last answer belongs to no packet; `finish` reports it.
+    fn judge_farewell(&mut self, life: &Life, status: Option<ExitStatus>) {
+        let bad = status.is_some_and(|status| !status.success());
+        if bad && life.why.is_some_and(Why::is_asked) && self.end.remarks.len() < MOST_REMARKS {
+            let error = Error::new(ErrorKind::Died, "a worker ended badly after its last answer");
+            let error = self.describe_end(life, status, error);
+            self.end.remarks.push(error);
+        }
+    }
+
+    /// Who is to blame, and who gets what is unanswered.
+    fn redistribute(&mut self, mut life: Life, status: Option<ExitStatus>) {
+        let alone = life.given == 1;
+        let untouched = life.untouched();
+        let mut in_flight = std::mem::take(&mut life.in_flight);
+        if life.why == Some(Why::Distrusted) {
+            // The packet concerned has its error already.
+            return self.resend(in_flight, untouched, &life, status);
+        }
+        if alone || (life.why == Some(Why::Timeout) && life.prompt) {
+            let Some(head) = pop_front(&mut in_flight) else { return };
+            let error = self.describe_end(&life, status, self.unanswered(&life));
+            self.charge(head, error);
+            return self.resend(in_flight, untouched, &life, status);
+        }
+        let left_well = status.is_some_and(|status| status.success()) && life.why.is_none();
+        let had_enough = life.answered > 0 && (left_well || life.why == Some(Why::ClosedInput));
+        if had_enough || self.spec.policy.at_most_once {
+            return self.resend(in_flight, untouched, &life, status);
+        }
+        self.isolate(in_flight, untouched);
+    }
+
+    /// The error of a packet that was alone in a life that failed.
+    fn unanswered(&self, life: &Life) -> Error {
+        let policy = &self.spec.policy;
+        let (kind, mut message) = match life.why {
+            Some(Why::Timeout) => {
+                let limit = policy.packet_timeout.or(policy.start_timeout).unwrap_or_default();
+                (ErrorKind::Timeout, format!("no reply within {limit:?}"))
+            }
+            Some(Why::ClosedOutput) => {
+                (ErrorKind::Died, "the worker closed its stdout before it answered".to_owned())
+            }
+            Some(Why::ClosedInput) => {
+                (ErrorKind::Died, "the worker closed its stdin and did not answer".to_owned())
+            }
+            _ => (ErrorKind::Died, "the worker ended before it answered".to_owned()),
+        };
+        push_half(&mut message, life);
+        Error::new(kind, message)
+    }
+
+    /// Nobody can be charged. The head is sent again alone; the rest in two halves, each by itself, so
+    /// that whoever did it is found after a few lives even if the tool buffers. What the worker cannot
+    /// have read is free of suspicion.
+    fn isolate(&mut self, mut in_flight: VecDeque<Run>, untouched: u64) {
+        let Some(head) = pop_front(&mut in_flight) else { return };
+        self.send_again(head, Care::Alone);
+        let rest: u64 = in_flight.iter().map(|run| run.len() as u64).sum();
+        let suspects = rest - untouched.min(rest);
+        let first_half = suspects.div_ceil(2);
+        let mut at = 0;
+        for mut run in in_flight {
+            loop {
+                let (care, border) = match at {
+                    at if at < first_half => (Care::Together, first_half),
+                    at if at < suspects => (Care::Together, suspects),
+                    _ => (Care::Free, u64::MAX),
+                };
+                let most = usize::try_from(border - at).unwrap_or(usize::MAX);
+                if run.len() <= most {
+                    at += run.len() as u64;
+                    self.send_again(run, care);
+                    break;
+                }
+                at += most as u64;
+                let front = run.split_front(most);
+                self.send_again(front, care);
+            }
+        }
+    }
+
+    fn send_again(&mut self, run: Run, care: Care) {
+        Counters::add(&self.counters().redeliveries, run.len() as u64);
+        self.enqueue(run, care);
+    }
+
+    /// Sends unanswered packets again, or fails those that may have been read under `at_most_once`.
+    fn resend(
+        &mut self,
+        runs: VecDeque<Run>,
+        untouched: u64,
+        life: &Life,
+        status: Option<ExitStatus>,
+    ) {
+        let all: u64 = runs.iter().map(|run| run.len() as u64).sum();
+        let mut touched =
+            if self.spec.policy.at_most_once { all.saturating_sub(untouched) } else { 0 };
+        for run in runs {
+            let mut rest = Some(run);
+            while touched > 0
+                && let Some(mut run) = rest.take()
+            {
+                touched -= 1;
+                let head = if run.len() > 1 {
+                    let head = run.split_front(1);
+                    rest = Some(run);
+                    head
+                } else {
+                    run
+                };
+                let error = Error::new(
+                    ErrorKind::NotRedelivered,
+                    "the worker ended, and may have read this packet",
+                )
+                .hint("at_most_once keeps it from being sent again");
+                let error = self.describe_end(life, status, error);
+                self.emit_failure(head, error);
+            }
+            if let Some(run) = rest {
+                self.send_again(run, Care::Free);
+            }
+        }
+    }
+
+    /// A packet was alone in a life that failed.
+    fn charge(&mut self, run: Run, error: Error) {
+        let packet = run.first().0;
+        let attempts = self.attempts.get(&packet).copied().unwrap_or(0) + 1;
+        if attempts > self.spec.policy.retries || self.spec.policy.at_most_once {
+            return self.emit_failure(run, error.tried(attempts));
+        }
+        self.attempts.insert(packet, attempts);
+        Counters::add(&self.counters().retries, 1);
+        self.send_again(run, Care::Alone);
+    }
+}
+
+/// Quotes the beginning of a reply that never ended.
+fn push_half(message: &mut String, life: &Life) {
+    let half = life.outputs[0].unread();
+    if !half.is_empty() {
+        message.push_str(&format!(", with half a reply {}", excerpt(half)));
+    }
+}
+
+/// Remarks beyond these say nothing new.
+const MOST_REMARKS: usize = 64;

@@ -1,0 +1,318 @@
+//! One life: one child process in a worker's slot, seen from the outside.
+//!
+//! ```text
+//!                 close inputs                      grace is over
+//!   Open ----------------------------> Ending ---------------------> Killing
+//!    |                                   |                              |
+//!    +------------- exited --------------+----------- exited -----------+
+//!                                        v
+//!                                     Exited -- outputs at their end, or grace --> Finished
+//! ```
+//!
+//! A life is `Finished` when the driver has been told to kill what is left of its group and to reap
+//! it; the status then comes with the last event of the life.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::record::{Buffer, Run};
+use crate::stream::packet::{Cut, Label};
+use crate::swarm::depth::Depth;
+use crate::template::framing::Framing;
+
+/// Time since the feed's start. The core has no clock of its own.
+pub(crate) type Now = Duration;
+
+/// Why a life does not go on. The first reason counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The input has ended: nothing more will be given.
+    Done,
+    /// It withholds replies, or has served long enough.
+    Recycled,
+    /// It closed its stdin (or a side input that is not optional).
+    ClosedInput,
+    /// It closed its stdout and went on running.
+    ClosedOutput,
+    /// A time limit ran out.
+    Timeout,
+    /// What it wrote cannot be trusted any more; the packet concerned has its `Err`.
+    Distrusted,
+    /// The feed has ended before its time: dropped, or a fatal error.
+    Stopped,
+}
+
+impl Why {
+    /// Whether we closed its inputs in good order, so that it owes a reply for every request.
+    pub(crate) fn is_asked(self) -> bool {
+        matches!(self, Self::Done | Self::Recycled)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    Ending,
+    Killing { step: usize, next: Now },
+    Exited { drained_by: Now },
+    Finished,
+}
+
+/// What waits to be written to one input channel.
+#[derive(Debug)]
+enum Chunk {
+    Run(Run),
+    /// Words that answer to no packet: a preamble, a farewell.
+    Words(Arc<[u8]>),
+}
+
+/// One input channel: stdin (0) or a side input.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    queue: VecDeque<Chunk>,
+    /// How much of the front chunk is written.
+    at: usize,
+    /// No more is queued; close when everything is written.
+    closing: bool,
+    /// Our end is closed, or the worker closed its own.
+    pub(crate) closed: bool,
+    pub(crate) optional: bool,
+}
+
+impl Input {
+    pub(crate) fn optional(optional: bool) -> Self {
+        Self { optional, ..Self::default() }
+    }
+
+    pub(crate) fn push(&mut self, run: Run) {
+        if !self.closed {
+            self.queue.push_back(Chunk::Run(run));
+        }
+    }
+
+    pub(crate) fn push_words(&mut self, words: Arc<[u8]>) {
+        if !self.closed && !words.is_empty() {
+            self.queue.push_back(Chunk::Words(words));
+        }
+    }
+
+    pub(crate) fn is_written(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether a request has been written in part.
+    pub(crate) fn is_torn(&self, channel: usize) -> bool {
+        let Some(Chunk::Run(run)) = self.queue.front() else { return false };
+        if self.at == 0 {
+            return false;
+        }
+        let column = &run.batch.columns[channel];
+        let written = column.start(run.from) + self.at;
+        column.ends[run.from..run.to].binary_search(&written).is_err()
+    }
+
+    /// The number of packets, counted from the newest given, of which nothing has been written.
+    pub(crate) fn untouched(&self, channel: usize) -> u64 {
+        let mut untouched = 0;
+        for (i, chunk) in self.queue.iter().enumerate() {
+            let Chunk::Run(run) = chunk else { continue };
+            let column = &run.batch.columns[channel];
+            let written =
+                if i == 0 { column.start(run.from) + self.at } else { column.start(run.from) };
+            let begun =
+                (run.from..run.to).take_while(|&packet| column.start(packet) < written).count();
+            untouched += (run.len() - begun) as u64;
+        }
+        untouched
+    }
+
+    pub(crate) fn close_when_written(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether it is time to close our end.
+    pub(crate) fn take_close(&mut self) -> bool {
+        let now = self.closing && !self.closed && self.queue.is_empty();
+        self.closed |= now;
+        now
+    }
+
+    /// Drops what was not written: nobody will read it.
+    pub(crate) fn shut(&mut self) {
+        self.queue.clear();
+        self.at = 0;
+        self.closed = true;
+    }
+
+    /// The bytes to write next, for one vectored write.
+    pub(crate) fn slices<'a>(&'a self, channel: usize, slices: &mut Vec<IoSlice<'a>>, most: usize) {
+        let mut at = self.at;
+        for chunk in self.queue.iter().take(most) {
+            let bytes = match chunk {
+                Chunk::Run(run) => run.bytes(channel),
+                Chunk::Words(words) => words,
+            };
+            slices.push(IoSlice::new(&bytes[at..]));
+            at = 0;
+        }
+    }
+
+    pub(crate) fn wrote(&mut self, channel: usize, mut n: usize) {
+        while let Some(chunk) = self.queue.front() {
+            let len = match chunk {
+                Chunk::Run(run) => run.bytes(channel).len(),
+                Chunk::Words(words) => words.len(),
+            };
+            if n < len - self.at {
+                self.at += n;
+                return;
+            }
+            n -= len - self.at;
+            self.at = 0;
+            self.queue.pop_front();
+        }
+        debug_assert_eq!(n, 0, "wrote more than there was");
+    }
+}
+
+/// One output channel that replies are cut from: stdout (0) or a side output.
+pub(crate) struct Output {
+    /// Bytes read and not yet cut are `bytes[start..end]`; the rest is room.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Where the scan for the next reply has come to, for the bulk path.
+    pub(crate) scanned: usize,
+    pub(crate) framing: Box<dyn Framing>,
+    pub(crate) eof: bool,
+    /// Whole replies of a side output (or of stdout where there are side outputs), as bytes and ends.
+    pub(crate) whole: VecDeque<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output")
+            .field("start", &self.start)
+            .field("end", &self.end)
+            .field("eof", &self.eof)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Output {
+    pub(crate) fn new(framing: Box<dyn Framing>) -> Self {
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            end: 0,
+            scanned: 0,
+            framing,
+            eof: false,
+            whole: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+}
+
+/// The last bytes of stderr.
+#[derive(Debug, Default)]
+pub(crate) struct Tail(VecDeque<u8>);
+
+impl Tail {
+    const KEEP: usize = 8 << 10;
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(Self::KEEP)..];
+        let over = (self.0.len() + bytes.len()).saturating_sub(Self::KEEP);
+        self.0.drain(..over);
+        self.0.extend(bytes);
+    }
+
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        self.0.iter().copied().collect()
+    }
+}
+
+/// Replies that wait for their life to be proven.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) buffer: Arc<Buffer>,
+    pub(crate) at: std::ops::Range<usize>,
+    pub(crate) cut: Cut,
+    pub(crate) count: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) serial: u64,
+    pub(crate) label: Arc<Label>,
+    pub(crate) phase: Phase,
+    pub(crate) why: Option<Why>,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) stderr: Tail,
+    pub(crate) stderr_eof: bool,
+    pub(crate) depth: Depth,
+    pub(crate) started: Now,
+    /// Packets given to it in all, and answered.
+    pub(crate) given: u64,
+    pub(crate) answered: u64,
+    pub(crate) in_flight: VecDeque<Run>,
+    /// Replies that came after its stdin was closed and before it had ever answered.
+    pub(crate) held: Vec<Held>,
+    pub(crate) held_count: u64,
+    /// It answered while its stdin was open.
+    pub(crate) proven: bool,
+    /// It was seen owing nothing while its stdin was open: it does not buffer.
+    pub(crate) prompt: bool,
+    pub(crate) stdin_closed: bool,
+    /// It holds suspects: nothing else joins them.
+    pub(crate) quarantined: bool,
+    /// Waits in one of the dispatcher's queues.
+    pub(crate) queued: bool,
+    /// When the packet it must answer next became that.
+    pub(crate) head_since: Now,
+    /// When anything last moved in or out.
+    pub(crate) moved: Now,
+    /// How long nothing must have moved before the stall is looked at (again).
+    pub(crate) patience: Duration,
+    pub(crate) closed_output_at: Option<Now>,
+    /// The earliest timer that is set for it.
+    pub(crate) timer: Option<Now>,
+}
+
+impl Life {
+    pub(crate) fn owed(&self) -> u64 {
+        self.given - self.answered - self.held_count
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub(crate) fn is_written(&self) -> bool {
+        self.inputs.iter().all(|input| input.is_written() || input.closed)
+    }
+
+    /// Whether a request has been written in part on any channel.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.inputs.iter().enumerate().any(|(channel, input)| input.is_torn(channel))
+    }
+
+    /// How many of the newest packets it cannot have read a byte of.
+    pub(crate) fn untouched(&self) -> u64 {
+        let counts =
+            self.inputs.iter().enumerate().map(|(channel, input)| input.untouched(channel));
+        counts.min().unwrap_or(0)
+    }
+
+    /// Whether every output of it has come to its end.
+    pub(crate) fn outputs_ended(&self) -> bool {
+        self.stderr_eof && self.outputs.iter().all(|output| output.eof)
+    }
+}

@@ -1,0 +1,15 @@
+//! The subprocess executor.
+//!
+//! [`core`] and what it uses ([`life`], [`reading`], [`dispatch`], [`depth`]) are a pure state machine:
+//! events in, actions out, no system call and no clock. [`driver`] performs the actions and reports the
+//! events; [`process`] and [`probe`] hold the system calls.
+
+pub(crate) mod core;
+pub(crate) mod depth;
+pub(crate) mod dispatch;
+pub(crate) mod driver;
+pub(crate) mod ending;
+pub(crate) mod exit;
+pub(crate) mod life;
+pub(crate) mod process;
+pub(crate) mod reading;

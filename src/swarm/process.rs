@@ -1,0 +1,319 @@
+//! Starting, signalling and reaping: the system calls that make a life.
+//!
+//! Rules kept here: every pipe end is close-on-exec, and a child inherits 0, 1, 2 and its own side
+//! channels, nothing else; side channels keep their number (10 or above), so nothing std has open is
+//! ever clobbered; without side channels no code of ours runs between fork and exec, and std uses
+//! `posix_spawn`; a group is signalled before its leader is reaped, so that its number cannot have
+//! been reused.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::signal::{self, Signal as NixSignal};
+use nix::unistd::Pid;
+
+use crate::error::{Error, ErrorKind};
+use crate::swarm::core::StartError;
+use crate::template::Spec;
+use crate::template::channel::Stream;
+use crate::template::command::replace;
+use crate::template::policy::Signal;
+
+/// The lowest number a side channel may have: below are the standard streams and what std needs.
+const LOWEST_SIDE_FD: RawFd = 10;
+
+/// A running child and our ends of its channels.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    /// Stdin, then the side inputs.
+    pub(crate) inputs: Vec<Option<File>>,
+    /// Stdout, then the side outputs.
+    pub(crate) outputs: Vec<Option<File>>,
+    pub(crate) stderr: Option<File>,
+}
+
+/// Starts lives from one template.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    spec: Arc<Spec>,
+    command: Arc<str>,
+    /// Files are opened once for each slot; later lives append.
+    files: HashMap<(usize, Which), File>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Which {
+    Stdin,
+    Stdout,
+    Stderr,
+    Side(usize),
+}
+
+impl std::fmt::Debug for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spec").field("command", &self.command).finish_non_exhaustive()
+    }
+}
+
+impl Launcher {
+    pub(crate) fn new(spec: Arc<Spec>, command: Arc<str>) -> Self {
+        Self { spec, command, files: HashMap::new() }
+    }
+
+    /// Starts the worker of slot `id`.
+    pub(crate) fn start(&mut self, id: usize) -> Result<Process, StartError> {
+        let spec = Arc::clone(&self.spec);
+        let mut kept: Vec<OwnedFd> = Vec::new();
+        let mut numbers: Vec<(&str, RawFd)> = Vec::new();
+        let mut inputs = vec![None];
+        let mut outputs = vec![None];
+        for (i, side) in spec.channels.side_inputs.iter().enumerate() {
+            let end = match &side.file {
+                Some(path) => self.open(id, Which::Side(i), path, &side.name, true)?.into(),
+                None => {
+                    let (theirs, ours) = self.pipe(&side.name)?;
+                    inputs.push(Some(ours));
+                    theirs
+                }
+            };
+            numbers.push((&side.name, self.keep(end, &mut kept)?));
+        }
+        for (i, side) in spec.channels.side_outputs.iter().enumerate() {
+            let which = Which::Side(spec.channels.side_inputs.len() + i);
+            let end = match &side.file {
+                Some(path) => self.open(id, which, path, &side.name, false)?.into(),
+                None => {
+                    let (ours, theirs) = io::pipe().map_err(|error| self.start_error(error))?;
+                    outputs.push(Some(
+                        nonblocking(ours.into()).map_err(|error| self.start_error(error))?,
+                    ));
+                    theirs.into()
+                }
+            };
+            numbers.push((&side.name, self.keep(end, &mut kept)?));
+        }
+        let fd = |name: &str| numbers.iter().find(|(known, _)| *known == name).map(|(_, fd)| *fd);
+        let line = &spec.command;
+        let mut command = Command::new(replace(&line.program, id, fd));
+        for arg in &line.args {
+            if arg.raw {
+                command.arg(&arg.text);
+            } else {
+                command.arg(replace(&arg.text, id, fd));
+            }
+        }
+        if line.env_clear {
+            command.env_clear();
+        }
+        for (name, value) in &line.envs {
+            match value {
+                Some(value) => command.env(name, replace(value, id, fd)),
+                None => command.env_remove(name),
+            };
+        }
+        for (name, number) in &numbers {
+            command.env(name, number.to_string());
+        }
+        let dir = line.dir.as_ref().map(|dir| PathBuf::from(replace(dir.as_os_str(), id, fd)));
+        if let Some(dir) = &dir {
+            command.current_dir(dir);
+        }
+        command.stdin(self.stdio(id, &spec.channels.stdin, Which::Stdin)?);
+        command.stdout(self.stdio(id, &spec.channels.stdout, Which::Stdout)?);
+        command.stderr(self.stdio(id, &spec.channels.stderr, Which::Stderr)?);
+        command.process_group(0);
+        if !kept.is_empty() {
+            let kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+            let clear = move || {
+                for &fd in &kept {
+                    // SAFETY: the descriptors are open in the child, which is a copy of the parent,
+                    // where `kept` outlives the call to `spawn`.
+                    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+                    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+                }
+                Ok(())
+            };
+            // SAFETY: the closure runs between fork and exec. It only calls fcntl, which is
+            // async-signal-safe, and touches memory allocated before.
+            unsafe { command.pre_exec(clear) };
+        }
+        let mut child = command.spawn().map_err(|error| self.spawn_error(error, &dir))?;
+        drop(kept);
+        let ours = |fd: OwnedFd| nonblocking(fd).map_err(|error| self.start_error(error));
+        let stdio = (|| {
+            if let Some(stdin) = child.stdin.take() {
+                inputs[0] = Some(ours(stdin.into())?);
+            }
+            if let Some(stdout) = child.stdout.take() {
+                outputs[0] = Some(ours(stdout.into())?);
+            }
+            child.stderr.take().map(|stderr| ours(stderr.into())).transpose()
+        })();
+        match stdio {
+            Ok(stderr) => Ok(Process { child, inputs, outputs, stderr }),
+            Err(error) => {
+                Process { child, inputs, outputs, stderr: None }.finish();
+                Err(error)
+            }
+        }
+    }
+
+    fn pipe(&self, _name: &str) -> Result<(OwnedFd, File), StartError> {
+        let (theirs, ours) = io::pipe().map_err(|error| self.start_error(error))?;
+        let ours = nonblocking(ours.into()).map_err(|error| self.start_error(error))?;
+        Ok((theirs.into(), ours))
+    }
+
+    /// Moves the child's end to a number that cannot collide with anything.
+    fn keep(&self, end: OwnedFd, kept: &mut Vec<OwnedFd>) -> Result<RawFd, StartError> {
+        let number = fcntl(end.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(LOWEST_SIDE_FD))
+            .map_err(|error| self.start_error(error.into()))?;
+        // SAFETY: fcntl has just made this descriptor, and nobody else knows it.
+        kept.push(unsafe { OwnedFd::from_raw_fd(number) });
+        Ok(number)
+    }
+
+    fn stdio(&mut self, id: usize, stream: &Stream, which: Which) -> Result<Stdio, StartError> {
+        Ok(match stream {
+            Stream::Pipe => Stdio::piped(),
+            Stream::Null => Stdio::null(),
+            Stream::Inherit => Stdio::inherit(),
+            Stream::File(path) => {
+                let name = match which {
+                    Which::Stdin => "stdin",
+                    Which::Stdout => "stdout",
+                    _ => "stderr",
+                };
+                self.open(id, which, path, name, which == Which::Stdin)?.into()
+            }
+            Stream::Pty => Stdio::piped(),
+        })
+    }
+
+    fn open(
+        &mut self,
+        id: usize,
+        which: Which,
+        path: &std::path::Path,
+        name: &str,
+        read: bool,
+    ) -> Result<File, StartError> {
+        let path = PathBuf::from(replace(path.as_os_str(), id, |_| None));
+        let failed = |error: io::Error| {
+            let message = format!(
+                "the file `{}` for channel `{name}` of worker {id} cannot be opened",
+                path.display()
+            );
+            StartError::Never(
+                Error::new(ErrorKind::Channel, message).because(error).running(&self.command),
+            )
+        };
+        if read {
+            return File::open(&path).map_err(failed);
+        }
+        if let Some(file) = self.files.get(&(id, which)) {
+            return file.try_clone().map_err(failed);
+        }
+        // Emptied once, then only appended to: whatever other lives of the slot wrote stays.
+        File::create(&path).map_err(failed)?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
+        let copy = file.try_clone().map_err(failed)?;
+        self.files.insert((id, which), file);
+        Ok(copy)
+    }
+
+    fn start_error(&self, error: io::Error) -> StartError {
+        self.classify(error, "the worker's pipes cannot be made")
+    }
+
+    fn classify(&self, error: io::Error, message: &str) -> StartError {
+        let not_now = matches!(
+            error.raw_os_error().map(Errno::from_raw),
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM)
+        );
+        let full = matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE));
+        let mut ours =
+            Error::new(ErrorKind::Spawn, message.to_owned()).because(error).running(&self.command);
+        if full {
+            ours = ours.hint("raise the limit of open files (ulimit -n): a worker needs four and two for each side channel");
+        }
+        if not_now { StartError::NotNow(ours) } else { StartError::Never(ours) }
+    }
+
+    fn spawn_error(&self, error: io::Error, dir: &Option<PathBuf>) -> StartError {
+        if let Some(dir) = dir
+            && !dir.is_dir()
+        {
+            let message = format!("the working directory `{}` does not exist", dir.display());
+            return StartError::Never(
+                Error::new(ErrorKind::Spawn, message).because(error).running(&self.command),
+            );
+        }
+        let program = &self.spec.command.program;
+        let message = match error.kind() {
+            io::ErrorKind::NotFound => "the command was not found",
+            io::ErrorKind::PermissionDenied if std::path::Path::new(program).is_dir() => {
+                "the command is a directory"
+            }
+            io::ErrorKind::PermissionDenied => "the command is not executable",
+            _ => "the command cannot be started",
+        };
+        match self.classify(error, message) {
+            StartError::Never(error) if message == "the command was not found" => {
+                StartError::Never(error.hint("is it installed, and in PATH?"))
+            }
+            other => other,
+        }
+    }
+}
+
+fn nonblocking(fd: OwnedFd) -> io::Result<File> {
+    // Ours alone: the two ends of a pipe are separate open file descriptions.
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(File::from(fd))
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to the whole process group. The leader is not reaped yet, so the group's number
+    /// is still its own.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let signal = match signal {
+            Signal::Hangup => NixSignal::SIGHUP,
+            Signal::Interrupt => NixSignal::SIGINT,
+            Signal::Quit => NixSignal::SIGQUIT,
+            Signal::User1 => NixSignal::SIGUSR1,
+            Signal::User2 => NixSignal::SIGUSR2,
+            Signal::Terminate => NixSignal::SIGTERM,
+            Signal::Kill => NixSignal::SIGKILL,
+        };
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        // ESRCH: everybody has gone already.
+        let _ = signal::killpg(group, signal);
+        if signal != NixSignal::SIGKILL {
+            // A stopped process would not notice.
+            let _ = signal::killpg(group, NixSignal::SIGCONT);
+        }
+    }
+
+    /// Kills what is left of the group, reaps the leader and closes every pipe.
+    ///
+    /// To be called when the leader has exited (or must be killed whatever it does). The status is
+    /// `None` if somebody else has reaped it.
+    pub(crate) fn finish(mut self) -> Option<ExitStatus> {
+        self.signal(Signal::Kill);
+        self.child.wait().ok()
+    }
+}
