@@ -1,0 +1,372 @@
+//! The builder: every option of a feed in one value, and the start of its threads.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::{self, Scope};
+
+use crossbeam_channel::{Sender, bounded};
+use polling::Poller;
+
+use crate::error::{Error, ErrorKind};
+use crate::feed::{Batches, Deliver, Feed, KeepInput, Keeper, sealed};
+use crate::record::PacketId;
+use crate::stats::Stats;
+use crate::stream::gate::Gate;
+use crate::stream::intake::{Handover, Intake, Scribe, Supply};
+use crate::stream::outbox::Outbox;
+use crate::stream::outlet::{Order, Outlet, Threads};
+use crate::stream::packet::End;
+use crate::swarm::core::{Core, Plan};
+use crate::swarm::driver;
+use crate::template::codec::Encode;
+use crate::template::{Spec, Template};
+
+/// Full batches that may wait for the executor.
+const BATCHES_WAITING: usize = 4;
+
+/// A feed that is not started yet: every option, with its default.
+///
+/// | option | default |
+/// |---|---|
+/// | [`workers`](Builder::workers) | the number of processors |
+/// | [`buffer`](Builder::buffer) | 1,000 packets |
+/// | [`max_bytes`](Builder::max_bytes) | 64 MiB |
+/// | [`order`](Builder::order) | [`Order::Input`] |
+///
+/// ```
+/// use subfeed::{FeedExt, Order, Template};
+/// let words = ["tic", "tac", "toe"];
+/// let mut replies: Vec<_> = words
+///     .into_iter()
+///     .feed(Template::new("cat"))
+///     .workers(3)
+///     .buffer(16)
+///     .order(Order::Completion)
+///     .keep_input()
+///     .start()
+///     .map(|(word, reply)| (word.unwrap(), reply.unwrap()))
+///     .collect();
+/// replies.sort();
+/// assert!(replies.iter().all(|(word, reply)| word.as_bytes() == &reply[..]));
+/// assert_eq!(replies.len(), 3);
+/// ```
+#[must_use = "a builder starts nothing by itself: call start"]
+pub struct Builder<I, E, D> {
+    source: I,
+    template: Template<E, D>,
+    workers: usize,
+    buffer: usize,
+    max_bytes: usize,
+    order: Order,
+    first_packet: u64,
+}
+
+impl<I, E, D> fmt::Debug for Builder<I, E, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("template", &self.template)
+            .field("workers", &self.workers)
+            .field("buffer", &self.buffer)
+            .field("max_bytes", &self.max_bytes)
+            .field("order", &self.order)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<I, E, D> Builder<I, E, D> {
+    pub(crate) fn new(source: I, template: Template<E, D>) -> Self {
+        Self {
+            source,
+            template,
+            workers: thread::available_parallelism().map_or(1, usize::from),
+            buffer: 1_000,
+            max_bytes: 64 << 20,
+            order: Order::Input,
+            first_packet: 0,
+        }
+    }
+
+    /// How many workers. Zero is an error, yielded by the feed.
+    pub fn workers(mut self, n: usize) -> Self {
+        self.workers = n;
+        self
+    }
+
+    /// The window, in packets: ordered, input `k + buffer` is not pulled before output `k` has been
+    /// yielded; in completion order at most `buffer` inputs are pulled and not yet yielded. Zero is
+    /// an error, yielded by the feed; `usize::MAX` leaves the bound to [`max_bytes`](Builder::max_bytes).
+    pub fn buffer(mut self, packets: usize) -> Self {
+        self.buffer = packets;
+        self
+    }
+
+    /// How many bytes of requests and replies may be held before no more input is pulled, and before
+    /// only the worker that holds what the consumer waits for is read. A record that is larger than
+    /// this travels alone.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// In which order replies are yielded.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// The packet id of the first input, 0 by default; ids wrap at `u64::MAX`.
+    pub fn first_packet(mut self, id: u64) -> Self {
+        self.first_packet = id;
+        self
+    }
+
+    /// Yields `(input, result)` pairs. The input is `None` only beside a fatal error that concerns no
+    /// packet.
+    pub fn keep_input(self) -> Builder<I, E, KeepInput<D>> {
+        let Template { spec, encode, decode } = self.template;
+        Builder {
+            source: self.source,
+            template: Template { spec, encode, decode: KeepInput(decode) },
+            workers: self.workers,
+            buffer: self.buffer,
+            max_bytes: self.max_bytes,
+            order: self.order,
+            first_packet: self.first_packet,
+        }
+    }
+}
+
+/// The parts of a feed that is about to run.
+struct Parts<T, D: sealed::Deliver<T>> {
+    gate: Arc<Gate>,
+    stats: Arc<Stats>,
+    handover: Arc<Handover>,
+    outbox: Arc<Outbox>,
+    store: D::Store,
+    names: Arc<[String]>,
+    order: Order,
+    first: PacketId,
+    /// `None` where the configuration is wrong: the outbox holds the error.
+    ready: Option<(Core, Supply, Intake, Arc<Poller>)>,
+}
+
+impl<I, E, D> Builder<I, E, D>
+where
+    I: Iterator,
+    D: sealed::Deliver<I::Item>,
+{
+    fn validate(&self) -> Result<(), Error> {
+        if self.workers == 0 {
+            return Err(Error::config("a feed needs at least one worker, and n is 0"));
+        }
+        if self.buffer == 0 {
+            return Err(Error::config(
+                "a feed needs room for at least one packet, and buffer_size is 0",
+            ));
+        }
+        self.template.spec.validate()
+    }
+
+    fn parts(&self, keep_requests: bool) -> Parts<I::Item, D> {
+        let spec = Arc::new(self.template.spec.clone());
+        let gate = Arc::new(Gate::new(
+            u64::try_from(self.buffer).unwrap_or(u64::MAX).max(1),
+            self.max_bytes,
+        ));
+        let stats = Arc::new(Stats::new(Arc::clone(&gate)));
+        let outbox = Arc::new(Outbox::default());
+        let first = PacketId(self.first_packet);
+        let poller = self.validate().and_then(|()| {
+            Poller::new().map(Arc::new).map_err(|error| {
+                Error::new(ErrorKind::Thread, "the feed's poller cannot be made")
+                    .because(error)
+                    .fatal()
+            })
+        });
+        let (handover, ready) = match poller {
+            Err(error) => {
+                outbox.end(End { fatal: Some(error), ..End::default() });
+                (Arc::new(Handover::new(|| {})), None)
+            }
+            Ok(poller) => {
+                let to_wake = Arc::clone(&poller);
+                let handover = Arc::new(Handover::new(move || {
+                    let _ = to_wake.notify();
+                }));
+                let (send, receive) = bounded(BATCHES_WAITING);
+                let supply = Supply::new(Arc::clone(&handover), receive, Arc::clone(&gate));
+                let intake = Intake {
+                    gate: Arc::clone(&gate),
+                    handover: Arc::clone(&handover),
+                    batches: send,
+                    scribe: scribe(&spec),
+                    first,
+                };
+                let core = Core::new(Plan {
+                    spec: Arc::clone(&spec),
+                    workers: self.workers,
+                    order: self.order,
+                    origin: first,
+                    keep_requests,
+                    gate: Arc::clone(&gate),
+                    stats: Arc::clone(&stats),
+                });
+                (handover, Some((core, supply, intake, poller)))
+            }
+        };
+        let sides = spec.channels.side_outputs.iter().filter(|side| side.framing.is_some());
+        Parts {
+            names: sides.map(|side| side.name.clone()).collect(),
+            store: D::store(self.first_packet),
+            order: self.order,
+            gate,
+            stats,
+            handover,
+            outbox,
+            first,
+            ready,
+        }
+    }
+
+    /// Starts driver and intake; `spawn_intake` decides where the intake runs.
+    fn launch(
+        self,
+        keep_requests: bool,
+        spawn_intake: impl FnOnce(Intake, I, E, Keeper<I::Item, D::Store>, Sender<()>) -> Started,
+    ) -> (Outlet, Arc<Stats>, D::Store, D) {
+        let parts = self.parts(keep_requests);
+        let Template { encode, decode, .. } = self.template;
+        let (done, intake_done) = bounded(0);
+        let mut threads = Threads { executor: None, intake: None, intake_done };
+        if let Some((core, supply, intake, poller)) = parts.ready {
+            let outbox = Arc::clone(&parts.outbox);
+            let driver = thread::Builder::new()
+                .name("subfeed-driver".to_owned())
+                .spawn(move || driver::run(core, supply, outbox, poller));
+            let started = driver.and_then(|driver| {
+                threads.executor = Some(driver);
+                let keeper = Keeper { store: parts.store.clone(), keep: D::keep };
+                spawn_intake(intake, self.source, encode, keeper, done)
+            });
+            match started {
+                Ok(intake) => threads.intake = intake,
+                Err(error) => {
+                    let error =
+                        Error::new(ErrorKind::Thread, "a thread of the feed cannot be started")
+                            .because(error)
+                            .fatal();
+                    parts.gate.stop();
+                    parts.outbox.end(End { fatal: Some(error), ..End::default() });
+                    parts.handover.drop_all();
+                }
+            }
+        }
+        let outlet = Outlet::new(
+            parts.gate,
+            parts.handover,
+            parts.outbox,
+            threads,
+            parts.order,
+            parts.first,
+            parts.names,
+        );
+        (outlet, parts.stats, parts.store, decode)
+    }
+}
+
+impl<I, E, D> Builder<I, E, D>
+where
+    I: Iterator + Send + 'static,
+    E: Encode<I::Item> + 'static,
+    D: Deliver<I::Item>,
+    D::Store: 'static,
+{
+    /// Starts the feed and returns at once: the intake begins to pull while the workers start.
+    ///
+    /// Nothing is thrown here. What is wrong with the configuration is the feed's only item, a fatal
+    /// `Err`.
+    pub fn start(self) -> Feed<I::Item, D> {
+        let hint = self.source.size_hint();
+        let (outlet, stats, store, decode) =
+            self.launch(<D as sealed::Deliver<_>>::FALLIBLE, spawn);
+        Feed { outlet, decode, store, stats, hint }
+    }
+
+    /// Starts the feed, to be taken in batches of borrowed replies; `decode` is not used.
+    pub fn batches(self) -> Batches {
+        let (outlet, stats, _, _) = self.launch(false, spawn);
+        Batches { outlet, stats }
+    }
+}
+
+impl<I, E, D> Builder<I, E, D>
+where
+    I: Iterator + Send,
+    E: Encode<I::Item>,
+    D: Deliver<I::Item>,
+{
+    /// Starts the feed with its intake in a scope, so that the source and `encode` may borrow.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let words = vec!["one".to_owned(), "two".to_owned()];
+    /// let lengths: Vec<usize> = std::thread::scope(|scope| {
+    ///     let feed = words.iter().feed(Template::new("cat")).workers(2).start_scoped(scope);
+    ///     feed.map(|reply| reply.unwrap().len()).collect()
+    /// });
+    /// assert_eq!(lengths, [3, 3]);
+    /// ```
+    pub fn start_scoped<'scope>(self, scope: &'scope Scope<'scope, '_>) -> Feed<I::Item, D>
+    where
+        I: 'scope,
+        E: 'scope,
+        D::Store: 'scope,
+    {
+        let hint = self.source.size_hint();
+        let keep = <D as sealed::Deliver<_>>::FALLIBLE;
+        let (outlet, stats, store, decode) =
+            self.launch(keep, |intake, source, encode, keeper, done| {
+                thread::Builder::new().name("subfeed-intake".to_owned()).spawn_scoped(
+                    scope,
+                    move || {
+                        let _done = done;
+                        intake.run(source, encode, keeper);
+                    },
+                )?;
+                Ok(None)
+            });
+        Feed { outlet, decode, store, stats, hint }
+    }
+}
+
+/// The intake's thread, unless a scope keeps it.
+type Started = std::io::Result<Option<thread::JoinHandle<()>>>;
+
+fn spawn<I, E, S>(
+    intake: Intake,
+    source: I,
+    encode: E,
+    keeper: Keeper<I::Item, S>,
+    done: Sender<()>,
+) -> Started
+where
+    I: Iterator + Send + 'static,
+    E: Encode<I::Item> + 'static,
+    S: Send + 'static,
+{
+    let run = move || {
+        let _done = done;
+        intake.run(source, encode, keeper);
+    };
+    thread::Builder::new().name("subfeed-intake".to_owned()).spawn(run).map(Some)
+}
+
+fn scribe(spec: &Spec) -> Scribe {
+    let sides = spec.channels.side_inputs.iter().filter(|side| side.file.is_none());
+    let framings = std::iter::once(&spec.requests).chain(sides.map(|side| &side.framing));
+    Scribe {
+        framings: framings.cloned().collect(),
+        names: spec.side_input_names(),
+        sentinel: spec.replies.as_sentinel().cloned(),
+    }
+}

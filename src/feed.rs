@@ -1,0 +1,325 @@
+//! The returned iterators: replies one by one, or in batches.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+use bstr::{BStr, ByteSlice};
+
+use crate::error::{Error, ErrorKind, excerpt};
+use crate::record::PacketId;
+use crate::stats::{Monitor, Snapshot, Stats};
+use crate::stream::inputs::Inputs;
+use crate::stream::intake::Store;
+use crate::stream::outlet::{Given, Outlet};
+use crate::stream::packet::{Cut, Outcome, Span};
+use crate::template::codec::Decode;
+
+/// What a feed yields for each packet: the decoded reply alone, or beside its input.
+///
+/// Sealed: every [`Decode`] is one, and [`KeepInput`] makes another of it.
+pub trait Deliver<T>: sealed::Deliver<T> {}
+
+impl<T, D: sealed::Deliver<T>> Deliver<T> for D {}
+
+pub(crate) mod sealed {
+    use crate::stream::outlet::Given;
+
+    pub trait Deliver<T>: Send {
+        type Item;
+        /// Where the items are kept meanwhile.
+        type Store: Clone + Send;
+        const FALLIBLE: bool;
+        fn store(first: u64) -> Self::Store;
+        fn keep(store: &Self::Store, item: T);
+        fn deliver(&mut self, store: &Self::Store, packet: u64, given: Given<'_>) -> Self::Item;
+    }
+}
+
+/// See [`Builder::keep_input`](crate::Builder::keep_input).
+#[derive(Clone, Debug)]
+pub struct KeepInput<D>(pub(crate) D);
+
+fn decoded<D: Decode>(decode: &mut D, given: Given<'_>) -> Result<D::Output, Error> {
+    match given {
+        Given::Reply(reply, replies) => decode.decode(reply).map_err(|error| {
+            let message = format!("decode refused the reply {}", excerpt(reply.bytes));
+            let error = Error::new(ErrorKind::Decode, message).because(error).at(reply.packet);
+            replies.explain(PacketId(reply.packet), error)
+        }),
+        Given::Failed(error) => Err(error),
+        Given::Passed => Err(Error::new(ErrorKind::Failed, "the item was not work")),
+    }
+}
+
+impl<T, D: Decode> sealed::Deliver<T> for D {
+    type Item = Result<D::Output, Error>;
+    type Store = ();
+    const FALLIBLE: bool = D::FALLIBLE;
+    fn store(_first: u64) {}
+    fn keep(_store: &(), _item: T) {}
+    fn deliver(&mut self, _store: &(), _packet: u64, given: Given<'_>) -> Self::Item {
+        decoded(self, given)
+    }
+}
+
+impl<T: Send, D: Decode> sealed::Deliver<T> for KeepInput<D> {
+    type Item = (Option<T>, Result<D::Output, Error>);
+    type Store = Kept<T>;
+    const FALLIBLE: bool = D::FALLIBLE;
+    fn store(first: u64) -> Kept<T> {
+        Kept(Arc::new(Inputs::new(PacketId(first))))
+    }
+    fn keep(store: &Kept<T>, item: T) {
+        store.0.put(item);
+    }
+    fn deliver(&mut self, store: &Kept<T>, packet: u64, given: Given<'_>) -> Self::Item {
+        (store.0.take(PacketId(packet)), decoded(&mut self.0, given))
+    }
+}
+
+/// The inputs of packets that are under way.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Kept<T>(Arc<Inputs<T>>);
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// The intake's view of a store.
+pub(crate) struct Keeper<T, S> {
+    pub(crate) store: S,
+    pub(crate) keep: fn(&S, T),
+}
+
+impl<T, S> Store<T> for Keeper<T, S> {
+    fn passes(&self, _item: &T) -> bool {
+        false
+    }
+    fn put(&self, item: T) {
+        (self.keep)(&self.store, item);
+    }
+}
+
+/// The replies of a running feed: a lazy, fused iterator.
+///
+/// Made by [`FeedExt`](crate::FeedExt) and [`Builder::start`](crate::Builder::start). Yields exactly
+/// one item for each input, `Ok` or `Err`; see [`Error`] for the two kinds of errors.
+///
+/// # Dropping
+/// Dropping it stops the pulling, ends the children and reaps them, whatever they are doing: within
+/// 500 ms plus the kill ladder. It never panics. The thread that pulls the source is joined too,
+/// unless it is inside the source's own `next()`, which nothing can interrupt: then it ends after it.
+///
+/// # Panics
+/// `next` resumes a panic of the source, of `encode`, of `check` or of a custom framing at the
+/// position of the item concerned, with its own payload; afterwards the feed has ended. A panic of
+/// `decode` passes through and costs only its item.
+#[must_use = "a feed that is not iterated stops as soon as it is dropped"]
+pub struct Feed<T, D: Deliver<T>> {
+    pub(crate) outlet: Outlet,
+    pub(crate) decode: D,
+    pub(crate) store: D::Store,
+    pub(crate) stats: Arc<Stats>,
+    /// The source's `size_hint` when the feed was started.
+    pub(crate) hint: (usize, Option<usize>),
+}
+
+impl<T, D: Deliver<T>> Feed<T, D> {
+    /// A handle that tells, from any thread and at any time, how the feed is doing.
+    pub fn monitor(&self) -> Monitor {
+        Monitor(Arc::clone(&self.stats))
+    }
+
+    /// Takes what is left to its end and returns what was done, once every child has been reaped.
+    ///
+    /// # Errors
+    /// The first failure among what was left, or what belongs to no packet: a trailing extra reply, a
+    /// bad exit after the last answer.
+    pub fn finish(mut self) -> Result<Snapshot, Error> {
+        let mut first = None;
+        while let Some((_, given)) = self.outlet.next() {
+            if let Given::Failed(error) = given {
+                first.get_or_insert(error);
+            }
+        }
+        first = first.or_else(|| self.outlet.take_remarks().into_iter().next());
+        match first {
+            Some(error) => Err(error),
+            None => Ok(self.monitor().snapshot()),
+        }
+    }
+}
+
+impl<T, D: Deliver<T>> Iterator for Feed<T, D> {
+    type Item = D::Item;
+
+    fn next(&mut self) -> Option<D::Item> {
+        let Self { outlet, decode, store, .. } = self;
+        let (packet, given) = outlet.next()?;
+        Some(decode.deliver(store, packet.0, given))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        remaining(self.hint, &self.outlet)
+    }
+}
+
+/// The source's hint less what was yielded. Only a fatal end yields fewer.
+fn remaining(hint: (usize, Option<usize>), outlet: &Outlet) -> (usize, Option<usize>) {
+    if outlet.is_done() {
+        return (0, Some(0));
+    }
+    let yielded = usize::try_from(outlet.total_yielded()).unwrap_or(usize::MAX);
+    (hint.0.saturating_sub(yielded), hint.1.map(|most| most.saturating_sub(yielded)))
+}
+
+impl<T, D: Deliver<T>> FusedIterator for Feed<T, D> {}
+
+impl<T, D: Deliver<T>> fmt::Debug for Feed<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("monitor", &self.monitor()).finish_non_exhaustive()
+    }
+}
+
+/// Replies in batches, lent as slices: for the last drop of speed.
+///
+/// Made by [`Builder::batches`](crate::Builder::batches). A batch is whatever came together; only the
+/// order of the replies means anything.
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+/// let mut batches = (0..1000).map(|n| n.to_string()).feed(Template::new("cat")).workers(2).batches();
+/// let mut sum = 0;
+/// while let Some(mut batch) = batches.next_batch() {
+///     while let Some(reply) = batch.next() {
+///         sum += std::str::from_utf8(reply.unwrap()).unwrap().parse::<u32>().unwrap();
+///     }
+/// }
+/// assert_eq!(sum, 499_500);
+/// ```
+#[must_use = "batches that are not taken stop the feed as soon as they are dropped"]
+pub struct Batches {
+    pub(crate) outlet: Outlet,
+    pub(crate) stats: Arc<Stats>,
+}
+
+impl Batches {
+    /// The next batch; `None` at the end, and for ever after.
+    ///
+    /// # Panics
+    /// Resumes panics as [`Feed`] does.
+    pub fn next_batch(&mut self) -> Option<Batch<'_>> {
+        self.outlet.next_span()?;
+        Some(Batch { outlet: &mut self.outlet, taken: 0 })
+    }
+
+    /// See [`Feed::monitor`].
+    #[must_use]
+    pub fn monitor(&self) -> Monitor {
+        Monitor(Arc::clone(&self.stats))
+    }
+}
+
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches").field("monitor", &self.monitor()).finish_non_exhaustive()
+    }
+}
+
+/// Replies to consecutive packets, lent. The credit for them goes back when this is dropped.
+pub struct Batch<'a> {
+    outlet: &'a mut Outlet,
+    taken: u64,
+}
+
+impl Batch<'_> {
+    fn span(&self) -> Option<&Span> {
+        self.outlet.current()
+    }
+
+    /// How many packets are in it.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.span().map_or(0, |span| span.count)
+    }
+
+    /// Never: there is no empty batch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The packet id of the first.
+    #[must_use]
+    pub fn first_packet(&self) -> u64 {
+        self.span().map_or(0, |span| span.first.0)
+    }
+
+    /// The next reply of the batch, or its error. Not an `Iterator`, because it lends.
+    #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend from itself")]
+    pub fn next(&mut self) -> Option<Result<&BStr, Error>> {
+        let span = self.outlet.current_mut()?;
+        if self.taken == span.count {
+            return None;
+        }
+        let packet = span.first.plus(self.taken);
+        self.taken += 1;
+        if let Outcome::Failed(_) = &span.outcome
+            && let Outcome::Failed(error) = std::mem::replace(&mut span.outcome, Outcome::Halted)
+        {
+            return Some(Err(error));
+        }
+        match &mut span.outcome {
+            Outcome::Replies(replies) => {
+                replies.skip();
+                Some(Ok(replies.last(packet, &[]).bytes().as_bstr()))
+            }
+            _ => Some(Err(Error::halted().at(packet.0))),
+        }
+    }
+
+    /// Calls `f` with every reply that is left: the fastest way through a batch.
+    ///
+    /// # Errors
+    /// The first error of the batch.
+    pub fn for_each(mut self, mut f: impl FnMut(&[u8])) -> Result<(), Error> {
+        let taken = self.taken;
+        let span = self.outlet.current_mut();
+        if let Some(span) = span
+            && taken == 0
+            && let Outcome::Replies(replies) = &span.outcome
+            && let Cut::Delimiter { delimiter, .. } = replies.cut
+        {
+            let bytes = &replies.buffer[replies.at.clone()];
+            let mut start = 0;
+            for end in memchr::memchr_iter(delimiter, bytes) {
+                f(&bytes[start..end]);
+                start = end + 1;
+            }
+            return Ok(());
+        }
+        while let Some(reply) = self.next() {
+            f(reply?);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("first", &self.first_packet())
+            .field("len", &self.len())
+            .finish()
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.outlet.release_span();
+    }
+}
