@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use polling::{Event, Events, PollMode, Poller};
 
 use crate::error::{Error, ErrorKind};
@@ -21,10 +22,13 @@ use crate::stream::packet::End;
 use crate::stream::unwind;
 use crate::swarm::core::{Action, Core, Slot, StartError, Verdict};
 use crate::swarm::exit::ExitWatch;
+use crate::swarm::probe::{ChannelId, Doubt, Evidence, Suspect, evidence_of_all};
 use crate::swarm::process::{Launcher, Process};
 
 /// Reads of one output in a row before the others get their turn.
 const READS_IN_A_ROW: usize = 4;
+/// Workers whose evidence is taken together, so that the driver is not away for long.
+const SUSPECTS_AT_ONCE: usize = 64;
 /// Slices in one vectored write.
 const SLICES: usize = 16;
 
@@ -33,6 +37,8 @@ const SLICES: usize = 16;
 struct Ports {
     process: Process,
     exit: ExitWatch,
+    /// Which pipes the inputs are, for the evidence of a stall.
+    input_ids: Vec<Option<ChannelId>>,
     /// Registered with the poller; until the first short write nobody needs to know.
     input_watched: Vec<bool>,
     writable: Vec<bool>,
@@ -271,7 +277,9 @@ impl Driver {
             }
         };
         let inputs = process.inputs.len();
+        let id = |input: &std::fs::File| ChannelId::of(input.as_fd()).ok();
         let ports = Ports {
+            input_ids: process.inputs.iter().map(|input| input.as_ref().and_then(id)).collect(),
             input_watched: vec![false; inputs],
             writable: vec![true; inputs],
             readable: vec![false; process.outputs.len()],
@@ -335,6 +343,7 @@ impl Driver {
     }
 
     fn perform(&mut self, now: Duration) {
+        let mut suspects = Vec::new();
         while let Some(action) = self.core.actions.pop_front() {
             match action {
                 Action::CloseInput { slot, channel } => {
@@ -350,13 +359,8 @@ impl Driver {
                         ports.process.signal(signal);
                     }
                 }
-                Action::Probe { slot } => {
-                    let verdict = match &self.ports[slot] {
-                        Some(ports) => evidence(ports),
-                        None => Verdict::Busy,
-                    };
-                    self.core.probed(slot, verdict, now);
-                }
+                // Workers stall together: one look at the system serves them all.
+                Action::Probe { slot } => suspects.push(slot),
                 Action::Finish { slot } => {
                     let status = self.ports[slot].take().and_then(|ports| {
                         self.unwatch(&ports);
@@ -366,6 +370,46 @@ impl Driver {
                 }
             }
         }
+        for suspects in suspects.chunks(SUSPECTS_AT_ONCE) {
+            self.probe(suspects, now);
+        }
+    }
+
+    /// Looks for the evidence that workers which have gone quiet wait for us.
+    fn probe(&mut self, slots: &[usize], now: Duration) {
+        let mut inputs = Vec::new();
+        for &slot in slots {
+            let Some(ports) = &self.ports[slot] else { continue };
+            let open = ports.process.inputs.iter().zip(&ports.input_ids);
+            let known = open.filter_map(|(file, id)| Some((file.as_ref()?.as_fd(), (*id)?)));
+            let pgid = Pid::from_raw(ports.process.pid().cast_signed());
+            inputs.push((slot, pgid, known.collect::<Vec<_>>()));
+        }
+        let suspects: Vec<_> =
+            inputs.iter().map(|(_, pgid, inputs)| Suspect { pgid: *pgid, inputs }).collect();
+        let verdicts: Vec<_> = evidence_of_all(&suspects).into_iter().map(verdict).collect();
+        let slots: Vec<usize> = inputs.iter().map(|(slot, ..)| *slot).collect();
+        for (slot, verdict) in slots.into_iter().zip(verdicts) {
+            if verdict == Verdict::Waiting && self.has_spoken(slot, now) {
+                continue;
+            }
+            self.core.probed(slot, verdict, now);
+        }
+    }
+
+    /// A reply may have been written just before the evidence was taken: it is in the pipe then, and
+    /// the worker does not withhold anything.
+    fn has_spoken(&mut self, slot: usize, now: Duration) -> bool {
+        let before = self.core.counters().read_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        if let Some(ports) = &mut self.ports[slot] {
+            ports.readable.fill(true);
+        }
+        for output in 0..self.keys.outputs {
+            if self.read_output(slot, output, now) {
+                self.to_read.push(slot);
+            }
+        }
+        self.core.counters().read_bytes.load(std::sync::atomic::Ordering::Relaxed) != before
     }
 
     // ---------------------------------------------------------------- bytes
@@ -574,8 +618,21 @@ impl Drop for Driver {
     }
 }
 
-fn evidence(_ports: &Ports) -> Verdict {
-    Verdict::Busy
+/// What the core needs to know of the evidence.
+fn verdict(evidence: Evidence) -> Verdict {
+    match evidence {
+        Evidence::Waiting => Verdict::Waiting,
+        Evidence::NotCertain(doubt) => match doubt {
+            Doubt::EventLoop => Verdict::Unclear("it runs an event loop"),
+            Doubt::OtherRead => Verdict::Unclear("it reads something that does not come from us"),
+            Doubt::NoReader => Verdict::Unclear("nobody in its process group reads what we write"),
+            Doubt::Unreadable => Verdict::Unclear("/proc does not tell"),
+            Doubt::Stopped => Verdict::Unclear("it is stopped"),
+            Doubt::Unread | Doubt::Busy | Doubt::Sleeping | Doubt::Writing | Doubt::Changed => {
+                Verdict::Busy
+            }
+        },
+    }
 }
 
 /// SIGPIPE is ignored in Rust programs, but not where we are embedded in another: this thread does

@@ -11,5 +11,6 @@ pub(crate) mod driver;
 pub(crate) mod ending;
 pub(crate) mod exit;
 pub(crate) mod life;
+pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod reading;

@@ -6,7 +6,8 @@
 
 use memchr::memchr;
 
-use super::{Framing, FramingError, Place, Scan, complete, unfinished};
+use super::parts::{complete, unfinished};
+use super::{Framing, FramingError, Place, Scan};
 
 #[derive(Debug, Default)]
 pub(super) struct Block {

@@ -8,9 +8,8 @@
 use bstr::{BStr, ByteSlice};
 use memchr::memchr;
 
-use super::{
-    Framing, FramingError, FramingErrorKind, Place, Scan, announced, decimal, insert, unfinished,
-};
+use super::parts::{announced, decimal, insert, unfinished};
+use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
 
 /// The longest header section, in bytes, the empty line included. The user's limit is for bodies.
 const HEADER_LIMIT: usize = 16 << 10;

@@ -6,7 +6,8 @@
 
 use memchr::memchr;
 
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan, complete, unfinished};
+use super::parts::{complete, unfinished};
+use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
 
 /// Ends the request whose body begins at `start`.
 #[inline]
@@ -45,7 +46,7 @@ impl Framing for Delimited {
             return complete(0..end, end + 1, end, place);
         }
         let partial = unfinished(input.len(), place)?;
-        self.seen = 0;
+        self.seen = input.len();
         Ok(partial)
     }
 

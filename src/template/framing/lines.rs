@@ -5,7 +5,8 @@
 
 use memchr::memchr_iter;
 
-use super::{Framing, FramingError, Place, Scan, complete, unfinished};
+use super::parts::{complete, unfinished};
+use super::{Framing, FramingError, Place, Scan};
 
 #[derive(Debug)]
 pub(super) struct Lines {

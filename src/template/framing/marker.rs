@@ -7,7 +7,8 @@
 use memchr::memchr;
 use memchr::memmem::Finder;
 
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan, complete, unfinished};
+use super::parts::{complete, unfinished};
+use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
 
 /// The longest rest of a line that is dropped behind a marker, in bytes. It belongs to no reply, so
 /// that no limit of the user's applies to it, but it must not grow for ever.

@@ -3,9 +3,8 @@
 //! A length in decimal digits, a colon, the bytes, a comma. The comma says nothing that the length
 //! has not said; it is there so that two sides that disagree about the length find out at once.
 
-use super::{
-    Framing, FramingError, FramingErrorKind, Place, Scan, announced, decimal, insert, unfinished,
-};
+use super::parts::{announced, decimal, insert, unfinished};
+use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
 
 /// Digits of the largest length that 64 bits can hold. A length with more is no length.
 const MOST_DIGITS: usize = 20;
@@ -28,11 +27,12 @@ fn bad(cause: &'static str) -> FramingError {
 impl Framing for Netstring {
     fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
         let digits = input.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if digits > MOST_DIGITS {
-            return Err(bad("a netstring's length has at most 20 digits"));
-        }
+        // The zeros come first, as they do in the input: which error it is must not depend on reads.
         if digits > 1 && input[0] == b'0' {
             return Err(bad("a netstring's length has no leading zeros"));
+        }
+        if digits > MOST_DIGITS {
+            return Err(bad("a netstring's length has at most 20 digits"));
         }
         match input.get(digits) {
             None => unfinished(0, place),
@@ -76,6 +76,16 @@ mod tests {
             let before = &input[..input.len() - 1];
             assert_eq!(scan(&mut Netstring, before, 9, false), Ok(None));
         }
+    }
+
+    #[test]
+    fn the_same_error_is_found_in_one_read_as_in_many() {
+        let zeros = b"000000000000000000000000:";
+        let message = |input| {
+            let place = Place::new(0, 9, false);
+            Netstring.scan(input, place).unwrap_err().to_string()
+        };
+        assert_eq!(message(&zeros[..2]), message(zeros));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! differs in width and byte order only; lengths that count themselves, or are variable in width
 //! (protobuf's varints), are for [`ReplyFraming::custom`](super::ReplyFraming::custom).
 
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan, announced, unfinished};
+use super::parts::{announced, unfinished};
+use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
 
 /// A length prefix: an unsigned integer of a fixed width that gives the size of the record behind it
 /// in bytes, itself not counted.

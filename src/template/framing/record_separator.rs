@@ -8,7 +8,8 @@
 
 use memchr::{memchr, memchr2};
 
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan, complete, unfinished};
+use super::parts::{complete, unfinished};
+use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
 
 const SEPARATOR: u8 = 0x1e;
 

@@ -5,21 +5,16 @@
 //! of `expect` scripts and of Emacs's comint, which wait for a prompt, without the guesswork: a
 //! prompt may occur in a reply, a random mark does not. Since the mark carries the packet's id, a
 //! worker that has lost its place is found out instead of believed.
+//!
+//! This file writes the marks; `marks` finds them again.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write as _;
 
 use bstr::{BStr, ByteSlice};
-use memchr::memmem::Finder;
-
-use super::marker::rest_of_line;
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan, complete, unfinished};
 
 const TOKEN: &str = "{mark}";
-
-/// Hexadecimal digits of a packet id in a mark.
-const ID: usize = 16;
 
 /// A sync command that makes a tool print a mark after each reply, so that replies of any length,
 /// and none at all, can be told apart.
@@ -60,19 +55,22 @@ const ID: usize = 16;
 /// - What follows the mark in its line is dropped, line feed included. The tool must print that line
 ///   feed at once; the reply waits for it, unless the output ends.
 /// - The mark of another packet in front of the packet's own is an error
-///   ([`FramingErrorKind::MarkSkipped`]): the tool did not execute a sync command. Something in the
-///   request before it swallowed it, such as a quote that was never closed.
+///   ([`MarkSkipped`](super::FramingErrorKind::MarkSkipped)): the tool did not execute a sync
+///   command. Something in the request before it swallowed it, such as a quote that was never closed.
+///   Where no other request follows that would show it, the reply is simply not there, as with any
+///   worker that does not answer.
 ///
 /// # Tools that echo
 ///
 /// A tool that prints what it reads (`R` without `-s`, `psql -a`, a terminal with echo) would print
 /// the mark twice, and the first time within the sync command itself, in front of the reply or in
-/// the middle of it. Nothing that ended there could be trusted. So a mark that the command's own text
-/// precedes on its line (here `.print `), and one that was already taken for the end of a reply, are
-/// errors ([`FramingErrorKind::MarkEchoed`]): turn the echo off. The same error meets a tool that
-/// quotes the command in a complaint instead of executing it. A command without a letter or digit
-/// before the mark, such as `"{mark}"`, cannot be recognised in an echo; with it, only the second
-/// mark is.
+/// the middle of it. Nothing that ended there could be trusted. So two things are errors
+/// ([`MarkEchoed`](super::FramingErrorKind::MarkEchoed)): a mark that the command's own text precedes
+/// on its line (here `.print `), and one that was already taken for the end of a reply. Turn the echo
+/// off. The same error meets a tool that quotes the command in a complaint, or returns it as part of
+/// a string that the request left open, instead of executing it. A command without a letter or digit
+/// before the mark, such as `"{mark}"`, cannot be recognised in an echo; there, only the second mark
+/// is.
 ///
 /// # Examples
 ///
@@ -166,7 +164,7 @@ impl Sentinel {
 
     /// What all marks of this sentinel begin with. Neither `s` nor `p` is a hexadecimal digit, so
     /// that it cannot overlap with itself or with an id.
-    fn head(&self) -> String {
+    pub(super) fn head(&self) -> String {
         format!("sf{:016x}p", self.nonce)
     }
 
@@ -184,7 +182,7 @@ impl Sentinel {
     }
 
     /// The text that stands before the mark in an echo of the command, if it is telling.
-    fn echo(&self) -> &[u8] {
+    pub(super) fn echo(&self) -> &[u8] {
         let before = self.command.split_str(TOKEN).next().unwrap_or_default();
         let line = before.rsplit_str("\n").next().unwrap_or_default();
         match line.iter().any(u8::is_ascii_alphanumeric) {
@@ -200,104 +198,56 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The scanner.
-#[derive(Debug)]
-pub(super) struct Marks {
-    head: Finder<'static>,
-    echo: Vec<u8>,
-    /// The packet whose mark was taken last in this life.
-    last: Option<u64>,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct State {
-    /// No mark begins in the first so many bytes; or, once it is found, where it begins.
-    seen: usize,
-    /// How far the rest of the mark's line was searched, once the mark is found.
-    rest: Option<usize>,
-}
-
-/// The packet id of a mark, from the bytes behind its head.
-fn id(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0, |id, &digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(id << 4 | u64::from(value))
-    })
-}
-
-impl Marks {
-    pub(super) fn new(sentinel: &Sentinel) -> Self {
-        Self {
-            head: Finder::new(sentinel.head().as_bytes()).into_owned(),
-            echo: sentinel.echo().to_vec(),
-            last: None,
-            state: State::default(),
-        }
-    }
-
-    /// Where the first mark begins, and its id; or else how many bytes cannot begin one.
-    fn find(&self, input: &[u8], mut seen: usize) -> Result<(usize, u64), usize> {
-        let head = self.head.needle().len();
-        while let Some(at) = self.head.find(&input[seen..]) {
-            let at = seen + at;
-            let digits = at + head;
-            match input.get(digits..digits + ID) {
-                None => return Err(at),
-                Some(digits) => match id(digits) {
-                    Some(id) => return Ok((at, id)),
-                    None => seen = at + head,
-                },
-            }
-        }
-        Err(seen.max((input.len() + 1).saturating_sub(head)))
-    }
-}
-
-impl Framing for Marks {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
-        let State { seen, rest } = std::mem::take(&mut self.state);
-        let (at, found) = match rest {
-            Some(_) => (seen, place.packet),
-            None => match self.find(input, seen) {
-                Ok(mark) => mark,
-                Err(seen) => {
-                    let partial = unfinished(seen, place)?;
-                    self.state.seen = seen;
-                    return Ok(partial);
-                }
-            },
-        };
-        complete(0..at, at, at, place)?;
-        if found != place.packet && self.last != Some(found) {
-            return Err(FramingErrorKind::MarkSkipped { expected: place.packet, found }.into());
-        }
-        let echoed = !self.echo.is_empty() && input[..at].ends_with(&self.echo);
-        if found != place.packet || echoed {
-            return Err(FramingErrorKind::MarkEchoed { packet: found }.into());
-        }
-        let end = at + self.head.needle().len() + ID;
-        let Some(len) = rest_of_line(input, end, rest.unwrap_or(end), place.eof)? else {
-            self.state = State { seen: at, rest: Some(input.len()) };
-            return Ok(Scan::Partial);
-        };
-        // Dropped with the line, it would be missed by the packet that it belongs to.
-        if self.head.find(&input[end..len]).is_some() {
-            return Err(FramingError::new(
-                FramingErrorKind::ReplyMalformed,
-                "two marks are on one line: let the sync command print the mark once, and a line \
-                 feed behind it",
-            ));
-        }
-        self.last = Some(place.packet);
-        Ok(Scan::Complete { body: 0..at, len })
-    }
-}
-
 #[cfg(test)]
-#[path = "sentinel_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_one_lower_case_word_of_fixed_width() {
+        let random = Sentinel::new("{mark}");
+        for packet in [0, 1, 16, u64::MAX] {
+            let mark = random.mark(packet);
+            assert_eq!(mark.len(), 35);
+            assert!(mark.starts_with(|c: char| c.is_ascii_lowercase()));
+            assert!(mark.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+        }
+    }
+
+    #[test]
+    fn each_sentinel_has_a_nonce_of_its_own() {
+        let mut sentinel = Sentinel::new("{mark}");
+        let before = sentinel.clone();
+        assert_ne!(before.mark(0), Sentinel::new("{mark}").mark(0));
+        sentinel.renew();
+        assert_ne!(before.mark(0), sentinel.mark(0));
+        assert_eq!(before.with_nonce(1), sentinel.with_nonce(1));
+    }
+
+    #[test]
+    fn the_token_is_replaced_everywhere_and_other_braces_stay() {
+        let sentinel = Sentinel::new("{a} {mark}{{mark}} {}").with_nonce(1);
+        let mut out = b"request\n".to_vec();
+        sentinel.append(2, &mut out);
+        let mark = sentinel.mark(2);
+        assert_eq!(out, format!("request\n{{a}} {mark}{{{mark}}} {{}}\n").as_bytes());
+    }
+
+    #[test]
+    #[should_panic(expected = "must contain the token {mark}")]
+    fn a_command_without_the_token_is_a_mistake() {
+        let _ = Sentinel::new(".print END");
+    }
+
+    #[test]
+    fn the_telling_text_is_that_of_the_marks_own_line() {
+        for (command, echo) in [
+            (".print {mark}", ".print "),
+            ("\n(echo \"{mark}\")", "(echo \""),
+            ("echo x\n{mark}", ""),
+            ("'{mark}'", ""),
+            ("{mark} {mark}", ""),
+        ] {
+            assert_eq!(Sentinel::new(command).echo(), echo.as_bytes(), "{command}");
+        }
+    }
+}

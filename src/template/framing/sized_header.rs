@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bstr::ByteSlice;
 use memchr::memchr;
 
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan, complete, decimal, unfinished};
+use super::parts::{complete, decimal, unfinished};
+use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
 
 /// Reads a header line: the size of what follows, or `None` where nothing does.
 pub(super) type ReadSize =

@@ -3,7 +3,8 @@
 //! Such a tool answers once, when its input has ended, so that each packet takes a process of its
 //! own. Nothing frames the reply but its end.
 
-use super::{Framing, FramingError, Place, Scan, unfinished};
+use super::parts::unfinished;
+use super::{Framing, FramingError, Place, Scan};
 
 /// The scanner. It never looks at the bytes.
 #[derive(Debug)]

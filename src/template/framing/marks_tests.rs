@@ -1,6 +1,7 @@
-//! Unit tests of the sentinel, in a file of their own for their number.
+//! Unit tests of the marks, in a file of their own for their number.
 
-use super::super::Place;
+use bstr::ByteSlice;
+
 use super::*;
 
 const LIMIT: usize = 1000;
@@ -33,42 +34,6 @@ fn trickle(marks: &mut Marks, packet: u64, input: &[u8]) -> Result<Vec<u8>, Fram
         }
     }
     panic!("no end in {:?}", input.as_bstr());
-}
-
-#[test]
-fn a_mark_is_one_lower_case_word_of_fixed_width() {
-    let random = Sentinel::new("{mark}");
-    for packet in [0, 1, 16, u64::MAX] {
-        let mark = random.mark(packet);
-        assert_eq!(mark.len(), 35);
-        assert!(mark.starts_with(|c: char| c.is_ascii_lowercase()));
-        assert!(mark.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
-    }
-}
-
-#[test]
-fn each_sentinel_has_a_nonce_of_its_own() {
-    let mut sentinel = Sentinel::new("{mark}");
-    let before = sentinel.clone();
-    assert_ne!(before.mark(0), Sentinel::new("{mark}").mark(0));
-    sentinel.renew();
-    assert_ne!(before.mark(0), sentinel.mark(0));
-    assert_eq!(before.with_nonce(1), sentinel.with_nonce(1));
-}
-
-#[test]
-fn the_token_is_replaced_everywhere_and_other_braces_stay() {
-    let sentinel = Sentinel::new("{a} {mark}{{mark}} {}").with_nonce(1);
-    let mut out = b"request\n".to_vec();
-    sentinel.append(2, &mut out);
-    let mark = sentinel.mark(2);
-    assert_eq!(out, format!("request\n{{a}} {mark}{{{mark}}} {{}}\n").as_bytes());
-}
-
-#[test]
-#[should_panic(expected = "must contain the token {mark}")]
-fn a_command_without_the_token_is_a_mistake() {
-    let _ = Sentinel::new(".print END");
 }
 
 #[test]
@@ -128,19 +93,6 @@ fn an_echo_that_nothing_tells_is_found_out_by_the_second_mark() {
         trickle(&mut marks, 2, &output("\"<1>\"\n")),
         Err(FramingErrorKind::MarkEchoed { packet: 1 })
     );
-}
-
-#[test]
-fn the_telling_text_is_that_of_the_marks_own_line() {
-    for (command, echo) in [
-        (".print {mark}", ".print "),
-        ("\n(echo \"{mark}\")", "(echo \""),
-        ("echo x\n{mark}", ""),
-        ("'{mark}'", ""),
-        ("{mark} {mark}", ""),
-    ] {
-        assert_eq!(Sentinel::new(command).echo(), echo.as_bytes(), "{command}");
-    }
 }
 
 #[test]
