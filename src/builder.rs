@@ -1,6 +1,7 @@
 //! The builder: every option of a feed in one value, and the start of its threads.
 
 use std::fmt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, Scope};
 
@@ -18,6 +19,7 @@ use crate::stream::outlet::{Order, Outlet, Threads};
 use crate::stream::packet::End;
 use crate::swarm::core::{Core, Plan};
 use crate::swarm::driver;
+use crate::template::channel::Stream;
 use crate::template::codec::Encode;
 use crate::template::{Spec, Template};
 
@@ -59,6 +61,7 @@ pub struct Builder<I, E, D> {
     max_bytes: usize,
     order: Order,
     first_packet: u64,
+    drain: bool,
 }
 
 impl<I, E, D> fmt::Debug for Builder<I, E, D> {
@@ -83,6 +86,7 @@ impl<I, E, D> Builder<I, E, D> {
             max_bytes: 64 << 20,
             order: Order::Input,
             first_packet: 0,
+            drain: false,
         }
     }
 
@@ -132,8 +136,40 @@ impl<I, E, D> Builder<I, E, D> {
             max_bytes: self.max_bytes,
             order: self.order,
             first_packet: self.first_packet,
+            drain: self.drain,
         }
     }
+}
+
+/// What [`Builder::drain`] did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Items that each worker was handed in full.
+    pub accepted: Vec<u64>,
+    /// How each life ended, in the order in which they ended.
+    pub exits: Vec<Exit>,
+    /// Items that no worker was handed in full, one error for each.
+    pub failed: Vec<Error>,
+}
+
+impl Drained {
+    /// Whether every item was accepted and every life ended with status 0.
+    #[must_use]
+    pub fn all_ended_well(&self) -> bool {
+        let well = |exit: &Exit| exit.status.is_some_and(|status| status.success());
+        self.failed.is_empty() && self.exits.iter().all(well)
+    }
+}
+
+/// How one life of a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exit {
+    /// The worker's number, `0..n`.
+    pub worker: usize,
+    /// `None` if somebody else has reaped it.
+    pub status: Option<ExitStatus>,
 }
 
 /// The parts of a feed that is about to run.
@@ -163,6 +199,13 @@ where
             return Err(Error::config(
                 "a feed needs room for at least one packet, and buffer_size is 0",
             ));
+        }
+        if !self.drain && !matches!(self.template.spec.channels.stdout, Stream::Pipe | Stream::Pty)
+        {
+            return Err(Error::config(
+                "the worker's stdout leads elsewhere, so no reply can come back",
+            )
+            .hint("feed it with Builder::drain"));
         }
         self.template.spec.validate()
     }
@@ -208,6 +251,7 @@ where
                     order: self.order,
                     origin: first,
                     keep_requests,
+                    drain: self.drain,
                     gate: Arc::clone(&gate),
                     stats: Arc::clone(&stats),
                 });
@@ -290,6 +334,59 @@ where
         let (outlet, stats, store, decode) =
             self.launch(<D as sealed::Deliver<_>>::FALLIBLE, spawn);
         Feed { outlet, decode, store, stats, hint }
+    }
+
+    /// Feeds everything and collects nothing, for workers whose output goes to files: blocks until the
+    /// input has ended and every worker has exited, and says what each was given and how it ended.
+    ///
+    /// An item counts as accepted when it has been written to its worker in full. Nothing that a worker
+    /// may have read is sent again, since its lines would be written twice: if the worker dies in the
+    /// middle of it, the item is among the failed ones. What workers print to a stdout that leads here
+    /// is read and dropped.
+    ///
+    /// The end waits for the workers as long as they need, unless
+    /// [`Template::end_timeout`] is set.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Redirect, Template};
+    /// let dir = std::env::temp_dir().join(format!("subfeed-drain-{}", std::process::id()));
+    /// std::fs::create_dir_all(&dir).unwrap();
+    /// let template = Template::new("cat").stdout(Redirect::file(dir.join("{id}.out")));
+    /// let drained = (0..100).map(|n| n.to_string()).feed(template).workers(2).drain().unwrap();
+    /// assert_eq!(drained.accepted.iter().sum::<u64>(), 100);
+    /// assert!(drained.all_ended_well());
+    /// let lines = |id| std::fs::read_to_string(dir.join(format!("{id}.out"))).unwrap().lines().count();
+    /// assert_eq!(lines(0) + lines(1), 100);
+    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// What ends a feed: a fatal error.
+    ///
+    /// # Panics
+    /// Resumes a panic of the source or of `encode`.
+    pub fn drain(mut self) -> Result<Drained, Error> {
+        self.drain = true;
+        self.order = Order::Completion;
+        let policy = &mut self.template.spec.policy;
+        policy.at_most_once = true;
+        if !policy.end_timeout_is_set {
+            policy.end_timeout = None;
+        }
+        let (mut outlet, ..) = self.launch(false, spawn);
+        let mut failed = Vec::new();
+        while outlet.next_span().is_some() {
+            if let Some(error) = outlet.take_failure() {
+                if error.is_fatal() && error.kind() != ErrorKind::Halted {
+                    return Err(error);
+                }
+                failed.push(error);
+            }
+            outlet.release_span();
+        }
+        let (accepted, exits) = outlet.take_report();
+        let exits = exits.into_iter().map(|(worker, status)| Exit { worker, status }).collect();
+        Ok(Drained { accepted, exits, failed })
     }
 
     /// Starts the feed, to be taken in batches of borrowed replies; `decode` is not used.

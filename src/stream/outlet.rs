@@ -5,6 +5,7 @@
 //! at once when it is about to sleep.
 
 use std::collections::VecDeque;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -300,6 +301,22 @@ impl Outlet {
 
     pub(crate) fn current_mut(&mut self) -> Option<&mut Span> {
         self.current.as_mut()
+    }
+
+    /// The failure of the current span, if it is one.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        let span = self.current.as_mut()?;
+        match std::mem::replace(&mut span.outcome, Outcome::Passed) {
+            Outcome::Failed(error) => Some(error),
+            Outcome::Halted => Some(Error::halted().at(span.first.0)),
+            _ => None,
+        }
+    }
+
+    /// What each worker was handed, and how its lives ended; after the end, of a drained feed.
+    pub(crate) fn take_report(&mut self) -> (Vec<u64>, Vec<(usize, Option<ExitStatus>)>) {
+        let Some(end) = &mut self.end else { return Default::default() };
+        (std::mem::take(&mut end.accepted), std::mem::take(&mut end.exits))
     }
 
     pub(crate) fn is_done(&self) -> bool {

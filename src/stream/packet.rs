@@ -1,6 +1,7 @@
 //! What becomes of packets: spans of consecutive ids with one outcome each.
 
 use std::ops::Range;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use crate::error::Error;
@@ -79,4 +80,8 @@ pub(crate) struct End {
     pub(crate) panic: Option<Payload>,
     /// What belongs to no packet: a trailing extra reply, a bad exit after the last answer.
     pub(crate) remarks: Vec<Error>,
+    /// Packets that each worker was handed in full, and how its lives ended; only where a feed is
+    /// drained.
+    pub(crate) accepted: Vec<u64>,
+    pub(crate) exits: Vec<(usize, Option<ExitStatus>)>,
 }

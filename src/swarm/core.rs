@@ -29,6 +29,7 @@ use crate::swarm::depth::Depth;
 use crate::swarm::life::{Input, Life, Now, Output, Phase, Tail};
 use crate::template::Spec;
 use crate::template::policy::{Halt, OnStall, Signal};
+use crate::template::words::Banner;
 
 /// What the driver must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) pool: Arc<Pool>,
     pub(crate) order: Order,
     pub(crate) origin: PacketId,
+    /// Nothing comes back: a packet is done when it is written.
+    pub(crate) drain: bool,
     /// Requests are kept beside replies, for the errors of `decode`.
     pub(crate) keep_requests: bool,
     pub(crate) command: Arc<str>,
@@ -161,6 +164,7 @@ pub(crate) struct Plan {
     pub(crate) order: Order,
     pub(crate) origin: PacketId,
     pub(crate) keep_requests: bool,
+    pub(crate) drain: bool,
     pub(crate) gate: Arc<Gate>,
     pub(crate) stats: Arc<Stats>,
 }
@@ -173,6 +177,7 @@ impl Core {
             command,
             order: plan.order,
             origin: plan.origin,
+            drain: plan.drain,
             keep_requests: plan.keep_requests,
             slots: (0..plan.workers).map(|_| Slot::Vacant { not_before: Now::ZERO }).collect(),
             pending: VecDeque::new(),
@@ -197,7 +202,7 @@ impl Core {
             stopping: None,
             halting: false,
             cause: None,
-            end: End::default(),
+            end: End { accepted: vec![0; plan.workers], ..End::default() },
             actions: VecDeque::new(),
             out: Vec::new(),
             to_write: Vec::new(),
@@ -495,10 +500,10 @@ impl Core {
     }
 
     pub(crate) fn started(&mut self, slot: usize, pid: Option<u32>, now: Now) {
-        let spec = &self.spec;
+        let spec = Arc::clone(&self.spec);
         let mut inputs = vec![Input::default()];
         for side in spec.channels.side_inputs.iter().filter(|side| side.file.is_none()) {
-            inputs.push(Input::optional(side.optional.is_some()));
+            inputs.push(Input::side(side.optional));
         }
         let mut outputs = vec![Output::new(spec.replies.start())];
         for side in &spec.channels.side_outputs {
@@ -522,13 +527,18 @@ impl Core {
             outputs,
             stderr: Tail::default(),
             stderr_eof: false,
-            depth: if self.withholding { Depth::unlimited() } else { Depth::new() },
+            depth: if self.withholding || spec.policy.at_eof {
+                Depth::unlimited()
+            } else {
+                Depth::new()
+            },
             started: now,
             given: 0,
             answered: 0,
             in_flight: VecDeque::new(),
             held: Vec::new(),
             held_count: 0,
+            in_banner: !matches!(spec.words.banner, Banner::None),
             proven: false,
             prompt: false,
             stdin_closed: false,
@@ -540,7 +550,15 @@ impl Core {
             closed_output_at: None,
             timer: None,
         };
-        self.slots[slot] = Slot::Live(Box::new(life));
+        let mut life = Box::new(life);
+        if let Some(preamble) = &spec.words.preamble {
+            life.inputs[0].push_words(Arc::clone(preamble));
+            self.to_write.push(slot);
+        }
+        self.slots[slot] = Slot::Live(life);
+        if let Some(limit) = self.spec.policy.ready_timeout {
+            self.arm(slot, now.saturating_add(limit));
+        }
         self.offer(slot);
         if let Some(age) = self.spec.policy.recycle_age {
             self.arm(slot, now.saturating_add(age));

@@ -9,6 +9,7 @@
 use crate::record::Run;
 use crate::swarm::core::{Care, Core, Job, Slot};
 use crate::swarm::life::{Life, Now, Why};
+use crate::template::Spec;
 
 /// The most requests' bytes that are handed to a life in one go: a pipe's worth.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -17,7 +18,7 @@ impl Core {
     /// A life has room, or may have: it asks for work once.
     pub(crate) fn offer(&mut self, slot: usize) {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
-        if life.queued || !takes_more(life, self.spec.life_records()) {
+        if life.queued || !takes_more(life, &self.spec) {
             return;
         }
         life.queued = true;
@@ -43,7 +44,7 @@ impl Core {
             let sharers = 1 + self.warm.len() + self.cold.len();
             let Slot::Live(life) = &mut self.slots[slot] else { continue };
             life.queued = false;
-            if !takes_more(life, self.spec.life_records()) {
+            if !takes_more(life, &self.spec) {
                 continue;
             }
             let in_flight = life.given - life.answered;
@@ -58,6 +59,13 @@ impl Core {
             self.give_free(slot, room.min(share), now);
             self.offer(slot);
         }
+    }
+
+    /// Whether room has turned up since the last dispatch, and there is something to put there.
+    pub(crate) fn can_dispatch(&self) -> bool {
+        self.stopping.is_none()
+            && self.free_pending()
+            && !(self.warm.is_empty() && self.cold.is_empty())
     }
 
     fn free_pending(&self) -> bool {
@@ -119,7 +127,7 @@ impl Core {
         while at < self.pending.len() && self.careful > 0 {
             let care = self.pending[at].care;
             let fits = |life: &Life| {
-                takes_more(life, self.spec.life_records())
+                takes_more(life, &self.spec)
                     && life.owed() == 0
                     && (care == Care::Together || life.given == 0)
             };
@@ -173,10 +181,12 @@ impl Core {
 }
 
 /// Whether a life may be given anything at all.
-fn takes_more(life: &Life, most: Option<u64>) -> bool {
+fn takes_more(life: &Life, spec: &Spec) -> bool {
     life.is_open()
         && !life.quarantined
         && life.given - life.answered < life.depth.limit()
-        && most.is_none_or(|most| life.given < most)
+        && spec.life_records().is_none_or(|most| life.given < most)
         && life.closed_output_at.is_none()
+        && !(life.in_banner && spec.words.banner.holds_requests())
+        && life.clogged().is_none()
 }

@@ -24,6 +24,7 @@ use crate::swarm::core::{Action, Core, Slot, StartError, Verdict};
 use crate::swarm::exit::ExitWatch;
 use crate::swarm::probe::{ChannelId, Doubt, Evidence, Suspect, evidence_of_all};
 use crate::swarm::process::{Launcher, Process};
+use crate::template::channel::Stream;
 
 /// Reads of one output in a row before the others get their turn.
 const READS_IN_A_ROW: usize = 4;
@@ -46,7 +47,7 @@ struct Ports {
     stderr_readable: bool,
     /// The process has exited.
     exited: bool,
-    /// The process has exited or hung up: read until there is nothing, whatever a short read says.
+    /// Read until there is nothing, whatever a short read says: the process has exited or hung up.
     draining: bool,
 }
 
@@ -190,7 +191,9 @@ impl Driver {
 
     /// Whether something can be done without waiting.
     fn has_work(&mut self) -> bool {
-        self.to_read.iter().any(|&slot| self.core.may_read(slot)) || !self.core.actions.is_empty()
+        self.core.can_dispatch()
+            || !self.core.actions.is_empty()
+            || self.to_read.iter().any(|&slot| self.core.may_read(slot))
     }
 
     /// Everything that can be done now.
@@ -285,7 +288,8 @@ impl Driver {
             readable: vec![false; process.outputs.len()],
             stderr_readable: false,
             exited: false,
-            draining: false,
+            // A pseudo-terminal gives less than was asked for even when there is more.
+            draining: matches!(self.core.spec.channels.stdout, Stream::Pty),
             exit,
             process,
         };
@@ -522,8 +526,11 @@ impl Driver {
                     ports.readable[output] = false;
                     return false;
                 }
+                // A pseudo-terminal ends with an error of its own.
                 Err(_) => {
                     ports.readable[output] = false;
+                    let _ = self.poller.delete(&*file);
+                    ports.process.outputs[output] = None;
                     self.core.read_closed(slot, output, now);
                     return false;
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, excerpt};
@@ -14,6 +15,10 @@ use crate::template::policy::{DRAIN_GRACE, DROP_GRACE, OnStall, Signal};
 
 /// How long a worker that has closed one of its pipes may take over what it has read.
 const CLOSED_GRACE: Duration = Duration::from_secs(5);
+/// How long a side input may stay clogged while nothing is owed before that is an error.
+const CLOGGED_GRACE: Duration = Duration::from_secs(2);
+/// How long the input may idle before a tool that answers at the end of its input is asked to.
+const AT_EOF_IDLE: Duration = Duration::from_millis(10);
 /// How long a worker that has closed its stdout may take to exit.
 const SILENT_GRACE: Duration = Duration::from_millis(500);
 
@@ -28,6 +33,10 @@ impl Core {
         }
         life.phase = Phase::Ending;
         life.why.get_or_insert(why);
+        if let Some(farewell) = &self.spec.words.farewell {
+            life.inputs[0].push_words(Arc::clone(farewell));
+            self.to_write.push(slot);
+        }
         for input in &mut life.inputs {
             input.close_when_written();
         }
@@ -69,9 +78,17 @@ impl Core {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         life.moved = now;
         life.inputs[channel].wrote(channel, n);
-        if life.inputs[channel].is_written() {
+        let written = life.inputs[channel].is_written();
+        if self.drain {
+            self.settle_written(slot, now);
+        }
+        if written {
             self.close_what_is_written(slot);
             self.watch(slot, now);
+        }
+        if channel > 0 {
+            // It may have been passed over because it left too much of this unread.
+            self.offer(slot);
         }
     }
 
@@ -157,7 +174,12 @@ impl Core {
             Phase::Open | Phase::Ending => {
                 if life.owed() > 0 {
                     if life.is_open() && policy.on_stall != OnStall::Wait && life.is_written() {
-                        at(life.moved.saturating_add(life.patience));
+                        let patience = if policy.at_eof {
+                            life.patience.min(AT_EOF_IDLE)
+                        } else {
+                            life.patience
+                        };
+                        at(life.moved.saturating_add(patience));
                     }
                     if let Some(limit) = policy.packet_timeout {
                         at(life.head_since.saturating_add(limit));
@@ -170,6 +192,16 @@ impl Core {
                     if life.why == Some(Why::ClosedInput) {
                         at(life.moved.saturating_add(CLOSED_GRACE));
                     }
+                }
+                if life.in_banner
+                    && let Some(limit) = policy.ready_timeout
+                {
+                    at(life.started.saturating_add(limit));
+                }
+                if life.owed() == 0 && life.is_open() && life.clogged().is_some() {
+                    at(life.moved.saturating_add(CLOGGED_GRACE));
+                }
+                if life.owed() > 0 {
                 } else if !life.is_open() {
                     let limit = match life.why {
                         Some(Why::ClosedInput) => Some(SILENT_GRACE),
@@ -200,6 +232,20 @@ impl Core {
         match life.phase {
             Phase::Open | Phase::Ending => {
                 let owed = life.owed();
+                if life.in_banner
+                    && policy.ready_timeout.is_some_and(|limit| due(life.started, limit))
+                {
+                    life.why = Some(Why::Timeout);
+                    Counters::add(&self.stats.counters.timeouts, 1);
+                    return self.kill_life(slot, now);
+                }
+                if owed == 0 && life.is_open() && due(life.moved, CLOGGED_GRACE) {
+                    let Slot::Live(life) = &self.slots[slot] else { return };
+                    if let Some(channel) = life.clogged() {
+                        return self.fail_clogged(slot, channel);
+                    }
+                }
+                let Slot::Live(life) = &mut self.slots[slot] else { return };
                 if life.closed_output_at.is_some_and(|closed| due(closed, SILENT_GRACE)) {
                     // An answer can never come any more.
                     life.why = life
@@ -235,6 +281,9 @@ impl Core {
                 }
                 let judged =
                     life.is_open() && policy.on_stall != OnStall::Wait && life.is_written();
+                if judged && policy.at_eof && due(life.moved, life.patience.min(AT_EOF_IDLE)) {
+                    return self.recycle_life(slot, now);
+                }
                 if judged && due(life.moved, life.patience) {
                     Counters::add(&self.stats.counters.probes, 1);
                     self.actions.push_back(Action::Probe { slot });
@@ -266,6 +315,13 @@ impl Core {
             }
             Phase::Finished => {}
         }
+    }
+
+    fn fail_clogged(&mut self, slot: usize, channel: usize) {
+        let name = self.spec.side_input_names().swap_remove(channel - 1);
+        let message = format!("the worker leaves the side input `{name}` unread");
+        let error = self.describe(slot, ErrorKind::Channel, message);
+        self.fail(error.hint("if it need not read everything, declare it with Template::optional_side_input and a cap"));
     }
 
     /// A packet has taken too long.
@@ -328,9 +384,12 @@ impl Core {
             return;
         }
         let owed = life.given - life.answered;
+        if self.drain {
+            self.end.exits.push((slot, status));
+        }
         if owed == 0 {
             self.judge_farewell(&life, status);
-        } else if asked && status.is_none_or(|status| status.success()) {
+        } else if asked && !self.drain && status.is_none_or(|status| status.success()) {
             return self.miscounted(*life, status);
         }
         let blank = !asked && life.answered == 0;

@@ -79,11 +79,17 @@ pub(crate) struct Input {
     /// Our end is closed, or the worker closed its own.
     pub(crate) closed: bool,
     pub(crate) optional: bool,
+    /// Bytes that may wait on a side input before the life gets no more packets.
+    cap: usize,
 }
 
+/// See [`Input::cap`]: a worker that has answered and left that much unread will not come back to it.
+const CLOGGED: usize = 1 << 20;
+
 impl Input {
-    pub(crate) fn optional(optional: bool) -> Self {
-        Self { optional, ..Self::default() }
+    /// A side input. `optional`: the worker may leave that many bytes unread.
+    pub(crate) fn side(optional: Option<usize>) -> Self {
+        Self { optional: optional.is_some(), cap: optional.unwrap_or(CLOGGED), ..Self::default() }
     }
 
     pub(crate) fn push(&mut self, run: Run) {
@@ -126,6 +132,28 @@ impl Input {
             untouched += (run.len() - begun) as u64;
         }
         untouched
+    }
+
+    /// The number of packets, counted from the newest given, that have not been written in full.
+    fn unfinished(&self, channel: usize) -> u64 {
+        let mut unfinished = 0;
+        for (i, chunk) in self.queue.iter().enumerate() {
+            let Chunk::Run(run) = chunk else { continue };
+            let column = &run.batch.columns[channel];
+            let written = column.start(run.from) + if i == 0 { self.at } else { 0 };
+            let done = column.ends[run.from..run.to].partition_point(|&end| end <= written);
+            unfinished += (run.len() - done) as u64;
+        }
+        unfinished
+    }
+
+    /// How many bytes wait to be written.
+    pub(crate) fn unwritten(&self, channel: usize) -> usize {
+        let len = |chunk: &Chunk| match chunk {
+            Chunk::Run(run) => run.bytes(channel).len(),
+            Chunk::Words(words) => words.len(),
+        };
+        self.queue.iter().map(len).sum::<usize>() - self.at
     }
 
     pub(crate) fn close_when_written(&mut self) {
@@ -266,6 +294,8 @@ pub(crate) struct Life {
     /// Replies that came after its stdin was closed and before it had ever answered.
     pub(crate) held: Vec<Held>,
     pub(crate) held_count: u64,
+    /// Its banner is still to come, or to be skipped.
+    pub(crate) in_banner: bool,
     /// It answered while its stdin was open.
     pub(crate) proven: bool,
     /// It was seen owing nothing while its stdin was open: it does not buffer.
@@ -295,8 +325,16 @@ impl Life {
         self.phase == Phase::Open
     }
 
+    /// Whether it has been handed everything that it must have to answer.
     pub(crate) fn is_written(&self) -> bool {
-        self.inputs.iter().all(|input| input.is_written() || input.closed)
+        self.inputs.iter().all(|input| input.is_written() || input.closed || input.optional)
+    }
+
+    /// The side input of which more is left unread than may be.
+    pub(crate) fn clogged(&self) -> Option<usize> {
+        let sides = self.inputs.iter().enumerate().skip(1);
+        let mut over = sides.filter(|(channel, input)| input.unwritten(*channel) > input.cap);
+        over.next().map(|(channel, _)| channel)
     }
 
     /// Whether a request has been written in part on any channel.
@@ -309,6 +347,12 @@ impl Life {
         let counts =
             self.inputs.iter().enumerate().map(|(channel, input)| input.untouched(channel));
         counts.min().unwrap_or(0)
+    }
+
+    /// How many of the newest packets it has not been handed in full.
+    pub(crate) fn unfinished(&self) -> u64 {
+        let required = self.inputs.iter().enumerate().filter(|(_, input)| !input.optional);
+        required.map(|(channel, input)| input.unfinished(channel)).max().unwrap_or(0)
     }
 
     /// Whether every output of it has come to its end.

@@ -7,6 +7,7 @@
 pub(crate) mod core;
 pub(crate) mod depth;
 pub(crate) mod dispatch;
+pub(crate) mod drain;
 pub(crate) mod driver;
 pub(crate) mod ending;
 pub(crate) mod exit;

@@ -18,12 +18,13 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{self, Signal as NixSignal};
+use nix::sys::termios;
 use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind};
 use crate::swarm::core::StartError;
 use crate::template::Spec;
-use crate::template::channel::Stream;
+use crate::template::channel::{Redirect, Stream};
 use crate::template::command::replace;
 use crate::template::policy::Signal;
 
@@ -80,7 +81,7 @@ impl Launcher {
             let end = match &side.file {
                 Some(path) => self.open(id, Which::Side(i), path, &side.name, true)?.into(),
                 None => {
-                    let (theirs, ours) = self.pipe(&side.name)?;
+                    let (theirs, ours) = self.pipe()?;
                     inputs.push(Some(ours));
                     theirs
                 }
@@ -103,7 +104,14 @@ impl Launcher {
         }
         let fd = |name: &str| numbers.iter().find(|(known, _)| *known == name).map(|(_, fd)| *fd);
         let line = &spec.command;
-        let mut command = Command::new(replace(&line.program, id, fd));
+        let program = replace(&line.program, id, fd);
+        let mut command = if line.stdbuf {
+            let mut command = Command::new("stdbuf");
+            command.arg("-oL").arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
         for arg in &line.args {
             if arg.raw {
                 command.arg(&arg.text);
@@ -129,6 +137,12 @@ impl Launcher {
         }
         command.stdin(self.stdio(id, &spec.channels.stdin, Which::Stdin)?);
         command.stdout(self.stdio(id, &spec.channels.stdout, Which::Stdout)?);
+        let mut terminal = None;
+        if matches!(spec.channels.stdout, Stream::Pty) {
+            let (ours, theirs) = raw_terminal().map_err(|error| self.start_error(error))?;
+            terminal = Some(ours);
+            command.stdout(Stdio::from(theirs));
+        }
         command.stderr(self.stdio(id, &spec.channels.stderr, Which::Stderr)?);
         command.process_group(0);
         if !kept.is_empty() {
@@ -156,6 +170,9 @@ impl Launcher {
             if let Some(stdout) = child.stdout.take() {
                 outputs[0] = Some(ours(stdout.into())?);
             }
+            if let Some(terminal) = terminal {
+                outputs[0] = Some(ours(terminal)?);
+            }
             child.stderr.take().map(|stderr| ours(stderr.into())).transpose()
         })();
         match stdio {
@@ -167,7 +184,7 @@ impl Launcher {
         }
     }
 
-    fn pipe(&self, _name: &str) -> Result<(OwnedFd, File), StartError> {
+    fn pipe(&self) -> Result<(OwnedFd, File), StartError> {
         let (theirs, ours) = io::pipe().map_err(|error| self.start_error(error))?;
         let ours = nonblocking(ours.into()).map_err(|error| self.start_error(error))?;
         Ok((theirs.into(), ours))
@@ -185,9 +202,9 @@ impl Launcher {
     fn stdio(&mut self, id: usize, stream: &Stream, which: Which) -> Result<Stdio, StartError> {
         Ok(match stream {
             Stream::Pipe => Stdio::piped(),
-            Stream::Null => Stdio::null(),
-            Stream::Inherit => Stdio::inherit(),
-            Stream::File(path) => {
+            Stream::To(Redirect::Null) => Stdio::null(),
+            Stream::To(Redirect::Inherit) => Stdio::inherit(),
+            Stream::To(Redirect::File(path)) => {
                 let name = match which {
                     Which::Stdin => "stdin",
                     Which::Stdout => "stdout",
@@ -195,7 +212,8 @@ impl Launcher {
                 };
                 self.open(id, which, path, name, which == Which::Stdin)?.into()
             }
-            Stream::Pty => Stdio::piped(),
+            // Made in `start`, which keeps the other end.
+            Stream::Pty => Stdio::null(),
         })
     }
 
@@ -274,6 +292,21 @@ impl Launcher {
             other => other,
         }
     }
+}
+
+/// A pseudo-terminal that changes nothing: no echo, no signals, line ends as they are. Ours first.
+fn raw_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    // Not openpty: that leaves the two ends open to whatever another thread starts meanwhile.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let ours = nix::pty::posix_openpt(flags)?;
+    nix::pty::grantpt(&ours)?;
+    nix::pty::unlockpt(&ours)?;
+    let path = nix::pty::ptsname_r(&ours)?;
+    let theirs = nix::fcntl::open(path.as_str(), flags, nix::sys::stat::Mode::empty())?;
+    let mut modes = termios::tcgetattr(&theirs)?;
+    termios::cfmakeraw(&mut modes);
+    termios::tcsetattr(&theirs, termios::SetArg::TCSANOW, &modes)?;
+    Ok((ours.into(), theirs))
 }
 
 fn nonblocking(fd: OwnedFd) -> io::Result<File> {

@@ -21,6 +21,7 @@ use crate::stream::unwind::{self, Payload};
 use crate::swarm::core::{Core, Slot, Stopping};
 use crate::swarm::life::{Held, Now, Output, Phase, Why};
 use crate::template::framing::{Place, Scan};
+use crate::template::words::LONGEST_BANNER;
 
 /// The room offered to one read. A pipe holds this much by default.
 pub(crate) const READ_BYTES: usize = 64 << 10;
@@ -128,6 +129,7 @@ impl Core {
         if life.why == Some(Why::Distrusted)
             || life.why == Some(Why::Timeout)
             || self.stopping.is_some()
+            || self.drain
         {
             // Nobody believes it, or nobody asks.
             for output in &mut life.outputs {
@@ -136,6 +138,10 @@ impl Core {
             }
             return;
         }
+        if life.in_banner && !self.skip_banner(slot, now) {
+            return;
+        }
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
         if life.outputs.len() > 1 {
             return self.cut_together(slot, now);
         }
@@ -143,6 +149,29 @@ impl Core {
             Some(delimiter) if !slow => self.cut_in_bulk(slot, delimiter, now),
             _ => self.cut_one_by_one(slot, now),
         }
+    }
+
+    /// Skips what a worker prints before its first reply. Whether that is over.
+    fn skip_banner(&mut self, slot: usize, now: Now) -> bool {
+        let Slot::Live(life) = &mut self.slots[slot] else { return false };
+        let output = &mut life.outputs[0];
+        let Some(end) = self.spec.words.banner.end(output.unread()) else {
+            if output.end - output.start > LONGEST_BANNER {
+                let said = excerpt(output.unread());
+                let message =
+                    format!("the end of the worker's banner has not come; it begins {said}");
+                let error = self.describe(slot, ErrorKind::Reply, message);
+                self.fail(error.hint("see Template::skip_lines, skip_until and ready"));
+            }
+            return false;
+        };
+        output.start += end;
+        output.scanned = output.start;
+        life.in_banner = false;
+        // What it is asked now is answered from now.
+        life.head_since = now;
+        self.offer(slot);
+        true
     }
 
     fn cut_in_bulk(&mut self, slot: usize, delimiter: u8, now: Now) {

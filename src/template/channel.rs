@@ -1,7 +1,8 @@
 //! The ends of a worker: its three standard streams and its named side channels.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::template::Template;
 use crate::template::framing::{ReplyFraming, RequestFraming};
 
 /// Where one of a worker's standard streams leads.
@@ -10,11 +11,44 @@ pub(crate) enum Stream {
     /// To us.
     #[default]
     Pipe,
-    /// To a file; `{id}` in the path is the worker's number. Outputs are appended to.
-    File(PathBuf),
-    Null,
-    Inherit,
+    To(Redirect),
     /// To us, through a pseudo-terminal: the worker believes that a person reads.
+    Pty,
+}
+
+/// Somewhere other than to us; for [`Template::stdout`] and its like.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Redirect {
+    /// A file; `{id}` in the path is the worker's number. An output file is emptied when the slot's
+    /// first life starts and appended to by later lives.
+    File(PathBuf),
+    /// Nowhere: reads see the end at once, writes vanish.
+    Null,
+    /// Wherever our own leads.
+    Inherit,
+}
+
+impl Redirect {
+    /// [`Redirect::File`] without the ceremony.
+    #[must_use]
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        Self::File(path.as_ref().to_owned())
+    }
+}
+
+/// How a tool that block-buffers its output is talked out of it; see [`Template::line_buffered`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LineBuffered {
+    /// `PYTHONUNBUFFERED=1` in the environment. Works for Python.
+    Environment,
+    /// The command is run under `stdbuf -oL`. Works for dynamically linked programs that use C's
+    /// stdio and do not choose for themselves: `tr`, `cut`, `sed`, `uniq`, `jq`, `gawk`. Not for
+    /// `mawk`, Perl, Python, or what is written in Go.
+    Stdbuf,
+    /// The worker's stdout is a pseudo-terminal, raw: no echo, line ends unchanged. Works for what
+    /// asks `isatty` (Perl, Python, `factor`); some tools then add colours or prompts.
     Pty,
 }
 
@@ -45,4 +79,147 @@ pub(crate) struct Channels {
     pub(crate) stderr: Stream,
     pub(crate) side_inputs: Vec<SideInput>,
     pub(crate) side_outputs: Vec<SideOutput>,
+}
+
+/// Channels.
+impl<E, D> Template<E, D> {
+    /// Declares a side input: a pipe beside stdin that each worker inherits. Its number is in the
+    /// environment variable of the channel's name, and `{fd:NAME}` in arguments is `/dev/fd/N`.
+    ///
+    /// Every item writes one record to it, in step with stdin: what `encode` pushes to
+    /// [`Request::side`](crate::Request::side), framed as a line.
+    ///
+    /// ```
+    /// use subfeed::{BoxError, FeedExt, Template};
+    /// let template = Template::shell(r#"paste -d ' ' - {fd:numbers}"#)
+    ///     .side_input("numbers")
+    ///     .encode(|(word, n): &(&str, u32), request| {
+    ///         request.push(word);
+    ///         request.side("numbers").push(n.to_string());
+    ///         Ok::<_, BoxError>(())
+    ///     });
+    /// let pairs = [("one", 1), ("two", 2)];
+    /// let replies: Result<Vec<_>, _> = pairs.into_iter().feed_subprocesses_ordered(template, 1, 8).collect();
+    /// assert_eq!(replies.unwrap(), ["one 1", "two 2"]);
+    /// ```
+    #[must_use]
+    pub fn side_input(self, name: impl Into<String>) -> Self {
+        self.side_input_framed(name, RequestFraming::line())
+    }
+
+    /// [`side_input`](Template::side_input) with a framing of its own.
+    #[must_use]
+    pub fn side_input_framed(mut self, name: impl Into<String>, framing: RequestFraming) -> Self {
+        let side = SideInput { name: name.into(), framing, optional: None, file: None };
+        self.spec.channels.side_inputs.push(side);
+        self
+    }
+
+    /// A side input that a worker may close early or leave unread. What it leaves unread is capped:
+    /// beyond `cap` bytes that wait for one worker the feed ends with an error of kind
+    /// [`ErrorKind::Channel`](crate::ErrorKind::Channel).
+    #[must_use]
+    pub fn optional_side_input(
+        mut self,
+        name: impl Into<String>,
+        framing: RequestFraming,
+        cap: usize,
+    ) -> Self {
+        let side = SideInput { name: name.into(), framing, optional: Some(cap), file: None };
+        self.spec.channels.side_inputs.push(side);
+        self
+    }
+
+    /// A side input that is a file, opened for reading by each worker's life: a dictionary, a program.
+    #[must_use]
+    pub fn side_input_file(mut self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
+        let file = Some(path.as_ref().to_owned());
+        let framing = RequestFraming::raw();
+        self.spec.channels.side_inputs.push(SideInput {
+            name: name.into(),
+            framing,
+            optional: None,
+            file,
+        });
+        self
+    }
+
+    /// Declares a side output: a pipe beside stdout whose part belongs to each reply, cut out by
+    /// `framing` and read with [`Reply::side`](crate::Reply::side). A reply is complete when every
+    /// output has given its part.
+    #[must_use]
+    pub fn side_output(mut self, name: impl Into<String>, framing: ReplyFraming) -> Self {
+        let side = SideOutput { name: name.into(), framing: Some(framing), file: None };
+        self.spec.channels.side_outputs.push(side);
+        self
+    }
+
+    /// A side output that is a file; `{id}` in the path is the worker's number.
+    #[must_use]
+    pub fn side_output_file(mut self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
+        let file = Some(path.as_ref().to_owned());
+        self.spec.channels.side_outputs.push(SideOutput { name: name.into(), framing: None, file });
+        self
+    }
+
+    /// Sends stdout somewhere else. Nothing comes back then: feed with
+    /// [`Builder::drain`](crate::Builder::drain).
+    #[must_use]
+    pub fn stdout(mut self, to: Redirect) -> Self {
+        self.spec.channels.stdout = Stream::To(to);
+        self
+    }
+
+    /// Sends stderr somewhere else. By default it is drained, and its last 8 KiB are in the errors.
+    #[must_use]
+    pub fn stderr(mut self, to: Redirect) -> Self {
+        self.spec.channels.stderr = Stream::To(to);
+        self
+    }
+
+    /// Takes stdin from somewhere else, for tools that are fed through side inputs only. What is
+    /// pushed to the request itself goes nowhere then.
+    #[must_use]
+    pub fn stdin(mut self, from: Redirect) -> Self {
+        self.spec.channels.stdin = Stream::To(from);
+        self
+    }
+
+    /// Talks a tool that block-buffers its output out of it. Where the tool has a flag of its own,
+    /// that is better:
+    ///
+    /// | tool | flag |
+    /// |---|---|
+    /// | `jq` | `--unbuffered` |
+    /// | `sed` | `-u` |
+    /// | `grep` | `--line-buffered` |
+    /// | `mawk` (Debian's `awk`) | `-W interactive`; nothing else helps |
+    /// | `gawk` | `fflush()` after `print`, or [`Stdbuf`](LineBuffered::Stdbuf) |
+    /// | `python3` | `-u`, or [`Environment`](LineBuffered::Environment), or `print(..., flush=True)` |
+    /// | `perl` | `$|=1`, or [`Pty`](LineBuffered::Pty) |
+    /// | `file` | `-n` (with `-f -`) |
+    /// | `tr`, `cut`, `rev`, `nl`, `uniq`, `fold`, `expand`, `paste`, `numfmt`, `od`, `xxd` | [`Stdbuf`](LineBuffered::Stdbuf) |
+    /// | `iconv`, `base64`, `gzip`, `sort`, `sha256sum`, `wc` | none: one process per packet, or [`answers_at_eof`](Template::answers_at_eof) |
+    ///
+    /// Without any of this such a tool still works: it is noticed and
+    /// [recycled](crate::OnStall::Recycle), which costs a new process each time.
+    #[must_use]
+    pub fn line_buffered(mut self, how: LineBuffered) -> Self {
+        match how {
+            LineBuffered::Environment => self = self.env("PYTHONUNBUFFERED", "1"),
+            LineBuffered::Stdbuf => self.spec.command.stdbuf = true,
+            LineBuffered::Pty => self.spec.channels.stdout = Stream::Pty,
+        }
+        self
+    }
+
+    /// For tools that answer each record, but only when their input ends (`base64 -w`, `samtools`):
+    /// a life gets up to `batch` packets, then its stdin is closed. It is also closed when the window
+    /// is full or the input idles, so no reply waits for a batch to fill. Zero is taken as one.
+    #[must_use]
+    pub fn answers_at_eof(mut self, batch: u64) -> Self {
+        self.spec.policy.recycle_records = Some(batch.max(1));
+        self.spec.policy.at_eof = true;
+        self
+    }
 }

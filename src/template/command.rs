@@ -20,6 +20,8 @@ pub(crate) struct Arg {
 pub(crate) struct CommandLine {
     pub(crate) program: OsString,
     pub(crate) args: Vec<Arg>,
+    /// Run under `stdbuf -oL`.
+    pub(crate) stdbuf: bool,
     pub(crate) env_clear: bool,
     /// `None` removes the variable.
     pub(crate) envs: Vec<(OsString, Option<OsString>)>,
@@ -31,6 +33,7 @@ impl CommandLine {
         Self {
             program: program.to_owned(),
             args: Vec::new(),
+            stdbuf: false,
             env_clear: false,
             envs: Vec::new(),
             dir: None,

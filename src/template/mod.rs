@@ -5,7 +5,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::error::{BoxError, Error};
 
@@ -14,12 +13,14 @@ pub(crate) mod codec;
 pub(crate) mod command;
 pub mod framing;
 pub(crate) mod policy;
+pub(crate) mod words;
 
 use channel::Channels;
 use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request};
 use command::{Arg, CommandLine};
 use framing::{ReplyFraming, RequestFraming};
-use policy::{Halt, OnStall, Policy, Signal};
+use policy::Policy;
+use words::Words;
 
 type Check = Arc<dyn Fn(&[u8], &[u8]) -> Result<(), BoxError> + Send + Sync>;
 
@@ -30,6 +31,7 @@ pub(crate) struct Spec {
     pub(crate) channels: Channels,
     pub(crate) requests: RequestFraming,
     pub(crate) replies: ReplyFraming,
+    pub(crate) words: Words,
     pub(crate) check: Option<Check>,
     pub(crate) policy: Policy,
 }
@@ -129,6 +131,7 @@ impl Template {
                 channels: Channels::default(),
                 requests: RequestFraming::line(),
                 replies: ReplyFraming::line(),
+                words: Words::default(),
                 check: None,
                 policy: Policy::default(),
             },
@@ -241,121 +244,6 @@ impl<E, D> Template<E, D> {
     ) -> Self {
         self.spec.check =
             Some(Arc::new(move |request, reply| check(request, reply).map_err(Into::into)));
-        self
-    }
-
-    /// How often a packet is sent again after a life in which it was alone ended without answering it
-    /// (or ran into its time limit). Default 0: `1 + retries` attempts in all.
-    #[must_use]
-    pub fn retries(mut self, retries: u32) -> Self {
-        self.spec.policy.retries = retries;
-        self
-    }
-
-    /// Never sends again what a worker may have read: such a packet is an `Err` of kind
-    /// [`ErrorKind::NotRedelivered`](crate::ErrorKind::NotRedelivered). Overrides
-    /// [`retries`](Template::retries). Without it delivery is at least once.
-    #[must_use]
-    pub fn at_most_once(mut self) -> Self {
-        self.spec.policy.at_most_once = true;
-        self
-    }
-
-    /// What to do with a worker that withholds its replies, and how long nothing must have moved
-    /// before it is judged. Default: [`OnStall::Recycle`] after 100 ms.
-    #[must_use]
-    pub fn on_stall(mut self, what: OnStall, delay: Duration) -> Self {
-        self.spec.policy.on_stall = what;
-        self.spec.policy.stall_delay = delay.max(Duration::from_millis(1));
-        self
-    }
-
-    /// When the feed stops of its own accord because items failed. Default: never.
-    #[must_use]
-    pub fn halt(mut self, halt: Halt) -> Self {
-        self.spec.policy.halt = halt;
-        self
-    }
-
-    /// Gives up, with a fatal error, after this many lives in a row have ended without one reply.
-    /// Default 8; zero is taken as one.
-    #[must_use]
-    pub fn give_up_after(mut self, lives: u32) -> Self {
-        self.spec.policy.give_up = lives.max(1);
-        self
-    }
-
-    /// How long to wait before a worker is started again after a life without one reply: `first`
-    /// after one, doubling up to `cap`. Default 10 ms and 1 s.
-    #[must_use]
-    pub fn backoff(mut self, first: Duration, cap: Duration) -> Self {
-        self.spec.policy.backoff = first;
-        self.spec.policy.backoff_cap = cap.max(first);
-        self
-    }
-
-    /// Starts a worker afresh after this many requests. Zero is taken as one.
-    #[must_use]
-    pub fn recycle_after_records(mut self, records: u64) -> Self {
-        self.spec.policy.recycle_records = Some(records.max(1));
-        self
-    }
-
-    /// Starts a worker afresh when it is this old and has answered what it owes.
-    #[must_use]
-    pub fn recycle_after_age(mut self, age: Duration) -> Self {
-        self.spec.policy.recycle_age = Some(age);
-        self
-    }
-
-    /// The time limit for one packet, from the moment it is the next one its worker has to answer.
-    ///
-    /// A worker that may only be buffering is first asked to answer by closing its stdin, and gets
-    /// the limit once more; then it is killed, and the packet is charged with an attempt.
-    #[must_use]
-    pub fn packet_timeout(mut self, limit: Duration) -> Self {
-        self.spec.policy.packet_timeout = Some(limit);
-        self
-    }
-
-    /// The time limit for a life's first sign: its first reply, counted from its start or from its
-    /// first request, whichever is later.
-    #[must_use]
-    pub fn start_timeout(mut self, limit: Duration) -> Self {
-        self.spec.policy.start_timeout = Some(limit);
-        self
-    }
-
-    /// Ends the feed with a fatal error when replies are owed and no worker has said anything for this long.
-    #[must_use]
-    pub fn idle_timeout(mut self, limit: Duration) -> Self {
-        self.spec.policy.idle_timeout = Some(limit);
-        self
-    }
-
-    /// Ends the feed with a fatal error this long after its start, whatever it is doing.
-    #[must_use]
-    pub fn run_timeout(mut self, limit: Duration) -> Self {
-        self.spec.policy.run_timeout = Some(limit);
-        self
-    }
-
-    /// How a worker that must end is ended: each signal to its process group, then a wait, until it
-    /// has exited. Default: SIGTERM, 200 ms, SIGKILL. A final SIGKILL is added where it is missing.
-    #[must_use]
-    pub fn kill_ladder(mut self, ladder: impl IntoIterator<Item = (Signal, Duration)>) -> Self {
-        self.spec.policy.ladder = ladder.into_iter().collect();
-        if !matches!(self.spec.policy.ladder.last(), Some((Signal::Kill, _))) {
-            self.spec.policy.ladder.push((Signal::Kill, Duration::ZERO));
-        }
-        self
-    }
-
-    /// How long a worker may take to exit after its last answer, once its stdin is closed, before the
-    /// kill ladder: 5 s by default. `None`: as long as it likes.
-    #[must_use]
-    pub fn end_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.spec.policy.end_timeout = limit.into();
         self
     }
 
