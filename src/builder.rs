@@ -13,7 +13,7 @@ use crate::feed::{Batches, Deliver, Feed, KeepInput, Keeper, sealed};
 use crate::record::PacketId;
 use crate::stats::Stats;
 use crate::stream::gate::Gate;
-use crate::stream::intake::{Handover, Intake, Scribe, Supply};
+use crate::stream::intake::{Handover, Intake, Scribe, Supply, Writer};
 use crate::stream::outbox::Outbox;
 use crate::stream::outlet::{Order, Outlet, Threads};
 use crate::stream::packet::End;
@@ -183,7 +183,7 @@ struct Parts<T, D: sealed::Deliver<T>> {
     order: Order,
     first: PacketId,
     /// `None` where the configuration is wrong: the outbox holds the error.
-    ready: Option<(Core, Supply, Intake, Arc<Poller>)>,
+    ready: Option<(Core, Supply, Intake, Scribe, Arc<Poller>)>,
 }
 
 impl<I, E, D> Builder<I, E, D>
@@ -242,7 +242,6 @@ where
                     gate: Arc::clone(&gate),
                     handover: Arc::clone(&handover),
                     batches: send,
-                    scribe: scribe(&spec),
                     first,
                 };
                 let core = Core::new(Plan {
@@ -255,7 +254,7 @@ where
                     gate: Arc::clone(&gate),
                     stats: Arc::clone(&stats),
                 });
-                (handover, Some((core, supply, intake, poller)))
+                (handover, Some((core, supply, intake, scribe(&spec), poller)))
             }
         };
         let sides = spec.channels.side_outputs.iter().filter(|side| side.framing.is_some());
@@ -276,21 +275,26 @@ where
     fn launch(
         self,
         keep_requests: bool,
-        spawn_intake: impl FnOnce(Intake, I, E, Keeper<I::Item, D::Store>, Sender<()>) -> Started,
-    ) -> (Outlet, Arc<Stats>, D::Store, D) {
+        spawn_intake: impl FnOnce(
+            Intake,
+            I,
+            Writer<E, Keeper<I::Item, D::Store>>,
+            Sender<()>,
+        ) -> Started,
+    ) -> (Outlet, Arc<Stats>, D::Store, D, Arc<[String]>) {
         let parts = self.parts(keep_requests);
         let Template { encode, decode, .. } = self.template;
         let (done, intake_done) = bounded(0);
         let mut threads = Threads { executor: None, intake: None, intake_done };
-        if let Some((core, supply, intake, poller)) = parts.ready {
+        if let Some((core, supply, intake, scribe, poller)) = parts.ready {
             let outbox = Arc::clone(&parts.outbox);
             let driver = thread::Builder::new()
                 .name("subfeed-driver".to_owned())
                 .spawn(move || driver::run(core, supply, outbox, poller));
             let started = driver.and_then(|driver| {
                 threads.executor = Some(driver);
-                let keeper = Keeper { store: parts.store.clone(), keep: D::keep };
-                spawn_intake(intake, self.source, encode, keeper, done)
+                let store = Keeper { store: parts.store.clone(), keep: D::keep };
+                spawn_intake(intake, self.source, Writer { scribe, encode, store }, done)
             });
             match started {
                 Ok(intake) => threads.intake = intake,
@@ -312,9 +316,8 @@ where
             threads,
             parts.order,
             parts.first,
-            parts.names,
         );
-        (outlet, parts.stats, parts.store, decode)
+        (outlet, parts.stats, parts.store, decode, parts.names)
     }
 }
 
@@ -331,9 +334,9 @@ where
     /// `Err`.
     pub fn start(self) -> Feed<I::Item, D> {
         let hint = self.source.size_hint();
-        let (outlet, stats, store, decode) =
+        let (outlet, stats, store, decode, names) =
             self.launch(<D as sealed::Deliver<_>>::FALLIBLE, spawn);
-        Feed { outlet, decode, store, stats, hint }
+        Feed { outlet, decode, store, stats, names, hint }
     }
 
     /// Feeds everything and collects nothing, for workers whose output goes to files: blocks until the
@@ -391,7 +394,7 @@ where
 
     /// Starts the feed, to be taken in batches of borrowed replies; `decode` is not used.
     pub fn batches(self) -> Batches {
-        let (outlet, stats, _, _) = self.launch(false, spawn);
+        let (outlet, stats, ..) = self.launch(false, spawn);
         Batches { outlet, stats }
     }
 }
@@ -421,18 +424,18 @@ where
     {
         let hint = self.source.size_hint();
         let keep = <D as sealed::Deliver<_>>::FALLIBLE;
-        let (outlet, stats, store, decode) =
-            self.launch(keep, |intake, source, encode, keeper, done| {
+        let (outlet, stats, store, decode, names) =
+            self.launch(keep, |intake, source, writer, done| {
                 thread::Builder::new().name("subfeed-intake".to_owned()).spawn_scoped(
                     scope,
                     move || {
                         let _done = done;
-                        intake.run(source, encode, keeper);
+                        intake.run(source, writer);
                     },
                 )?;
                 Ok(None)
             });
-        Feed { outlet, decode, store, stats, hint }
+        Feed { outlet, decode, store, stats, names, hint }
     }
 }
 
@@ -442,8 +445,7 @@ type Started = std::io::Result<Option<thread::JoinHandle<()>>>;
 fn spawn<I, E, S>(
     intake: Intake,
     source: I,
-    encode: E,
-    keeper: Keeper<I::Item, S>,
+    writer: Writer<E, Keeper<I::Item, S>>,
     done: Sender<()>,
 ) -> Started
 where
@@ -453,7 +455,7 @@ where
 {
     let run = move || {
         let _done = done;
-        intake.run(source, encode, keeper);
+        intake.run(source, writer);
     };
     thread::Builder::new().name("subfeed-intake".to_owned()).spawn(run).map(Some)
 }

@@ -12,8 +12,8 @@ use crate::stats::{Monitor, Snapshot, Stats};
 use crate::stream::inputs::Inputs;
 use crate::stream::intake::Store;
 use crate::stream::outlet::{Given, Outlet};
-use crate::stream::packet::{Cut, Outcome, Span};
-use crate::template::codec::Decode;
+use crate::stream::packet::{Cut, Outcome, Replies, Span};
+use crate::template::codec::{Decode, Reply};
 
 /// What a feed yields for each packet: the decoded reply alone, or beside its input.
 ///
@@ -23,6 +23,7 @@ pub trait Deliver<T>: sealed::Deliver<T> {}
 impl<T, D: sealed::Deliver<T>> Deliver<T> for D {}
 
 pub(crate) mod sealed {
+    use super::Answer;
     use crate::stream::outlet::Given;
 
     pub trait Deliver<T>: Send {
@@ -32,7 +33,12 @@ pub(crate) mod sealed {
         const FALLIBLE: bool;
         fn store(first: u64) -> Self::Store;
         fn keep(store: &Self::Store, item: T);
-        fn deliver(&mut self, store: &Self::Store, packet: u64, given: Given<'_>) -> Self::Item;
+        fn deliver(
+            &mut self,
+            store: &Self::Store,
+            packet: u64,
+            given: Given<Answer<'_>>,
+        ) -> Self::Item;
     }
 }
 
@@ -40,9 +46,12 @@ pub(crate) mod sealed {
 #[derive(Clone, Debug)]
 pub struct KeepInput<D>(pub(crate) D);
 
-fn decoded<D: Decode>(decode: &mut D, given: Given<'_>) -> Result<D::Output, Error> {
+/// A reply, and the replies it is one of.
+type Answer<'a> = (Reply<'a>, &'a Replies);
+
+fn decoded<D: Decode>(decode: &mut D, given: Given<Answer<'_>>) -> Result<D::Output, Error> {
     match given {
-        Given::Reply(reply, replies) => decode.decode(reply).map_err(|error| {
+        Given::Reply((reply, replies)) => decode.decode(reply).map_err(|error| {
             let message = format!("decode refused the reply {}", excerpt(reply.bytes));
             let error = Error::new(ErrorKind::Decode, message).because(error).at(reply.packet);
             replies.explain(PacketId(reply.packet), error)
@@ -58,7 +67,7 @@ impl<T, D: Decode> sealed::Deliver<T> for D {
     const FALLIBLE: bool = D::FALLIBLE;
     fn store(_first: u64) {}
     fn keep(_store: &(), _item: T) {}
-    fn deliver(&mut self, _store: &(), _packet: u64, given: Given<'_>) -> Self::Item {
+    fn deliver(&mut self, _store: &(), _packet: u64, given: Given<Answer<'_>>) -> Self::Item {
         decoded(self, given)
     }
 }
@@ -73,7 +82,7 @@ impl<T: Send, D: Decode> sealed::Deliver<T> for KeepInput<D> {
     fn keep(store: &Kept<T>, item: T) {
         store.0.put(item);
     }
-    fn deliver(&mut self, store: &Kept<T>, packet: u64, given: Given<'_>) -> Self::Item {
+    fn deliver(&mut self, store: &Kept<T>, packet: u64, given: Given<Answer<'_>>) -> Self::Item {
         (store.0.take(PacketId(packet)), decoded(&mut self.0, given))
     }
 }
@@ -124,6 +133,8 @@ pub struct Feed<T, D: Deliver<T>> {
     pub(crate) decode: D,
     pub(crate) store: D::Store,
     pub(crate) stats: Arc<Stats>,
+    /// The names of the side outputs that are read.
+    pub(crate) names: Arc<[String]>,
     /// The source's `size_hint` when the feed was started.
     pub(crate) hint: (usize, Option<usize>),
 }
@@ -158,8 +169,13 @@ impl<T, D: Deliver<T>> Iterator for Feed<T, D> {
     type Item = D::Item;
 
     fn next(&mut self) -> Option<D::Item> {
-        let Self { outlet, decode, store, .. } = self;
+        let Self { outlet, decode, store, names, .. } = self;
         let (packet, given) = outlet.next()?;
+        let given = given.map(|replies| {
+            replies.skip();
+            let replies = &*replies;
+            (replies.last(packet, names), replies)
+        });
         Some(decode.deliver(store, packet.0, given))
     }
 

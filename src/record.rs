@@ -38,7 +38,20 @@ impl Column {
     }
 }
 
-/// A batch: the requests of consecutive packets, one column per input channel (0 is stdin).
+/// A batch: consecutive packets that travel together to an executor. Requests for subprocesses, items
+/// for threads.
+pub(crate) trait Batch: Send {
+    /// Says which packet comes first. Asked of an empty batch only.
+    fn begin(&mut self, first: PacketId);
+    /// How many packets are in it.
+    fn len(&self) -> usize;
+    /// How many bytes it counts for at the gate.
+    fn bytes(&self) -> usize;
+    /// Empties it, to be filled again.
+    fn clear(&mut self);
+}
+
+/// The requests of consecutive packets, one column per input channel (0 is stdin).
 #[derive(Debug)]
 pub(crate) struct Requests {
     pub(crate) first: PacketId,
@@ -50,24 +63,30 @@ impl Requests {
         Self { first: PacketId(0), columns: (0..channels).map(|_| Column::default()).collect() }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// The stdin bytes of packet `i` of this batch, framing included.
+    pub(crate) fn request(&self, i: usize) -> &[u8] {
+        &self.columns[0].bytes[self.columns[0].range(i, i + 1)]
+    }
+}
+
+impl Batch for Requests {
+    fn begin(&mut self, first: PacketId) {
+        self.first = first;
+    }
+
+    fn len(&self) -> usize {
         self.columns[0].ends.len()
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.columns.iter().map(|column| column.bytes.len()).sum()
     }
 
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         for column in &mut self.columns {
             column.bytes.clear();
             column.ends.clear();
         }
-    }
-
-    /// The stdin bytes of packet `i` of this batch, framing included.
-    pub(crate) fn request(&self, i: usize) -> &[u8] {
-        &self.columns[0].bytes[self.columns[0].range(i, i + 1)]
     }
 }
 

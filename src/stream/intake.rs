@@ -1,4 +1,5 @@
-//! The intake: the thread that pulls the source, lazily, and makes requests of its items.
+//! The intake: the thread that pulls the source, lazily, and packs its items in batches: as requests
+//! for subprocesses, as they are for threads.
 //!
 //! It runs the user's `next()` and `encode`, catches their panics, and never pulls an input that the
 //! gate does not allow. What it makes goes out by three ways: the open batch through the slot (see
@@ -10,9 +11,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, SendError, Sender, TryRecvError};
 
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::record::{PacketId, Requests};
+use crate::record::{Batch, PacketId, Requests};
 use crate::stream::gate::Gate;
-use crate::stream::packet::{Outcome, Span};
+use crate::stream::packet::{Outcome, Replies, Span};
 use crate::stream::slot::Slot;
 use crate::stream::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use crate::stream::sync::{Mutex, lock};
@@ -26,10 +27,10 @@ const BATCH_RECORDS: usize = 8 << 10;
 
 /// What the executor receives.
 #[derive(Debug)]
-pub(crate) enum Arrival {
-    Batch(Box<Requests>),
+pub(crate) enum Arrival<B = Requests, R = Replies> {
+    Batch(Box<B>),
     /// Packets that are no work.
-    Settled(Span),
+    Settled(Span<R>),
     /// The end of the input: how many packets were pulled in all.
     End {
         pulled: u64,
@@ -38,18 +39,18 @@ pub(crate) enum Arrival {
 }
 
 /// The hand-over between one intake and one executor.
-pub(crate) struct Handover {
-    pub(crate) slot: Slot,
+pub(crate) struct Handover<B: Batch = Requests> {
+    pub(crate) slot: Slot<B>,
     /// The executor is about to sleep and has room: whoever has something wakes it.
     pub(crate) hungry: AtomicBool,
     /// The outlet was dropped.
     dropped: AtomicBool,
     /// Answered batches on their way back.
-    spares: Mutex<Vec<Requests>>,
+    spares: Mutex<Vec<B>>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-impl std::fmt::Debug for Handover {
+impl<B: Batch> std::fmt::Debug for Handover<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handover")
             .field("slot", &self.slot)
@@ -58,7 +59,7 @@ impl std::fmt::Debug for Handover {
     }
 }
 
-impl Handover {
+impl<B: Batch> Handover<B> {
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             slot: Slot::new(),
@@ -77,7 +78,7 @@ impl Handover {
     }
 
     /// Executor: gives an answered batch back to be filled again.
-    pub(crate) fn give_back(&self, mut batch: Requests) {
+    pub(crate) fn give_back(&self, mut batch: B) {
         const KEEP: usize = 64;
         if batch.bytes() > 4 * BATCH_BYTES {
             return;
@@ -89,8 +90,8 @@ impl Handover {
         }
     }
 
-    fn spare(&self, columns: usize) -> Box<Requests> {
-        Box::new(lock(&self.spares).pop().unwrap_or_else(|| Requests::new(columns)))
+    fn spare(&self, empty: impl FnOnce() -> B) -> Box<B> {
+        Box::new(lock(&self.spares).pop().unwrap_or_else(empty))
     }
 
     /// Outlet: nobody wants anything any more.
@@ -111,24 +112,24 @@ impl Handover {
 
 /// The executor's end of the hand-over.
 #[derive(Debug)]
-pub(crate) struct Supply {
-    pub(crate) handover: Arc<Handover>,
-    pub(crate) batches: Receiver<Arrival>,
+pub(crate) struct Supply<B: Batch = Requests, R = Replies> {
+    pub(crate) handover: Arc<Handover<B>>,
+    pub(crate) batches: Receiver<Arrival<B, R>>,
     pub(crate) gate: Arc<Gate>,
     ended: bool,
 }
 
-impl Supply {
+impl<B: Batch, R> Supply<B, R> {
     pub(crate) fn new(
-        handover: Arc<Handover>,
-        batches: Receiver<Arrival>,
+        handover: Arc<Handover<B>>,
+        batches: Receiver<Arrival<B, R>>,
         gate: Arc<Gate>,
     ) -> Self {
         Self { handover, batches, gate, ended: false }
     }
 
     /// Takes what is there: full batches first, since they are older, then the open one.
-    pub(crate) fn take(&mut self) -> Option<Arrival> {
+    pub(crate) fn take(&mut self) -> Option<Arrival<B, R>> {
         if self.ended {
             return None;
         }
@@ -249,16 +250,73 @@ fn refused(error: BoxError) -> Error {
     }
 }
 
-/// The intake's side of everything.
-pub(crate) struct Intake {
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) handover: Arc<Handover>,
-    pub(crate) batches: Sender<Arrival>,
+/// Puts items in batches: what an executor is sent.
+pub(crate) trait Pack<T> {
+    type Batch: Batch;
+
+    /// A new batch, where none comes back to be filled again.
+    fn empty(&self) -> Self::Batch;
+
+    /// Whether the item is no work, and only keeps its place.
+    fn passes(&self, item: &T) -> bool;
+
+    /// Takes an item that is no work.
+    fn pass(&mut self, item: T);
+
+    /// Appends one item to the batch, or leaves the batch as it was. A panic of the user's code comes
+    /// back as a value.
+    fn pack(
+        &mut self,
+        item: T,
+        packet: PacketId,
+        batch: &mut Self::Batch,
+    ) -> Result<Result<(), Error>, Payload>;
+}
+
+/// Packs requests: the scribe writes what `encode` makes of an item, and the store gets the item.
+#[derive(Debug)]
+pub(crate) struct Writer<E, S> {
     pub(crate) scribe: Scribe,
+    pub(crate) encode: E,
+    pub(crate) store: S,
+}
+
+impl<T, E: Encode<T>, S: Store<T>> Pack<T> for Writer<E, S> {
+    type Batch = Requests;
+
+    fn empty(&self) -> Requests {
+        Requests::new(self.scribe.framings.len())
+    }
+
+    fn passes(&self, item: &T) -> bool {
+        self.store.passes(item)
+    }
+
+    fn pass(&mut self, item: T) {
+        self.store.put(item);
+    }
+
+    fn pack(
+        &mut self,
+        item: T,
+        packet: PacketId,
+        batch: &mut Requests,
+    ) -> Result<Result<(), Error>, Payload> {
+        let written = self.scribe.write(&mut self.encode, &item, packet, batch);
+        self.store.put(item);
+        written
+    }
+}
+
+/// The intake's side of everything.
+pub(crate) struct Intake<B: Batch = Requests, R = Replies> {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) handover: Arc<Handover<B>>,
+    pub(crate) batches: Sender<Arrival<B, R>>,
     pub(crate) first: PacketId,
 }
 
-impl std::fmt::Debug for Intake {
+impl<B: Batch, R> std::fmt::Debug for Intake<B, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Intake").field("first", &self.first).finish_non_exhaustive()
     }
@@ -272,18 +330,17 @@ pub(crate) trait Store<T> {
     fn put(&self, item: T);
 }
 
-impl Intake {
+impl<B: Batch, R> Intake<B, R> {
     /// Pulls the source to its end, or until the gate stops it. Runs on a thread of its own.
-    pub(crate) fn run<I, E, S>(self, mut source: I, mut encode: E, store: S)
+    pub(crate) fn run<I, P>(self, mut source: I, mut packer: P)
     where
         I: Iterator,
-        E: Encode<I::Item>,
-        S: Store<I::Item>,
+        P: Pack<I::Item, Batch = B>,
     {
         self.gate.enter();
         let mut pulled = 0;
         let mut panic = None;
-        match unwind::catch(|| self.pull(&mut source, &mut encode, &store, &mut pulled)) {
+        match unwind::catch(|| self.pull(&mut source, &mut packer, &mut pulled)) {
             Ok(Ok(())) => {}
             Ok(Err(End(payload))) => panic = payload,
             // An item whose own `Drop` panics, or a bug of ours: never a consumer that waits for ever.
@@ -295,23 +352,16 @@ impl Intake {
         self.handover.wake();
         // A panic in the source's own `Drop` has nowhere to go; it must not take the process down.
         let _ = unwind::catch(move || drop(source));
-        let _ = unwind::catch(move || drop(encode));
+        let _ = unwind::catch(move || drop(packer));
     }
 
-    fn pull<I, E, S>(
-        &self,
-        source: &mut I,
-        encode: &mut E,
-        store: &S,
-        pulled: &mut u64,
-    ) -> Result<(), End>
+    fn pull<I, P>(&self, source: &mut I, packer: &mut P, pulled: &mut u64) -> Result<(), End>
     where
         I: Iterator,
-        E: Encode<I::Item>,
-        S: Store<I::Item>,
+        P: Pack<I::Item, Batch = B>,
     {
         let slot = &self.handover.slot;
-        let mut spare: Option<Box<Requests>> = None;
+        let mut spare: Option<Box<B>> = None;
         loop {
             // The batch, if any, is parked here from the moment this iteration begins.
             let open = spare.take();
@@ -338,19 +388,17 @@ impl Intake {
             };
             let packet = self.first.plus(*pulled);
             *pulled += 1;
-            if store.passes(&item) {
-                store.put(item);
+            if packer.passes(&item) {
+                packer.pass(item);
                 self.flush(batch)?;
                 self.settle(packet, Outcome::Passed)?;
                 continue;
             }
-            let open = batch.get_or_insert_with(|| self.handover.spare(self.scribe.framings.len()));
+            let open = batch.get_or_insert_with(|| self.handover.spare(|| packer.empty()));
             if open.len() == 0 {
-                open.first = packet;
+                open.begin(packet);
             }
-            let written = self.scribe.write(encode, &item, packet, open);
-            store.put(item);
-            match written {
+            match packer.pack(item, packet, open) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     self.flush(batch.take())?;
@@ -371,7 +419,7 @@ impl Intake {
         }
     }
 
-    fn flush(&self, batch: Option<Box<Requests>>) -> Result<(), End> {
+    fn flush(&self, batch: Option<Box<B>>) -> Result<(), End> {
         match batch {
             Some(batch) if batch.len() > 0 => {
                 self.gate.hold(batch.bytes());
@@ -381,11 +429,11 @@ impl Intake {
         }
     }
 
-    fn settle(&self, packet: PacketId, outcome: Outcome) -> Result<(), End> {
+    fn settle(&self, packet: PacketId, outcome: Outcome<R>) -> Result<(), End> {
         self.send(Arrival::Settled(Span::one(packet, outcome)))
     }
 
-    fn send(&self, arrival: Arrival) -> Result<(), End> {
+    fn send(&self, arrival: Arrival<B, R>) -> Result<(), End> {
         // A full channel means that the executor has plenty; it looks here before it sleeps.
         if let Err(SendError(_)) = self.batches.send(arrival) {
             return Err(End(None));

@@ -3,18 +3,18 @@
 //! Putting never blocks, so the executor never waits for the consumer; the window bounds what can
 //! be in here. The outlet takes everything at once by swapping vectors.
 
-use crate::stream::packet::{End, Span};
+use crate::stream::packet::{End, Replies, Span};
 use crate::stream::sync::thread::{self, Thread};
 use crate::stream::sync::{Mutex, lock};
 
-#[derive(Debug, Default)]
-pub(crate) struct Outbox {
-    state: Mutex<State>,
+#[derive(Debug)]
+pub(crate) struct Outbox<R = Replies> {
+    state: Mutex<State<R>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    spans: Vec<Span>,
+#[derive(Debug)]
+struct State<R> {
+    spans: Vec<Span<R>>,
     end: Option<End>,
     asleep: Option<Thread>,
 }
@@ -27,9 +27,15 @@ pub(crate) enum Taken {
     Nothing,
 }
 
-impl Outbox {
+impl<R> Default for Outbox<R> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { spans: Vec::new(), end: None, asleep: None }) }
+    }
+}
+
+impl<R> Outbox<R> {
     /// Executor: hands spans over, emptying `spans` but keeping its room.
-    pub(crate) fn put(&self, spans: &mut Vec<Span>) {
+    pub(crate) fn put(&self, spans: &mut Vec<Span<R>>) {
         if spans.is_empty() {
             return;
         }
@@ -62,12 +68,12 @@ impl Outbox {
     }
 
     /// Outlet: takes what is there, the end only after all spans.
-    pub(crate) fn take(&self, into: &mut Vec<Span>) -> Taken {
+    pub(crate) fn take(&self, into: &mut Vec<Span<R>>) -> Taken {
         Self::take_from(&mut lock(&self.state), into)
     }
 
     /// Outlet: the same, and if there is nothing, leaves word to unpark this thread.
-    pub(crate) fn take_or_sleep(&self, into: &mut Vec<Span>) -> Taken {
+    pub(crate) fn take_or_sleep(&self, into: &mut Vec<Span<R>>) -> Taken {
         let mut state = lock(&self.state);
         let taken = Self::take_from(&mut state, into);
         state.asleep = match taken {
@@ -77,7 +83,7 @@ impl Outbox {
         taken
     }
 
-    fn take_from(state: &mut State, into: &mut Vec<Span>) -> Taken {
+    fn take_from(state: &mut State<R>, into: &mut Vec<Span<R>>) -> Taken {
         debug_assert!(into.is_empty());
         if !state.spans.is_empty() {
             std::mem::swap(&mut state.spans, into);

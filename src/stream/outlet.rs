@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use memchr::memchr;
 
 use crate::error::Error;
-use crate::record::PacketId;
+use crate::record::{Batch, PacketId, Requests};
 use crate::stream::gate::Gate;
 use crate::stream::intake::Handover;
 use crate::stream::outbox::{Outbox, Taken};
@@ -34,20 +34,20 @@ pub enum Order {
 }
 
 #[derive(Debug)]
-enum Queue {
-    Ordered(Window<Span>),
-    Unordered(VecDeque<Span>),
+enum Queue<R> {
+    Ordered(Window<Span<R>>),
+    Unordered(VecDeque<Span<R>>),
 }
 
-impl Queue {
-    fn put(&mut self, span: Span) {
+impl<R> Queue<R> {
+    fn put(&mut self, span: Span<R>) {
         match self {
             Self::Ordered(window) => window.put(span.first, span.count, span),
             Self::Unordered(queue) => queue.push_back(span),
         }
     }
 
-    fn take(&mut self) -> Option<Span> {
+    fn take(&mut self) -> Option<Span<R>> {
         match self {
             Self::Ordered(window) => window.take(),
             Self::Unordered(queue) => queue.pop_front(),
@@ -56,15 +56,20 @@ impl Queue {
 }
 
 /// What the outlet gives for one packet.
-pub enum Given<'a> {
-    Reply(Reply<'a>, &'a Replies),
+#[derive(Debug)]
+pub enum Given<A> {
+    Reply(A),
     Failed(Error),
     Passed,
 }
 
-impl std::fmt::Debug for Given<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Given")
+impl<A> Given<A> {
+    pub(crate) fn map<C>(self, f: impl FnOnce(A) -> C) -> Given<C> {
+        match self {
+            Self::Reply(reply) => Given::Reply(f(reply)),
+            Self::Failed(error) => Given::Failed(error),
+            Self::Passed => Given::Passed,
+        }
     }
 }
 
@@ -79,15 +84,14 @@ pub(crate) struct Threads {
 }
 
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     gate: Arc<Gate>,
-    handover: Arc<Handover>,
-    outbox: Arc<Outbox>,
+    handover: Arc<Handover<B>>,
+    outbox: Arc<Outbox<R>>,
     threads: Threads,
-    queue: Queue,
-    fresh: Vec<Span>,
-    current: Option<Span>,
-    names: Arc<[String]>,
+    queue: Queue<R>,
+    fresh: Vec<Span<R>>,
+    current: Option<Span<R>>,
     yielded: u64,
     published: u64,
     /// Credits that gather before they are given back while the consumer runs.
@@ -96,15 +100,14 @@ pub(crate) struct Outlet {
     done: bool,
 }
 
-impl Outlet {
+impl<B: Batch, R> Outlet<B, R> {
     pub(crate) fn new(
         gate: Arc<Gate>,
-        handover: Arc<Handover>,
-        outbox: Arc<Outbox>,
+        handover: Arc<Handover<B>>,
+        outbox: Arc<Outbox<R>>,
         threads: Threads,
         order: Order,
         first: PacketId,
-        names: Arc<[String]>,
     ) -> Self {
         let bulk = (gate.window() / 8).clamp(1, 4096);
         Self {
@@ -118,7 +121,6 @@ impl Outlet {
             },
             fresh: Vec::new(),
             current: None,
-            names,
             yielded: 0,
             published: 0,
             bulk,
@@ -128,7 +130,9 @@ impl Outlet {
     }
 
     /// The next packet and what became of it; blocks; `None` at the end, and for ever after.
-    pub(crate) fn next(&mut self) -> Option<(PacketId, Given<'_>)> {
+    ///
+    /// A reply is the caller's to take out of the replies it is given, one for each time.
+    pub(crate) fn next(&mut self) -> Option<(PacketId, Given<&mut R>)> {
         if self.current.as_ref().is_none_or(|span| span.count == 0) && !self.advance() {
             return None;
         }
@@ -149,17 +153,14 @@ impl Outlet {
             return Some((packet, given));
         }
         let given = match &mut self.current.as_mut()?.outcome {
-            Outcome::Replies(replies) => {
-                replies.skip();
-                Given::Reply(replies.last(packet, &self.names), replies)
-            }
+            Outcome::Replies(replies) => Given::Reply(replies),
             _ => Given::Failed(Error::halted().at(packet.0)),
         };
         Some((packet, given))
     }
 
     /// The next span whole; the previous one is released.
-    pub(crate) fn next_span(&mut self) -> Option<&mut Span> {
+    pub(crate) fn next_span(&mut self) -> Option<&mut Span<R>> {
         if !self.advance() {
             return None;
         }
@@ -295,11 +296,11 @@ impl Outlet {
         self.end.as_mut().map(|end| std::mem::take(&mut end.remarks)).unwrap_or_default()
     }
 
-    pub(crate) fn current(&self) -> Option<&Span> {
+    pub(crate) fn current(&self) -> Option<&Span<R>> {
         self.current.as_ref()
     }
 
-    pub(crate) fn current_mut(&mut self) -> Option<&mut Span> {
+    pub(crate) fn current_mut(&mut self) -> Option<&mut Span<R>> {
         self.current.as_mut()
     }
 
@@ -358,7 +359,7 @@ impl Outlet {
 /// How long a stopped intake that seems to be inside the user's `next()` is given to come out.
 const DETACH_AFTER: Duration = Duration::from_millis(50);
 
-impl Drop for Outlet {
+impl<B: Batch, R> Drop for Outlet<B, R> {
     fn drop(&mut self) {
         if self.threads.executor.is_some() || self.threads.intake.is_some() {
             self.stop();

@@ -43,8 +43,8 @@ impl Cut {
 }
 
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    Replies(Replies),
+pub(crate) enum Outcome<R = Replies> {
+    Replies(R),
     /// One packet.
     Failed(Error),
     /// One packet, or the end of the input: the panic resumes on the consumer's thread.
@@ -55,18 +55,19 @@ pub(crate) enum Outcome {
     Passed,
 }
 
-/// Consecutive packets and what became of them.
+/// Consecutive packets and what became of them. `R` holds the replies to all of them: bytes where
+/// subprocesses answer, values where threads do.
 #[derive(Debug)]
-pub(crate) struct Span {
+pub(crate) struct Span<R = Replies> {
     pub(crate) first: PacketId,
     pub(crate) count: u64,
     /// Bytes held until the consumer is done with the span.
     pub(crate) weight: usize,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: Outcome<R>,
 }
 
-impl Span {
-    pub(crate) fn one(first: PacketId, outcome: Outcome) -> Self {
+impl<R> Span<R> {
+    pub(crate) fn one(first: PacketId, outcome: Outcome<R>) -> Self {
         Self { first, count: 1, weight: 0, outcome }
     }
 }

@@ -23,42 +23,50 @@ use std::ptr;
 use crate::record::Requests;
 use crate::stream::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 
-/// `HELD`: the intake holds the batch, it is not inside the source.
-const HELD: *mut Requests = ptr::null_mut();
-/// `EMPTY`: the intake is inside the source and there is nothing to steal.
-const EMPTY: *mut Requests = ptr::dangling_mut();
-
-#[derive(Debug)]
-pub(crate) struct Slot {
-    batch: AtomicPtr<Requests>,
+/// `B: Send`, because the batch goes from thread to thread, which `AtomicPtr` does not ask for.
+pub(crate) struct Slot<B: Send = Requests> {
+    batch: AtomicPtr<B>,
 }
 
-impl Slot {
+impl<B: Send> std::fmt::Debug for Slot<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("parked", &self.is_parked()).finish_non_exhaustive()
+    }
+}
+
+impl<B: Send> Slot<B> {
+    /// The intake holds the batch, it is not inside the source.
+    const HELD: *mut B = ptr::null_mut();
+    /// The intake is inside the source and there is nothing to steal. No box ever has this address
+    /// but one of a batch without size, which [`new`](Self::new) refuses.
+    const EMPTY: *mut B = ptr::dangling_mut();
+
     pub(crate) fn new() -> Self {
-        Self { batch: AtomicPtr::new(HELD) }
+        const { assert!(size_of::<B>() > 0, "an empty type's box has no address of its own") };
+        Self { batch: AtomicPtr::new(Self::HELD) }
     }
 
     /// Intake: about to wait or to enter the source; makes the batch, if there is one, stealable.
-    pub(crate) fn park(&self, batch: Option<Box<Requests>>) {
-        let parked = batch.map_or(EMPTY, Box::into_raw);
+    pub(crate) fn park(&self, batch: Option<Box<B>>) {
+        let parked = batch.map_or(Self::EMPTY, Box::into_raw);
         let before = self.batch.swap(parked, SeqCst);
-        debug_assert!(before == HELD, "parked twice");
+        debug_assert!(before == Self::HELD, "parked twice");
     }
 
     /// Intake: takes the batch back, unless it was stolen or there was none.
-    pub(crate) fn unpark(&self) -> Option<Box<Requests>> {
-        Self::own(self.batch.swap(HELD, SeqCst))
+    pub(crate) fn unpark(&self) -> Option<Box<B>> {
+        Self::own(self.batch.swap(Self::HELD, SeqCst))
     }
 
     /// Executor: takes the parked batch.
-    pub(crate) fn steal(&self) -> Option<Box<Requests>> {
+    pub(crate) fn steal(&self) -> Option<Box<B>> {
         let parked = self.batch.load(SeqCst);
-        if parked == HELD || parked == EMPTY {
+        if parked == Self::HELD || parked == Self::EMPTY {
             return None;
         }
         // If the intake took it back meanwhile, it will see that the executor is hungry when it
         // parks again. If it parked again at the same address, what is stolen is simply newer.
-        match self.batch.compare_exchange(parked, EMPTY, SeqCst, SeqCst) {
+        match self.batch.compare_exchange(parked, Self::EMPTY, SeqCst, SeqCst) {
             Ok(stolen) => Self::own(stolen),
             Err(_) => None,
         }
@@ -66,11 +74,11 @@ impl Slot {
 
     /// Whether the intake is inside the source, or about to look at the stop flag before it enters.
     pub(crate) fn is_parked(&self) -> bool {
-        self.batch.load(SeqCst) != HELD
+        self.batch.load(SeqCst) != Self::HELD
     }
 
-    fn own(batch: *mut Requests) -> Option<Box<Requests>> {
-        if batch == HELD || batch == EMPTY {
+    fn own(batch: *mut B) -> Option<Box<B>> {
+        if batch == Self::HELD || batch == Self::EMPTY {
             return None;
         }
         // SAFETY: every pointer but the two marks came from `Box::into_raw` in `park`, and each
@@ -79,7 +87,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl<B: Send> Drop for Slot<B> {
     fn drop(&mut self) {
         drop(self.unpark());
     }
@@ -88,6 +96,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Batch;
 
     fn batch() -> Box<Requests> {
         let mut batch = Requests::new(1);
@@ -108,5 +117,14 @@ mod tests {
         slot.park(Some(batch()));
         assert!(slot.unpark().is_some() && slot.steal().is_none() && !slot.is_parked());
         slot.park(Some(batch()));
+    }
+
+    #[test]
+    fn a_batch_that_nobody_takes_goes_with_the_slot() {
+        let item = std::sync::Arc::new(());
+        let slot = Slot::new();
+        slot.park(Some(Box::new(vec![item.clone()])));
+        drop(slot);
+        assert_eq!(std::sync::Arc::strong_count(&item), 1);
     }
 }
