@@ -1,4 +1,68 @@
 //! Stream any iterator through a swarm of persistent subprocesses.
+//!
+//! You have an iterator and a program: `jq`, `bc`, `exiftool`, `git cat-file`, `psql`, a model that takes
+//! thirty seconds to load. This crate is the ordered parallel map between the two. The program is
+//! started once per worker and kept; thousands of records are in its pipe at a time; the replies come
+//! back as a lazy iterator, in input order if you like, in bounded memory, on infinite input.
+//!
+//! ```
+//! use subfeed::{FeedExt, Template};
+//!
+//! let template = Template::shell("while read -r n; do echo $((n * n)); done");
+//! let squares = (1u64..)
+//!     .map(|n| n.to_string())
+//!     .feed_subprocesses_ordered(template, 4, 1_000)
+//!     .take(5)
+//!     .collect::<Result<Vec<_>, _>>()?;
+//! assert_eq!(squares, ["1", "4", "9", "16", "25"]);
+//! # Ok::<_, subfeed::Error>(())
+//! ```
+//!
+//! By hand this is a process per record, or a thread per child that writes one record and waits for
+//! one reply, a hundredth of the pipe's speed, until the day the program buffers its output and both
+//! sides wait for ever:
+//!
+//! ```no_run
+//! # use std::io::{BufRead, Write};
+//! # fn by_hand(child_in: &mut impl Write, child_out: &mut impl BufRead, records: Vec<String>) -> std::io::Result<()> {
+//! for record in records {
+//!     writeln!(child_in, "{record}")?;
+//!     let mut reply = String::new();
+//!     child_out.read_line(&mut reply)?; // `tr` answers the 590th record first
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The parts
+//!
+//! - [`FeedExt`] puts the methods on every iterator: [`feed_subprocesses`](FeedExt::feed_subprocesses),
+//!   [`feed_subprocesses_ordered`](FeedExt::feed_subprocesses_ordered), and
+//!   [`feed`](FeedExt::feed), the [`Builder`] that the two are short for.
+//! - [`Template`] says what to run and how to talk to it: arguments, [framing], banners, side channels,
+//!   policies.
+//! - [`Feed`] is the iterator that comes back; [`Batches`] the same in lent slices.
+//! - [`Error`] is the one error type: about one item, or fatal.
+//! - [`Monitor`] tells how a feed is doing, from any thread.
+//!
+//! # Which framing?
+//!
+//! Line in, line out is the default. If the tool may answer with nothing or with several lines, or puts
+//! its errors on stderr only, use a [sentinel](framing::ReplyFraming::sentinel): it is the only framing
+//! that does not have to trust the tool's counting. [`framing`] has a table.
+//!
+//! # When to use something else
+//!
+//! For a function instead of a program, rayon's parallel iterators are simpler if the input is finite
+//! and the results fit in memory. For one command over one file, a plain
+//! [`Command`](std::process::Command) will do.
+//!
+//! # How it works
+//!
+//! One thread pulls the source, one drives every child, and the caller's takes the replies. The driver
+//! is one poller over all pipes; what it does is decided by a state machine without I/O, which is tested
+//! by simulation. Records cross between threads in batches: what has gathered while the other side was
+//! busy travels together, and a record never waits for a batch to fill.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;

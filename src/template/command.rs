@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use bstr::ByteSlice;
+use itertools::Itertools;
 
 use crate::error::Error;
 
@@ -43,8 +44,7 @@ impl CommandLine {
     /// For messages: the words as one would type them, quoted where that helps reading.
     pub(crate) fn display(&self) -> String {
         let words = std::iter::once(&self.program).chain(self.args.iter().map(|arg| &arg.text));
-        let quoted: Vec<String> = words.map(|word| quote(word)).collect();
-        quoted.join(" ")
+        words.map(|word| quote(word)).join(" ")
     }
 
     /// Every text in which tokens are replaced.
