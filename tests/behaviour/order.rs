@@ -1,0 +1,365 @@
+//! Both orders, the input beside its reply, batches, ids that wrap, and random feeds of `cat`.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use bstr::ByteSlice;
+use proptest::prelude::*;
+use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
+use subfeed::{Error, FeedExt, Order, Template};
+
+use crate::common::{Dir, child, numbers, texts, within};
+
+#[test]
+fn replies_come_in_input_order_whatever_order_they_are_made_in() {
+    within(|| {
+        let dir = Dir::new();
+        let template = child("when").arg(dir.path(""));
+        let mut feed = numbers(4).feed_subprocesses_ordered(template, 4, 4);
+        for k in [3, 2, 1, 0] {
+            dir.touch(&k.to_string());
+        }
+        for k in 0..4 {
+            assert_eq!(feed.next().unwrap().unwrap(), k.to_string());
+        }
+        assert!(feed.next().is_none());
+    });
+}
+
+#[test]
+fn in_completion_order_whoever_is_ready_comes_first() {
+    within(|| {
+        let dir = Dir::new();
+        let template = child("when").arg(dir.path(""));
+        let mut feed = numbers(4).feed_subprocesses(template, 4, 4);
+        for k in ["2", "0", "3", "1"] {
+            dir.touch(k);
+            assert_eq!(feed.next().unwrap().unwrap(), k);
+        }
+        assert!(feed.next().is_none());
+    });
+}
+
+#[test]
+fn many_workers_share_few_items() {
+    within(|| {
+        assert_eq!(
+            texts(numbers(3).feed_subprocesses_ordered(Template::new("cat"), 20, 100)),
+            ["0", "1", "2"]
+        );
+    });
+}
+
+#[test]
+fn a_long_feed_is_complete_and_in_order() {
+    within(|| {
+        let feed = numbers(100_000).feed_subprocesses_ordered(Template::new("cat"), 3, 5_000);
+        let mut expected = 0u64;
+        for reply in feed {
+            assert_eq!(reply.unwrap(), expected.to_string());
+            expected += 1;
+        }
+        assert_eq!(expected, 100_000);
+    });
+}
+
+#[test]
+fn every_worker_takes_part() {
+    within(|| {
+        // Each of the three workers must answer before any of them can answer twice.
+        let dir = Dir::new();
+        let template = child("when").arg(dir.path(""));
+        let monitor;
+        {
+            let feed = numbers(3).feed_subprocesses_ordered(template, 3, 3);
+            monitor = feed.monitor();
+            crate::common::eventually("three lives", || monitor.snapshot().starts == 3);
+            for k in 0..3 {
+                dir.touch(&k.to_string());
+            }
+            assert_eq!(texts(feed).len(), 3);
+        }
+        assert_eq!(monitor.snapshot().starts, 3);
+    });
+}
+
+#[test]
+fn keep_input_gives_each_reply_its_own_input() {
+    within(|| {
+        for order in [Order::Input, Order::Completion] {
+            let source = (0..500).map(|k| if k % 50 == 7 { -k } else { k });
+            let template = Template::new("cat").encode(|n: &i32, request| {
+                if *n < 0 {
+                    return Err("negative");
+                }
+                request.push(n.to_string());
+                Ok(())
+            });
+            let feed =
+                source.feed(template).workers(3).buffer(40).order(order).keep_input().start();
+            let mut seen = BTreeSet::new();
+            for (n, reply) in feed {
+                let n = n.unwrap();
+                match reply {
+                    Ok(reply) => assert_eq!(reply, n.to_string()),
+                    Err(error) => assert_eq!(error.packet(), Some((-n) as u64)),
+                }
+                assert!(seen.insert(n.abs()));
+            }
+            assert_eq!(seen.len(), 500);
+        }
+    });
+}
+
+#[test]
+fn keep_input_gives_back_the_input_of_a_packet_that_failed() {
+    within(|| {
+        let source = ["a", "poison", "b"].map(String::from).into_iter();
+        let feed = source.feed(child("poison")).workers(1).keep_input().start();
+        let items: Vec<_> = feed.map(|(input, reply)| (input.unwrap(), reply.is_ok())).collect();
+        assert_eq!(
+            items,
+            [("a".to_owned(), true), ("poison".to_owned(), false), ("b".to_owned(), true)]
+        );
+    });
+}
+
+#[test]
+fn keep_input_gives_every_input_back_when_the_feed_dies() {
+    within(|| {
+        let source = numbers(10);
+        let feed = source.feed(Template::new("no-such-program")).buffer(10).keep_input().start();
+        let mut next = 0;
+        for (input, reply) in feed {
+            assert!(reply.is_err());
+            if let Some(input) = input {
+                assert_eq!(input, next.to_string());
+                next += 1;
+            }
+        }
+    });
+}
+
+#[test]
+fn inputs_that_were_never_yielded_are_dropped_once_each() {
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+    struct Counted(String);
+    impl Counted {
+        fn new(n: u32) -> Self {
+            ALIVE.fetch_add(1, SeqCst);
+            Self(n.to_string())
+        }
+    }
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            ALIVE.fetch_sub(1, SeqCst);
+        }
+    }
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            self.0.as_bytes()
+        }
+    }
+    within(|| {
+        let feed = (0..).map(Counted::new).feed(Template::new("cat")).buffer(50).keep_input();
+        let mut feed = feed.start();
+        for _ in 0..10 {
+            feed.next().unwrap();
+        }
+        drop(feed);
+        assert_eq!(ALIVE.load(SeqCst), 0);
+    });
+}
+
+#[test]
+fn batches_are_the_same_replies_in_the_same_order() {
+    within(|| {
+        let mut batches = numbers(20_000).feed(Template::new("cat")).workers(2).batches();
+        let mut expected = 0u64;
+        while let Some(mut batch) = batches.next_batch() {
+            assert_eq!(batch.first_packet(), expected);
+            assert!(!batch.is_empty());
+            let len = batch.len();
+            let mut got = 0;
+            while let Some(reply) = batch.next() {
+                assert_eq!(reply.unwrap(), expected.to_string().as_bytes());
+                expected += 1;
+                got += 1;
+            }
+            assert_eq!(got, len);
+        }
+        assert_eq!(expected, 20_000);
+    });
+}
+
+#[test]
+fn for_each_of_a_batch_gives_what_is_left_of_it() {
+    within(|| {
+        for framing in [ReplyFraming::line(), ReplyFraming::lines(1)] {
+            let template = Template::new("cat").replies(framing);
+            let mut batches = numbers(5_000).feed(template).workers(2).batches();
+            let mut all = Vec::new();
+            while let Some(mut batch) = batches.next_batch() {
+                // The first by hand, the rest in one go.
+                all.push(batch.next().unwrap().unwrap().to_str().unwrap().to_owned());
+                batch.for_each(|reply| all.push(reply.to_str().unwrap().to_owned())).unwrap();
+            }
+            assert_eq!(all, numbers(5_000).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn a_failed_packet_is_one_error_among_batches() {
+    within(|| {
+        let source = (0..100).map(|k| if k == 60 { "poison".to_owned() } else { k.to_string() });
+        let mut batches = source.feed(child("poison")).workers(2).batches();
+        let (mut good, mut bad) = (0, Vec::new());
+        while let Some(mut batch) = batches.next_batch() {
+            while let Some(reply) = batch.next() {
+                match reply {
+                    Ok(_) => good += 1,
+                    Err(error) => bad.push(error.packet()),
+                }
+            }
+        }
+        assert_eq!((good, bad), (99, vec![Some(60)]));
+    });
+}
+
+#[test]
+fn the_credit_of_a_batch_comes_back_when_it_is_released() {
+    within(|| {
+        let pulled = crate::common::Pulled::default();
+        let mut batches =
+            pulled.numbers().feed(Template::new("cat")).workers(1).buffer(5).batches();
+        let mut yielded = 0;
+        while yielded < 200 {
+            let batch = batches.next_batch().unwrap();
+            assert!(pulled.get() <= yielded + 5, "pulled while a batch was lent");
+            yielded += batch.len();
+        }
+    });
+}
+
+#[test]
+fn packet_ids_wrap() {
+    within(|| {
+        for order in [Order::Input, Order::Completion] {
+            let feed = numbers(300).feed(Template::new("cat")).workers(3).buffer(7).order(order);
+            let mut replies = texts(feed.first_packet(u64::MAX - 3).start());
+            if order == Order::Completion {
+                replies.sort_by_key(|reply| reply.parse::<u32>().unwrap());
+            }
+            assert_eq!(replies, numbers(300).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn packet_ids_wrap_in_errors_and_beside_inputs_too() {
+    within(|| {
+        let source = (0..10).map(|k| if k == 5 { "poison".to_owned() } else { k.to_string() });
+        let feed = source.feed(child("poison")).workers(2).first_packet(u64::MAX - 3).keep_input();
+        let mut ids = Vec::new();
+        for (k, (input, reply)) in feed.start().enumerate() {
+            let input = input.unwrap();
+            match reply {
+                Ok(reply) => assert_eq!((reply, k.to_string()), (input.clone().into(), input)),
+                Err(error) => ids.push((k, error.packet())),
+            }
+        }
+        assert_eq!(ids, [(5, Some(1))]);
+    });
+}
+
+#[test]
+fn packet_ids_wrap_when_workers_die() {
+    within(|| {
+        let feed = numbers(200).feed(child("exit_after 3 0")).workers(3).buffer(20);
+        assert_eq!(
+            texts(feed.first_packet(u64::MAX - 50).start()),
+            numbers(200).collect::<Vec<_>>()
+        );
+    });
+}
+
+/// A feed of `cat` with everything about it random.
+#[derive(Clone, Debug)]
+struct Case {
+    records: Vec<Vec<u8>>,
+    workers: usize,
+    buffer: usize,
+    max_bytes: usize,
+    first: u64,
+    order: Order,
+    framing: u8,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let record = prop_oneof![
+        8 => proptest::collection::vec(any::<u8>(), 0..40),
+        1 => proptest::collection::vec(any::<u8>(), 1000..20_000),
+    ];
+    (
+        proptest::collection::vec(record, 0..200),
+        1usize..5,
+        prop_oneof![1usize..10, 10usize..1_000, Just(usize::MAX)],
+        prop_oneof![0usize..100, 100usize..100_000, Just(usize::MAX)],
+        prop_oneof![Just(0), (u64::MAX - 100)..=u64::MAX],
+        prop_oneof![Just(Order::Input), Just(Order::Completion)],
+        0u8..3,
+    )
+        .prop_map(|(records, workers, buffer, max_bytes, first, order, framing)| Case {
+            records,
+            workers,
+            buffer,
+            max_bytes,
+            first,
+            order,
+            framing,
+        })
+}
+
+fn cat_is_the_identity(mut case: Case) {
+    let mut template = Template::new("cat");
+    match case.framing {
+        0 => case.records.iter_mut().flatten().for_each(|byte| *byte |= u8::from(*byte == b'\n')),
+        1 => {
+            template =
+                template.requests(RequestFraming::delimited(0)).replies(ReplyFraming::delimited(0));
+            case.records.iter_mut().flatten().for_each(|byte| *byte |= u8::from(*byte == 0));
+        }
+        _ => {
+            template = template
+                .requests(RequestFraming::prefixed(Prefix::u32_be()))
+                .replies(ReplyFraming::prefixed(Prefix::u32_be()));
+        }
+    }
+    let expected = case.records.clone();
+    let feed = case.records.into_iter().feed(template).workers(case.workers).buffer(case.buffer);
+    let feed = feed.max_bytes(case.max_bytes).first_packet(case.first).order(case.order);
+    let got: Result<Vec<_>, Error> = feed
+        .keep_input()
+        .start()
+        .map(|(input, reply)| {
+            let reply = reply?;
+            assert_eq!(input.as_ref(), Some(&reply.to_vec()));
+            Ok(reply.to_vec())
+        })
+        .collect();
+    let (mut got, mut expected) = (got.unwrap(), expected);
+    if case.order == Order::Completion {
+        got.sort();
+        expected.sort();
+    }
+    assert_eq!(got, expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_goes_through_cat_comes_back(case in cases()) {
+        within(move || cat_is_the_identity(case));
+    }
+}

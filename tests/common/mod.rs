@@ -1,0 +1,260 @@
+//! What every test needs: a watchdog, the hostile child, files to signal with, and a look at `/proc`.
+#![allow(dead_code, reason = "each test program uses some of it")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bstr::BString;
+use subfeed::{Error, Feed, Template};
+
+/// How long an event may take that ought to come at once. Never reached on a good day.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs a test under a watchdog: what hangs fails, and a panic stays a panic.
+#[track_caller]
+pub(crate) fn within<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = mpsc::channel();
+    let name = thread::current().name().unwrap_or("test").to_owned();
+    let runner = thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let value = test();
+            let _ = done.send(());
+            value
+        })
+        .expect("a thread");
+    match result.recv_timeout(2 * DEADLINE) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the test hangs"),
+        _ => match runner.join() {
+            Ok(value) => value,
+            Err(payload) => std::panic::resume_unwind(payload),
+        },
+    }
+}
+
+/// Waits for something that will happen soon, or fails saying what did not.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < DEADLINE, "this did not happen: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The hostile child, behaving as the words say: `child("exit_after 3 0")`.
+pub(crate) fn child(behaviour: &str) -> Template {
+    Template::new(env!("CARGO_BIN_EXE_subfeed-hostile-child")).args(behaviour.split(' '))
+}
+
+/// `0, 1, 2, ...` as text.
+pub(crate) fn numbers(n: u64) -> impl ExactSizeIterator<Item = String> + Clone + Send + 'static {
+    (0..usize::try_from(n).expect("a size")).map(|n| n.to_string())
+}
+
+/// All replies as text, none of them an error.
+#[track_caller]
+pub(crate) fn texts(replies: impl IntoIterator<Item = Result<BString, Error>>) -> Vec<String> {
+    replies.into_iter().map(|reply| reply.expect("a reply").to_string()).collect()
+}
+
+/// What a feed with the default decode is.
+pub(crate) type Plain<T> = Feed<T, subfeed::Owned>;
+
+// -------------------------------------------------------------------- sources
+
+/// Counts what is pulled from a source, and never minds who asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pulled(Arc<AtomicU64>);
+
+impl Pulled {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+
+    /// `0, 1, 2, ...` as text without an end, counted.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = String> + Send + 'static {
+        self.count((0u64..).map(|n| n.to_string()))
+    }
+
+    pub(crate) fn count<I>(&self, source: I) -> impl Iterator<Item = I::Item> + Send + 'static
+    where
+        I: Iterator + Send + 'static,
+    {
+        let count = Arc::clone(&self.0);
+        source.inspect(move |_| {
+            count.fetch_add(1, SeqCst);
+        })
+    }
+}
+
+/// Blocks whoever passes until it is opened; stays open.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Barrier(Arc<(std::sync::Mutex<bool>, std::sync::Condvar)>);
+
+impl Barrier {
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().expect("a lock") = true;
+        self.0.1.notify_all();
+    }
+
+    /// Waits to be let through; for ever, if nobody opens.
+    pub(crate) fn pass(&self) {
+        let mut open = self.0.0.lock().expect("a lock");
+        while !*open {
+            open = self.0.1.wait(open).expect("a lock");
+        }
+    }
+}
+
+// -------------------------------------------------------------------- files
+
+/// A directory of the test's own, removed at the end.
+#[derive(Debug)]
+pub(crate) struct Dir(PathBuf);
+
+impl Dir {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).expect("a directory");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// The same as text; the paths of a target directory are text.
+    pub(crate) fn at(&self, name: &str) -> String {
+        self.path(name).to_str().expect("a path of text").to_owned()
+    }
+
+    /// Makes an empty file, which is how children are told to go on.
+    pub(crate) fn touch(&self, name: &str) {
+        fs::write(self.path(name), "").expect("a file");
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+// -------------------------------------------------------------------- processes
+
+/// What this process has that a feed may leak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Belongings {
+    pub fds: BTreeSet<(i32, PathBuf)>,
+    pub threads: usize,
+    pub children: BTreeSet<u32>,
+}
+
+impl Belongings {
+    pub(crate) fn now() -> Self {
+        Self { fds: fds(), threads: threads(), children: children() }
+    }
+
+    /// Waits until this is again all there is. A joined thread is in `/proc` for a moment longer.
+    #[track_caller]
+    pub(crate) fn restored(&self) {
+        let start = Instant::now();
+        while Self::now() != *self {
+            assert!(start.elapsed() < DEADLINE, "left behind: {:?}\nbefore: {self:?}", Self::now());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn fds() -> BTreeSet<(i32, PathBuf)> {
+    let entries = fs::read_dir("/proc/self/fd").expect("/proc").flatten();
+    let fds = entries.filter_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, target))
+    });
+    // Not the descriptor that lists the directory.
+    fds.filter(|(_, target)| !target.ends_with("fd")).collect()
+}
+
+pub(crate) fn threads() -> usize {
+    fs::read_dir("/proc/self/task").expect("/proc").count()
+}
+
+/// The children of this process, zombies included.
+pub(crate) fn children() -> BTreeSet<u32> {
+    let all = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|&pid| parent(pid) == Some(std::process::id())).collect()
+}
+
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may contain anything but ends with the last parenthesis.
+    let mut words = stat.rsplit_once(") ")?.1.split(' ');
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    Some(stat(pid)?.1)
+}
+
+/// Whether there is such a process and it is not a zombie.
+pub(crate) fn is_running(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// Kills a process that a test has left on purpose.
+pub(crate) fn kill(pid: u32) {
+    use nix::sys::signal::{Signal, kill};
+    let _ = kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+}
+
+/// Runs a test in a process of its own, where it may look at `/proc` and set limits.
+///
+/// `name` is the test's own full name; use the macro [`alone`](crate::alone).
+#[track_caller]
+pub(crate) fn in_own_process(name: &str, test: impl FnOnce() + Send + 'static) {
+    const MARK: &str = "SUBFEED_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return within(test);
+    }
+    let program = std::env::current_exe().expect("this program");
+    let output = Command::new(program)
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("this program again");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success() && said.contains("1 passed"), "{}: {said}", output.status);
+}
+
+/// The body of a test that needs a process of its own.
+#[macro_export]
+macro_rules! alone {
+    ($test:expr) => {{
+        fn here() {}
+        let path = std::any::type_name_of_val(&here);
+        let path = path.strip_suffix("::here").expect("the path of a function");
+        let (_, name) = path.split_once("::").expect("the path of a function");
+        $crate::common::in_own_process(name, $test)
+    }};
+}
