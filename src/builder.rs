@@ -189,7 +189,7 @@ struct Parts<T, D: sealed::Deliver<T>> {
 impl<I, E, D> Builder<I, E, D>
 where
     I: Iterator,
-    D: sealed::Deliver<I::Item>,
+    D: Deliver<I::Item>,
 {
     fn validate(&self) -> Result<(), Error> {
         if self.workers == 0 {
@@ -281,11 +281,17 @@ where
             Writer<E, Keeper<I::Item, D::Store>>,
             Sender<()>,
         ) -> Started,
-    ) -> (Outlet, Arc<Stats>, D::Store, D, Arc<[String]>) {
+    ) -> Feed<I::Item, D> {
+        // What cannot run yields its one error, whatever the source would have yielded.
+        let stillborn = (1, Some(1));
+        let mut hint = self.source.size_hint();
         let parts = self.parts(keep_requests);
         let Template { encode, decode, .. } = self.template;
         let (done, intake_done) = bounded(0);
         let mut threads = Threads { executor: None, intake: None, intake_done };
+        if parts.ready.is_none() {
+            hint = stillborn;
+        }
         if let Some((core, supply, intake, scribe, poller)) = parts.ready {
             let outbox = Arc::clone(&parts.outbox);
             let driver = thread::Builder::new()
@@ -299,6 +305,7 @@ where
             match started {
                 Ok(intake) => threads.intake = intake,
                 Err(error) => {
+                    hint = stillborn;
                     let error =
                         Error::new(ErrorKind::Thread, "a thread of the feed cannot be started")
                             .because(error)
@@ -317,7 +324,8 @@ where
             parts.order,
             parts.first,
         );
-        (outlet, parts.stats, parts.store, decode, parts.names)
+        let Parts { stats, store, names, .. } = parts;
+        Feed { outlet, decode, store, stats, names, hint }
     }
 }
 
@@ -333,10 +341,7 @@ where
     /// Nothing is thrown here. What is wrong with the configuration is the feed's only item, a fatal
     /// `Err`.
     pub fn start(self) -> Feed<I::Item, D> {
-        let hint = self.source.size_hint();
-        let (outlet, stats, store, decode, names) =
-            self.launch(<D as sealed::Deliver<_>>::FALLIBLE, spawn);
-        Feed { outlet, decode, store, stats, names, hint }
+        self.launch(<D as sealed::Deliver<_>>::FALLIBLE, spawn).keeping_to_its_hint()
     }
 
     /// Feeds everything and collects nothing, for workers whose output goes to files: blocks until the
@@ -376,7 +381,7 @@ where
         if !policy.end_timeout_is_set {
             policy.end_timeout = None;
         }
-        let (mut outlet, ..) = self.launch(false, spawn);
+        let Feed { mut outlet, .. } = self.launch(false, spawn);
         let mut failed = Vec::new();
         while outlet.next_span().is_some() {
             if let Some(error) = outlet.take_failure() {
@@ -394,7 +399,7 @@ where
 
     /// Starts the feed, to be taken in batches of borrowed replies; `decode` is not used.
     pub fn batches(self) -> Batches {
-        let (outlet, stats, ..) = self.launch(false, spawn);
+        let Feed { outlet, stats, .. } = self.launch(false, spawn);
         Batches { outlet, stats }
     }
 }
@@ -422,20 +427,16 @@ where
         E: 'scope,
         D::Store: 'scope,
     {
-        let hint = self.source.size_hint();
         let keep = <D as sealed::Deliver<_>>::FALLIBLE;
-        let (outlet, stats, store, decode, names) =
-            self.launch(keep, |intake, source, writer, done| {
-                thread::Builder::new().name("subfeed-intake".to_owned()).spawn_scoped(
-                    scope,
-                    move || {
-                        let _done = done;
-                        intake.run(source, writer);
-                    },
-                )?;
-                Ok(None)
-            });
-        Feed { outlet, decode, store, stats, names, hint }
+        let feed = self.launch(keep, |intake, source, writer, done| {
+            let run = move || {
+                let _done = done;
+                intake.run(source, writer);
+            };
+            let intake = thread::Builder::new().name("subfeed-intake".to_owned());
+            intake.spawn_scoped(scope, run).map(|_| None)
+        });
+        feed.keeping_to_its_hint()
     }
 }
 

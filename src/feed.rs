@@ -140,6 +140,12 @@ pub struct Feed<T, D: Deliver<T>> {
 }
 
 impl<T, D: Deliver<T>> Feed<T, D> {
+    /// Never more items than the upper bound of `size_hint`.
+    pub(crate) fn keeping_to_its_hint(mut self) -> Self {
+        self.outlet.most = self.hint.1;
+        self
+    }
+
     /// A handle that tells, from any thread and at any time, how the feed is doing.
     pub fn monitor(&self) -> Monitor {
         Monitor(Arc::clone(&self.stats))
@@ -151,17 +157,22 @@ impl<T, D: Deliver<T>> Feed<T, D> {
     /// The first failure among what was left, or what belongs to no packet: a trailing extra reply, a
     /// bad exit after the last answer.
     pub fn finish(mut self) -> Result<Snapshot, Error> {
-        let mut first = None;
-        while let Some((_, given)) = self.outlet.next() {
-            if let Given::Failed(error) = given {
-                first.get_or_insert(error);
-            }
+        finish(&mut self.outlet)?;
+        Ok(self.monitor().snapshot())
+    }
+}
+
+/// Takes what is left; the first failure among it, or else the first thing that belongs to no packet.
+fn finish(outlet: &mut Outlet) -> Result<(), Error> {
+    let mut first = None;
+    while let Some((_, given)) = outlet.next() {
+        if let Given::Failed(error) = given {
+            first.get_or_insert(error);
         }
-        first = first.or_else(|| self.outlet.take_remarks().into_iter().next());
-        match first {
-            Some(error) => Err(error),
-            None => Ok(self.monitor().snapshot()),
-        }
+    }
+    match first.or_else(|| outlet.take_remarks().into_iter().next()) {
+        Some(error) => Err(error),
+        None => Ok(()),
     }
 }
 
@@ -231,6 +242,15 @@ impl Batches {
     pub fn next_batch(&mut self) -> Option<Batch<'_>> {
         self.outlet.next_span()?;
         Some(Batch { outlet: &mut self.outlet, taken: 0 })
+    }
+
+    /// See [`Feed::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(mut self) -> Result<Snapshot, Error> {
+        finish(&mut self.outlet)?;
+        Ok(self.monitor().snapshot())
     }
 
     /// See [`Feed::monitor`].

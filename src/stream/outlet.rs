@@ -98,6 +98,8 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     bulk: u64,
     end: Option<End>,
     done: bool,
+    /// How many items may be yielded at most: the upper bound of a `size_hint`.
+    pub(crate) most: Option<usize>,
 }
 
 impl<B: Batch, R> Outlet<B, R> {
@@ -126,6 +128,7 @@ impl<B: Batch, R> Outlet<B, R> {
             bulk,
             end: None,
             done: false,
+            most: None,
         }
     }
 
@@ -280,8 +283,13 @@ impl<B: Batch, R> Outlet<B, R> {
             return true;
         }
         if let Some(error) = end.fatal.take() {
-            self.current = Some(Span::one(PacketId(0), Outcome::Failed(error)));
-            return true;
+            if self.most.is_none_or(|most| self.yielded < most as u64) {
+                self.current = Some(Span::one(PacketId(0), Outcome::Failed(error)));
+                return true;
+            }
+            // Every item that the source can have had is out, so it concerns none: one item more would
+            // break the upper bound of `size_hint`, on which collectors rely. `finish` reports it.
+            end.remarks.insert(0, error);
         }
         if let Some(payload) = end.panic.take() {
             self.panicked(payload);

@@ -8,3 +8,4 @@ mod common;
 
 mod laziness;
 mod order;
+mod protocol;

@@ -1,0 +1,237 @@
+//! The iterator protocol: fused, `size_hint`, `Send`, and what the bounds let through.
+
+use std::fmt::Debug;
+use std::iter::FusedIterator;
+
+use subfeed::{
+    AsBytes, Batches, Builder, Error, ErrorKind, Feed, FeedExt, Halt, Monitor, Order, Owned,
+    Snapshot, Template,
+};
+
+use crate::common::{Pulled, child, numbers, texts, within};
+
+#[test]
+fn public_types_go_where_they_must() {
+    fn send<T: Send + 'static>() {}
+    fn sync<T: Sync>() {}
+    fn debug<T: Debug>() {}
+    fn fused<T: FusedIterator>() {}
+    send::<Feed<String, Owned>>();
+    fused::<Feed<String, Owned>>();
+    debug::<Feed<String, Owned>>();
+    send::<Batches>();
+    debug::<Batches>();
+    send::<Template>();
+    sync::<Template>();
+    send::<Builder<std::vec::IntoIter<String>, AsBytes, Owned>>();
+    send::<Error>();
+    sync::<Error>();
+    send::<Monitor>();
+    sync::<Monitor>();
+    send::<Snapshot>();
+    sync::<Snapshot>();
+    fn clone<T: Clone>() {}
+    clone::<Template>();
+    clone::<Monitor>();
+    fn error<T: std::error::Error + 'static>() {}
+    error::<Error>();
+}
+
+#[test]
+fn a_feed_of_items_that_are_send_and_not_sync_is_send() {
+    within(|| {
+        use std::cell::Cell;
+        let template = Template::new("cat").encode(|n: &Cell<u32>, request| {
+            request.push(n.get().to_string());
+            Ok::<_, Error>(())
+        });
+        let feed = (0..3).map(Cell::new).feed(template).keep_input().start();
+        let moved = std::thread::spawn(move || feed.map(|(n, _)| n.unwrap().get()).sum::<u32>());
+        assert_eq!(moved.join().unwrap(), 3);
+    });
+}
+
+#[test]
+fn none_is_for_ever() {
+    within(|| {
+        for order in [Order::Input, Order::Completion] {
+            let mut feed = numbers(3).feed(Template::new("cat")).order(order).workers(2).start();
+            assert_eq!(feed.by_ref().count(), 3);
+            for _ in 0..3 {
+                assert!(feed.next().is_none());
+            }
+            assert_eq!(feed.size_hint(), (0, Some(0)));
+            let mut batches = numbers(3).feed(Template::new("cat")).order(order).batches();
+            while let Some(batch) = batches.next_batch() {
+                drop(batch);
+            }
+            assert!(batches.next_batch().is_none() && batches.next_batch().is_none());
+        }
+    });
+}
+
+#[test]
+fn a_source_that_starts_again_after_its_end_is_not_asked_again() {
+    within(|| {
+        let mut call = 0;
+        let source = std::iter::from_fn(move || {
+            call += 1;
+            (call != 3).then(|| call.to_string())
+        });
+        assert_eq!(texts(source.feed_subprocesses_ordered(Template::new("cat"), 2, 9)), ["1", "2"]);
+    });
+}
+
+#[test]
+fn an_empty_input_gives_nothing() {
+    within(|| {
+        for order in [Order::Input, Order::Completion] {
+            let mut feed = numbers(0).feed(Template::new("cat")).order(order).start();
+            assert!(feed.next().is_none() && feed.next().is_none());
+            assert!(feed.finish().is_ok());
+        }
+    });
+}
+
+#[test]
+fn size_hint_is_the_sources_less_what_was_yielded() {
+    within(|| {
+        let mut feed = numbers(100).feed_subprocesses_ordered(Template::new("cat"), 2, 7);
+        for yielded in 0..100 {
+            assert_eq!(feed.size_hint(), (100 - yielded, Some(100 - yielded)));
+            feed.next().unwrap().unwrap();
+        }
+        assert_eq!(feed.size_hint(), (0, Some(0)));
+        assert!(feed.next().is_none());
+    });
+}
+
+#[test]
+fn size_hint_of_a_filtered_source_keeps_its_bounds_true() {
+    within(|| {
+        let source = numbers(20).filter(|n| n.len() == 1);
+        let mut feed = source.feed_subprocesses(Template::new("cat"), 2, 7);
+        for yielded in 0..10 {
+            assert_eq!(feed.size_hint(), (0, Some(20 - yielded)));
+            feed.next().unwrap().unwrap();
+        }
+        assert!(feed.next().is_none());
+        assert_eq!(feed.size_hint(), (0, Some(0)));
+    });
+}
+
+#[test]
+fn size_hint_of_an_endless_source_is_endless() {
+    within(|| {
+        let source = std::iter::repeat("x");
+        let mut feed = source.feed_subprocesses_ordered(Template::new("cat"), 1, 4);
+        assert_eq!(feed.size_hint(), (usize::MAX, None));
+        feed.next().unwrap().unwrap();
+        assert_eq!(feed.size_hint().1, None);
+    });
+}
+
+/// Walks a feed to its end and checks that no hint on the way was wrong, but for a fatal end.
+fn hints_hold<I: Iterator<Item = Result<T, Error>>, T>(mut feed: I) -> Vec<Result<T, Error>> {
+    let mut hints = vec![feed.size_hint()];
+    let mut items = Vec::new();
+    while let Some(item) = feed.next() {
+        hints.push(feed.size_hint());
+        items.push(item);
+    }
+    let fatal = items.iter().any(|item| item.as_ref().is_err_and(Error::is_fatal));
+    for (yielded, (least, most)) in hints.into_iter().enumerate() {
+        let left = items.len() - yielded;
+        assert!(fatal || left >= least, "{least} promised, {left} came");
+        assert!(most.is_none_or(|most| left <= most), "{most:?} at most, {left} came");
+    }
+    items
+}
+
+#[test]
+fn size_hint_holds_when_items_fail() {
+    within(|| {
+        let source = ["a", "poison", "b", "poison", "c"].into_iter();
+        let items = hints_hold(source.feed_subprocesses_ordered(child("poison"), 2, 3));
+        assert_eq!(items.iter().filter(|item| item.is_err()).count(), 2);
+    });
+}
+
+#[test]
+fn size_hint_holds_for_a_feed_that_cannot_run_even_if_it_was_given_nothing() {
+    within(|| {
+        for n in [0, 1, 5] {
+            let items = hints_hold(numbers(n).feed_subprocesses(Template::new("cat"), 0, 9));
+            assert_eq!(items.len(), 1);
+        }
+    });
+}
+
+#[test]
+fn size_hint_holds_when_the_command_is_missing() {
+    within(|| {
+        for n in [0, 1, 5] {
+            let missing = Template::new("no-such-program");
+            hints_hold(numbers(n).feed_subprocesses_ordered(missing, 2, 9));
+        }
+    });
+}
+
+#[test]
+fn size_hint_holds_when_the_last_reply_is_followed_by_one_too_many() {
+    within(|| {
+        for _ in 0..20 {
+            hints_hold(numbers(3).feed_subprocesses_ordered(child("extra 3"), 1, 9));
+        }
+    });
+}
+
+#[test]
+fn size_hint_holds_when_the_feed_halts_at_its_last_item() {
+    within(|| {
+        for halt in [Halt::Soon(1), Halt::Now(1)] {
+            let source = ["a", "poison"].into_iter();
+            let template = child("poison").halt(halt);
+            let items = hints_hold(source.feed_subprocesses_ordered(template, 1, 9));
+            assert!(items.len() <= 2 && items[0].is_ok() && items[1].is_err());
+        }
+    });
+}
+
+#[test]
+fn size_hint_is_taken_at_the_call() {
+    within(|| {
+        let pulled = Pulled::default();
+        let source = pulled.count(numbers(10));
+        let feed = source.feed_subprocesses_ordered(Template::new("cat"), 2, 10);
+        crate::common::eventually("all is pulled", || pulled.get() == 10);
+        assert_eq!(feed.size_hint(), (10, Some(10)));
+        assert_eq!(feed.collect::<Result<Vec<_>, _>>().unwrap().len(), 10);
+    });
+}
+
+#[test]
+fn adaptors_and_collectors_work_on_a_feed() {
+    within(|| {
+        let feed = numbers(10).feed_subprocesses_ordered(Template::new("cat"), 2, 4);
+        let mut feed = feed.map(Result::unwrap).enumerate().peekable();
+        assert_eq!(feed.peek().unwrap().1, "0");
+        assert!(feed.by_ref().take(3).all(|(k, reply)| reply == k.to_string()));
+        assert_eq!(feed.nth(2).unwrap().1, "5");
+        assert_eq!(feed.last().unwrap().1, "9");
+        let feed = numbers(10).feed_subprocesses_ordered(Template::new("cat"), 2, 4);
+        assert_eq!(feed.zip(numbers(10)).filter(|(a, b)| a.as_ref().unwrap() == b).count(), 10);
+    });
+}
+
+#[test]
+fn collecting_results_stops_at_the_first_error() {
+    within(|| {
+        let pulled = Pulled::default();
+        let source = pulled.numbers().map(|n| if n == "5" { "poison".to_owned() } else { n });
+        let feed = source.feed_subprocesses_ordered(child("poison"), 2, 4);
+        let error = feed.collect::<Result<Vec<_>, _>>().unwrap_err();
+        assert_eq!((error.kind(), error.packet()), (ErrorKind::Died, Some(5)));
+        assert!(pulled.get() <= 10);
+    });
+}
