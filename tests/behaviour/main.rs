@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod conservation;
 mod laziness;
 mod order;
 mod protocol;

@@ -164,7 +164,7 @@ fn inputs_that_were_never_yielded_are_dropped_once_each() {
         let feed = (0..).map(Counted::new).feed(Template::new("cat")).buffer(50).keep_input();
         let mut feed = feed.start();
         for _ in 0..10 {
-            feed.next().unwrap();
+            feed.next().unwrap().1.unwrap();
         }
         drop(feed);
         assert_eq!(ALIVE.load(SeqCst), 0);

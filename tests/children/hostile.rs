@@ -285,6 +285,7 @@ fn grandchild(args: &[String], own_session: bool) {
         // SAFETY: setsid is async-signal-safe.
         unsafe { command.pre_exec(leave) };
     }
+    #[expect(clippy::zombie_processes, reason = "it is meant to be left behind")]
     let child = command.spawn().expect("a grandchild");
     // Whole or not at all: the test waits for it.
     let path = PathBuf::from(&args[0]);
