@@ -546,7 +546,7 @@ impl Core {
             queued: false,
             head_since: now,
             moved: now,
-            patience: self.spec.policy.stall_delay,
+            patience: self.patience(),
             closed_output_at: None,
             timer: None,
         };
@@ -679,6 +679,13 @@ impl Core {
     }
 
     // ---------------------------------------------------------------- stalls
+
+    /// How long nothing must have moved before a stall is looked for. The evidence is the same, however
+    /// soon; for a tool that is known to withhold it is worth looking early.
+    pub(crate) fn patience(&self) -> Duration {
+        let delay = self.spec.policy.stall_delay;
+        if self.withholding { delay / 8 } else { delay }
+    }
 
     /// The evidence about a worker that has gone quiet.
     pub(crate) fn probed(&mut self, slot: usize, verdict: Verdict, now: Now) {

@@ -99,13 +99,14 @@ impl Core {
     }
 
     pub(crate) fn give(&mut self, slot: usize, run: Run, now: Now) {
+        let patience = self.patience();
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         if life.owed() == 0 {
             life.head_since = now;
             life.depth.resumed(now);
         }
         life.moved = now;
-        life.patience = self.spec.policy.stall_delay;
+        life.patience = patience;
         life.given += run.len() as u64;
         for (channel, input) in life.inputs.iter_mut().enumerate() {
             debug_assert!(channel < run.batch.columns.len());

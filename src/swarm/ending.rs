@@ -50,16 +50,48 @@ impl Core {
     }
 
     /// Nothing more will come: every life that is not needed for what is pending may end.
+    ///
+    /// One that still owes is left its stdin while it goes on answering. A tool that ends by itself
+    /// after so many records would otherwise look just like one that skips records: both would leave
+    /// with status 0 after their stdin was closed, short of a reply. If it goes quiet, it is closed
+    /// (see [`quiet_until`](Self::quiet_until)); one known to withhold is closed at once.
     pub(crate) fn close_if_done(&mut self, now: Now) {
-        if !self.input_has_ended() || !self.pending.is_empty() || self.stopping.is_some() {
+        if !self.nothing_to_come() || self.stopping.is_some() {
             return;
         }
         for slot in 0..self.slots.len() {
-            if matches!(&self.slots[slot], Slot::Live(life) if life.is_open()) {
-                self.close_inputs(slot, Why::Done);
-                self.watch(slot, now);
+            let Slot::Live(life) = &self.slots[slot] else { continue };
+            if !life.is_open() {
+                continue;
             }
+            if life.owed() == 0 || self.withholding || self.spec.policy.at_eof {
+                self.close_inputs(slot, Why::Done);
+            }
+            self.watch(slot, now);
         }
+    }
+
+    fn nothing_to_come(&self) -> bool {
+        self.input_has_ended() && self.pending.is_empty()
+    }
+
+    /// When a life that owes replies, and has read all that it was given, has been quiet for long
+    /// enough to be looked at.
+    fn quiet_until(&self, life: &Life) -> Option<Now> {
+        let policy = &self.spec.policy;
+        if !life.is_open() || life.owed() == 0 || !life.is_written() {
+            return None;
+        }
+        let patience = if policy.at_eof {
+            life.patience.min(AT_EOF_IDLE)
+        } else if self.nothing_to_come() {
+            policy.stall_delay
+        } else if policy.on_stall == OnStall::Wait {
+            return None;
+        } else {
+            life.patience
+        };
+        Some(life.moved.saturating_add(patience))
     }
 
     fn close_what_is_written(&mut self, slot: usize) {
@@ -172,15 +204,10 @@ impl Core {
         let mut at = |time: Now| next = Some(next.map_or(time, |next| next.min(time)));
         match life.phase {
             Phase::Open | Phase::Ending => {
+                if let Some(quiet) = self.quiet_until(life) {
+                    at(quiet);
+                }
                 if life.owed() > 0 {
-                    if life.is_open() && policy.on_stall != OnStall::Wait && life.is_written() {
-                        let patience = if policy.at_eof {
-                            life.patience.min(AT_EOF_IDLE)
-                        } else {
-                            life.patience
-                        };
-                        at(life.moved.saturating_add(patience));
-                    }
                     if let Some(limit) = policy.packet_timeout {
                         at(life.head_since.saturating_add(limit));
                     }
@@ -279,16 +306,21 @@ impl Core {
                 if late {
                     return self.ran_late(slot, now);
                 }
-                let judged =
-                    life.is_open() && policy.on_stall != OnStall::Wait && life.is_written();
-                if judged && policy.at_eof && due(life.moved, life.patience.min(AT_EOF_IDLE)) {
-                    return self.recycle_life(slot, now);
-                }
-                if judged && due(life.moved, life.patience) {
+                let Slot::Live(life) = &self.slots[slot] else { return };
+                if self.quiet_until(life).is_some_and(|quiet| now >= quiet) {
+                    if policy.at_eof {
+                        return self.recycle_life(slot, now);
+                    }
+                    if self.nothing_to_come() {
+                        self.close_inputs(slot, Why::Done);
+                        return self.watch(slot, now);
+                    }
                     Counters::add(&self.stats.counters.probes, 1);
                     self.actions.push_back(Action::Probe { slot });
                     // Without an answer to the probe there is another look later.
-                    life.patience = life.patience.saturating_mul(2);
+                    if let Slot::Live(life) = &mut self.slots[slot] {
+                        life.patience = life.patience.saturating_mul(2);
+                    }
                 }
                 self.watch(slot, now);
             }

@@ -84,9 +84,10 @@ impl Core {
     pub(crate) fn read(&mut self, slot: usize, output: usize, n: usize, now: Now) {
         Counters::add(&self.counters().read_bytes, n as u64);
         self.heard = now;
+        let patience = self.patience();
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         life.moved = now;
-        life.patience = self.spec.policy.stall_delay;
+        life.patience = patience;
         life.outputs[output].end += n;
         self.cut(slot, now);
     }
