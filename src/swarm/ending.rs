@@ -54,7 +54,7 @@ impl Core {
     /// One that still owes is left its stdin while it goes on answering. A tool that ends by itself
     /// after so many records would otherwise look just like one that skips records: both would leave
     /// with status 0 after their stdin was closed, short of a reply. If it goes quiet, it is closed
-    /// (see [`quiet_until`](Self::quiet_until)); one known to withhold is closed at once.
+    /// (see [`quiet_until`](Self::quiet_until)).
     pub(crate) fn close_if_done(&mut self, now: Now) {
         if !self.nothing_to_come() || self.stopping.is_some() {
             return;
@@ -64,7 +64,7 @@ impl Core {
             if !life.is_open() {
                 continue;
             }
-            if life.owed() == 0 || self.withholding || self.spec.policy.at_eof {
+            if life.owed() == 0 || self.spec.policy.at_eof {
                 self.close_inputs(slot, Why::Done);
             }
             self.watch(slot, now);
@@ -85,7 +85,7 @@ impl Core {
         let patience = if policy.at_eof {
             life.patience.min(AT_EOF_IDLE)
         } else if self.nothing_to_come() {
-            policy.stall_delay
+            self.patience()
         } else if policy.on_stall == OnStall::Wait {
             return None;
         } else {

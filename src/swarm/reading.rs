@@ -555,7 +555,14 @@ impl Core {
 
     /// More replies than requests: from here on nothing of this life can be trusted.
     fn too_many(&mut self, slot: usize, said: &str, now: Now) {
-        let over = self.all_resolved() && self.stopping.is_none();
+        let Slot::Live(life) = &self.slots[slot] else { return };
+        let unasked = life.given == 0 && !life.is_open();
+        if unasked && self.spec.replies.is_until_eof() {
+            // What a tool makes of no input at all is nobody's reply (`gzip` has twenty bytes for it).
+            return;
+        }
+        // Nothing can be shifted by what a life says that was never asked.
+        let over = (unasked || self.all_resolved()) && self.stopping.is_none();
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         let (owed, got) = (life.given, life.given + 1);
         life.why = Some(Why::Distrusted);
