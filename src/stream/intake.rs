@@ -366,8 +366,9 @@ impl<B: Batch, R> Intake<B, R> {
             // The batch, if any, is parked here from the moment this iteration begins.
             let open = spare.take();
             let weight = open.as_ref().map_or(0, |batch| batch.bytes());
+            let filled = open.is_some();
             slot.park(open);
-            if weight > 0 {
+            if filled {
                 self.handover.feed();
             }
             if !self.gate.may_pull(*pulled, weight) {
