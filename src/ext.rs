@@ -2,6 +2,7 @@
 
 use crate::builder::Builder;
 use crate::feed::{Deliver, Feed};
+use crate::pool::{FeedThreads, Threads};
 use crate::stream::outlet::Order;
 use crate::template::Template;
 use crate::template::codec::Encode;
@@ -69,6 +70,74 @@ pub trait FeedExt: Iterator + Sized {
         D::Store: 'static,
     {
         self.feed(template).workers(n).buffer(buffer_size).order(Order::Input).start()
+    }
+
+    /// Maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
+    /// results as they complete.
+    ///
+    /// Starts at once and returns at once. At most `buffer_size` inputs are pulled and not yet
+    /// yielded.
+    ///
+    /// ```
+    /// use subfeed::FeedExt;
+    /// let sum: u64 = (1..=100u64).feed_threads(|n| n * n, 4, 10).sum();
+    /// assert_eq!(sum, 338_350);
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Threads`].
+    #[track_caller]
+    fn feed_threads<U, F>(self, f: F, n: usize, buffer_size: usize) -> FeedThreads<Self::Item, U>
+    where
+        Self: Send + 'static,
+        Self::Item: Send + 'static,
+        U: Send + 'static,
+        F: Fn(Self::Item) -> U + Send + Sync + 'static,
+    {
+        self.feed_in_threads().workers(n).buffer(buffer_size).order(Order::Completion).map(f)
+    }
+
+    /// Maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
+    /// results in input order.
+    ///
+    /// Starts at once and returns at once. Input `k + buffer_size` is not pulled before output `k`
+    /// has been yielded, so this works on infinite inputs, and a paused consumer stops the input.
+    ///
+    /// ```
+    /// use subfeed::FeedExt;
+    /// let squares: Vec<_> = (1u64..).feed_threads_ordered(|n| n * n, 4, 10).take(5).collect();
+    /// assert_eq!(squares, [1, 4, 9, 16, 25]);
+    /// ```
+    ///
+    /// The same by hand holds everything in memory and does not end on an infinite input:
+    ///
+    /// ```
+    /// use rayon::prelude::*;
+    /// let squares: Vec<u64> = (1..=5u64).collect::<Vec<_>>().into_par_iter().map(|n| n * n).collect();
+    /// assert_eq!(squares, [1, 4, 9, 16, 25]);
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Threads`].
+    #[track_caller]
+    fn feed_threads_ordered<U, F>(
+        self,
+        f: F,
+        n: usize,
+        buffer_size: usize,
+    ) -> FeedThreads<Self::Item, U>
+    where
+        Self: Send + 'static,
+        Self::Item: Send + 'static,
+        U: Send + 'static,
+        F: Fn(Self::Item) -> U + Send + Sync + 'static,
+    {
+        self.feed_in_threads().workers(n).buffer(buffer_size).map(f)
+    }
+
+    /// A builder for maps in threads, with every option at its default. Starts nothing.
+    fn feed_in_threads(self) -> Threads<Self> {
+        Threads::new(self)
     }
 
     /// A builder with every option at its default. Starts nothing.

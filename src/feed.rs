@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bstr::{BStr, ByteSlice};
 
 use crate::error::{Error, ErrorKind, excerpt};
-use crate::record::PacketId;
+use crate::record::{self, PacketId};
 use crate::stats::{Monitor, Snapshot, Stats};
 use crate::stream::inputs::Inputs;
 use crate::stream::intake::Store;
@@ -196,7 +196,10 @@ impl<T, D: Deliver<T>> Iterator for Feed<T, D> {
 }
 
 /// The source's hint less what was yielded. Only a fatal end yields fewer.
-fn remaining(hint: (usize, Option<usize>), outlet: &Outlet) -> (usize, Option<usize>) {
+pub(crate) fn remaining<B: record::Batch, R>(
+    hint: (usize, Option<usize>),
+    outlet: &Outlet<B, R>,
+) -> (usize, Option<usize>) {
     if outlet.is_done() {
         return (0, Some(0));
     }

@@ -2,14 +2,31 @@
 //!
 //! Putting never blocks, so the executor never waits for the consumer; the window bounds what can
 //! be in here. The outlet takes everything at once by swapping vectors.
+//!
+//! Where many threads answer, each has a *shelf* of its own here, so that they do not meet at one
+//! lock: what lies there is fetched by the outlet when it finds nothing else, and brought by the
+//! thread itself only while the outlet sleeps. So nothing is ever withheld from a waiting consumer,
+//! even if the thread that put it there goes on computing for ever.
 
-use crate::stream::packet::{End, Replies, Span};
+use std::collections::VecDeque;
+
+use crossbeam_utils::CachePadded;
+
+use crate::record::PacketId;
+use crate::stream::packet::{End, Outcome, Replies, Span};
+use crate::stream::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use crate::stream::sync::thread::{self, Thread};
 use crate::stream::sync::{Mutex, lock};
+
+/// What one thread has answered and nobody has fetched.
+type Shelf<R> = CachePadded<Mutex<Vec<Span<R>>>>;
 
 #[derive(Debug)]
 pub(crate) struct Outbox<R = Replies> {
     state: Mutex<State<R>>,
+    shelves: Box<[Shelf<R>]>,
+    /// The outlet sleeps, or is about to: it has looked, or will yet look, at every shelf.
+    awaited: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -29,11 +46,53 @@ pub(crate) enum Taken {
 
 impl<R> Default for Outbox<R> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { spans: Vec::new(), end: None, asleep: None }) }
+        Self::with_shelves(0)
     }
 }
 
 impl<R> Outbox<R> {
+    /// An outbox with a shelf for each of `n` threads that answer.
+    pub(crate) fn with_shelves(n: usize) -> Self {
+        Self {
+            state: Mutex::new(State { spans: Vec::new(), end: None, asleep: None }),
+            shelves: (0..n).map(|_| CachePadded::new(Mutex::new(Vec::new()))).collect(),
+            awaited: AtomicBool::new(false),
+        }
+    }
+
+    /// Executor: leaves something on a shelf.
+    ///
+    /// If the outlet's look at this shelf came before, its flag was up before that and is seen here.
+    /// If it comes after, it finds this.
+    fn leave(&self, shelf: usize, put: impl FnOnce(&mut Vec<Span<R>>)) {
+        let shelf = &self.shelves[shelf];
+        put(&mut lock(shelf));
+        if self.awaited.load(SeqCst) {
+            let mut spans = std::mem::take(&mut *lock(shelf));
+            self.put(&mut spans);
+        }
+    }
+
+    /// Executor: leaves the outcome of one packet on a shelf.
+    pub(crate) fn leave_outcome(&self, shelf: usize, packet: PacketId, outcome: Outcome<R>) {
+        self.leave(shelf, |spans| spans.push(Span::one(packet, outcome)));
+    }
+
+    /// Has the outlet look again, if it sleeps.
+    pub(crate) fn nudge(&self) {
+        let asleep = lock(&self.state).asleep.take();
+        if let Some(thread) = asleep {
+            thread.unpark();
+        }
+    }
+
+    /// Takes what lies on the shelves.
+    fn clear_shelves(&self, into: &mut Vec<Span<R>>) {
+        for shelf in &self.shelves {
+            into.append(&mut lock(shelf));
+        }
+    }
+
     /// Executor: hands spans over, emptying `spans` but keeping its room.
     pub(crate) fn put(&self, spans: &mut Vec<Span<R>>) {
         if spans.is_empty() {
@@ -57,6 +116,7 @@ impl<R> Outbox<R> {
     pub(crate) fn end(&self, end: End) {
         let asleep = {
             let mut state = lock(&self.state);
+            self.clear_shelves(&mut state.spans);
             if state.end.is_none() {
                 state.end = Some(end);
             }
@@ -69,11 +129,20 @@ impl<R> Outbox<R> {
 
     /// Outlet: takes what is there, the end only after all spans.
     pub(crate) fn take(&self, into: &mut Vec<Span<R>>) -> Taken {
-        Self::take_from(&mut lock(&self.state), into)
+        let taken = Self::take_from(&mut lock(&self.state), into);
+        self.awaited.store(false, SeqCst);
+        taken
     }
 
     /// Outlet: the same, and if there is nothing, leaves word to unpark this thread.
     pub(crate) fn take_or_sleep(&self, into: &mut Vec<Span<R>>) -> Taken {
+        if !self.shelves.is_empty() {
+            self.awaited.store(true, SeqCst);
+            self.clear_shelves(into);
+            if !into.is_empty() {
+                return Taken::Spans;
+            }
+        }
         let mut state = lock(&self.state);
         let taken = Self::take_from(&mut state, into);
         state.asleep = match taken {
@@ -93,5 +162,22 @@ impl<R> Outbox<R> {
         } else {
             Taken::Nothing
         }
+    }
+}
+
+impl<U> Outbox<VecDeque<U>> {
+    /// Executor: leaves the value for one packet on a shelf.
+    pub(crate) fn leave_value(&self, shelf: usize, packet: PacketId, value: U) {
+        self.leave(shelf, |spans| {
+            if let Some(last) = spans.last_mut()
+                && last.first.plus(last.count) == packet
+                && let Outcome::Replies(values) = &mut last.outcome
+            {
+                values.push_back(value);
+                last.count += 1;
+            } else {
+                spans.push(Span::one(packet, Outcome::Replies(VecDeque::from([value]))));
+            }
+        });
     }
 }

@@ -254,7 +254,9 @@ impl<B: Batch, R> Outlet<B, R> {
                     self.done = true;
                     return false;
                 }
-                thread::park();
+                if !self.handover.help() {
+                    thread::park();
+                }
             }
         }
         match taken {
@@ -369,7 +371,7 @@ const DETACH_AFTER: Duration = Duration::from_millis(50);
 
 impl<B: Batch, R> Drop for Outlet<B, R> {
     fn drop(&mut self) {
-        if self.threads.executor.is_some() || self.threads.intake.is_some() {
+        if !self.done || self.threads.executor.is_some() || self.threads.intake.is_some() {
             self.stop();
             self.join();
         }
