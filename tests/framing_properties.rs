@@ -102,11 +102,9 @@ impl Kind {
             Kind::U32Le => [&(size as u32).to_le_bytes(), body].concat(),
             Kind::U64Be => [&(size as u64).to_be_bytes(), body].concat(),
             Kind::Netstring => [format!("{size}:").as_bytes(), body, b","].concat(),
-            Kind::ContentLength => [
-                format!("X: y\r\nContent-length: {size}\r\n\r\n").as_bytes(),
-                body,
-            ]
-            .concat(),
+            Kind::ContentLength => {
+                [format!("X: y\r\nContent-length: {size}\r\n\r\n").as_bytes(), body].concat()
+            }
             Kind::Git => [format!("abc blob {size}\n").as_bytes(), body, b"\n"].concat(),
             Kind::Sentinel => [body, sentinel().mark(packet).as_bytes(), b"\n"].concat(),
             Kind::UntilEof => body.to_vec(),
@@ -288,11 +286,7 @@ impl Kind {
                 let end = find(at, b'\n').map_or(input.len(), |end| end + 1);
                 match found(0..at, end) {
                     Ok(_) if id != packet => Err(Failure::Other),
-                    Ok(_)
-                        if input[at + 35..end]
-                            .windows(19)
-                            .any(|w| w == head.as_bytes()) =>
-                    {
+                    Ok(_) if input[at + 35..end].windows(19).any(|w| w == head.as_bytes()) => {
                         Err(Failure::Other)
                     }
                     found => found,
@@ -558,19 +552,11 @@ const U8_PAIR: usize = 3;
 fn matching(pair: usize) -> (RequestFraming, ReplyFraming, &'static [u8]) {
     let prefixed = |prefix| {
         let none: &[u8] = b"";
-        (
-            RequestFraming::prefixed(prefix),
-            ReplyFraming::prefixed(prefix),
-            none,
-        )
+        (RequestFraming::prefixed(prefix), ReplyFraming::prefixed(prefix), none)
     };
     match pair {
         0 => (RequestFraming::line(), ReplyFraming::line(), b"\n"),
-        1 => (
-            RequestFraming::delimited(0),
-            ReplyFraming::delimited(0),
-            b"\0",
-        ),
+        1 => (RequestFraming::delimited(0), ReplyFraming::delimited(0), b"\0"),
         2 => (RequestFraming::netstring(), ReplyFraming::netstring(), b""),
         U8_PAIR => prefixed(Prefix::u8()),
         4 => prefixed(Prefix::u16_be()),
@@ -579,11 +565,7 @@ fn matching(pair: usize) -> (RequestFraming, ReplyFraming, &'static [u8]) {
         7 => prefixed(Prefix::u32_le()),
         8 => prefixed(Prefix::u64_be()),
         9 => prefixed(Prefix::u64_le()),
-        _ => (
-            RequestFraming::content_length(),
-            ReplyFraming::content_length(),
-            b"",
-        ),
+        _ => (RequestFraming::content_length(), ReplyFraming::content_length(), b""),
     }
 }
 
@@ -655,10 +637,7 @@ fn a_reply_that_trickles_in_takes_linear_time() {
             // Asked now and then, so that a quadratic scanner fails instead of seeming to hang.
             if end % 4096 == 0 {
                 let took = begun.elapsed();
-                assert!(
-                    took < Duration::from_secs(10),
-                    "{kind:?}: {end} bytes, {took:?}"
-                );
+                assert!(took < Duration::from_secs(10), "{kind:?}: {end} bytes, {took:?}");
             }
             let place = Place::new(0, usize::MAX, end == stream.len());
             scanner.scan(&stream[..end], place).unwrap() != Scan::Partial

@@ -81,11 +81,13 @@ impl Gate {
     }
 
     /// Intake: sleeps until an input may be pulled, or the feed is stopped.
-    pub(crate) fn wait_to_pull(&self, pulled: u64, open: usize) {
+    ///
+    /// `open` counts the bytes of the open batch, as long as nobody has taken it and counted them.
+    pub(crate) fn wait_to_pull(&self, pulled: u64, open: impl Fn() -> usize) {
         loop {
             let short = pulled.saturating_sub(self.total_yielded()) >= self.window;
             self.asleep.store(if short { FOR_CREDIT } else { FOR_BYTES }, SeqCst);
-            if self.may_pull(pulled, open) || self.is_stopped() {
+            if self.may_pull(pulled, open()) || self.is_stopped() {
                 self.asleep.store(AWAKE, SeqCst);
                 return;
             }

@@ -386,7 +386,8 @@ impl<B: Batch, R> Intake<B, R> {
                 self.handover.feed();
             }
             if !self.gate.may_pull(*pulled, weight) {
-                self.gate.wait_to_pull(*pulled, weight);
+                let open = || if slot.has_batch() { weight } else { 0 };
+                self.gate.wait_to_pull(*pulled, open);
             }
             if self.gate.is_stopped() {
                 return self.flush(slot.unpark());

@@ -72,6 +72,12 @@ impl<B: Send> Slot<B> {
         }
     }
 
+    /// Whether there is something to steal.
+    pub(crate) fn has_batch(&self) -> bool {
+        let parked = self.batch.load(SeqCst);
+        parked != Self::HELD && parked != Self::EMPTY
+    }
+
     /// Whether the intake is inside the source, or about to look at the stop flag before it enters.
     pub(crate) fn is_parked(&self) -> bool {
         self.batch.load(SeqCst) != Self::HELD
