@@ -63,6 +63,14 @@ impl Requests {
         Self { first: PacketId(0), columns: (0..channels).map(|_| Column::default()).collect() }
     }
 
+    /// Takes the last packet out again.
+    pub(crate) fn pop(&mut self) {
+        for column in &mut self.columns {
+            column.ends.pop();
+            column.bytes.truncate(column.ends.last().copied().unwrap_or(0));
+        }
+    }
+
     /// The stdin bytes of packet `i` of this batch, framing included.
     pub(crate) fn request(&self, i: usize) -> &[u8] {
         &self.columns[0].bytes[self.columns[0].range(i, i + 1)]

@@ -257,11 +257,9 @@ impl Scribe {
     }
 }
 
+/// Also for an error of another feed: it may have been fatal there, and is one item's here.
 fn refused(error: BoxError) -> Error {
-    match error.downcast::<Error>() {
-        Ok(ours) => *ours,
-        Err(error) => Error::new(ErrorKind::Encode, "encode refused the item").because(error),
-    }
+    Error::new(ErrorKind::Encode, "encode refused the item").because(error)
 }
 
 /// Puts items in batches: what an executor is sent.
@@ -317,8 +315,12 @@ impl<T, E: Encode<T>, S: Store<T>> Pack<T> for Writer<E, S> {
         batch: &mut Requests,
     ) -> Result<Result<(), Error>, Payload> {
         let written = self.scribe.write(&mut self.encode, &item, packet, batch);
-        self.store.put(item);
-        written
+        // Where nobody keeps the item this drops it, which runs code of the user's.
+        let kept = unwind::catch(|| self.store.put(item));
+        if let (Ok(Ok(())), Err(_)) = (&written, &kept) {
+            batch.pop();
+        }
+        written.and_then(|written| kept.map(|()| written))
     }
 }
 
@@ -357,7 +359,7 @@ impl<B: Batch, R> Intake<B, R> {
         match unwind::catch(|| self.pull(&mut source, &mut packer, &mut pulled)) {
             Ok(Ok(())) => {}
             Ok(Err(End(payload))) => panic = payload,
-            // An item whose own `Drop` panics, or a bug of ours: never a consumer that waits for ever.
+            // A bug of ours: never a consumer that waits for ever.
             Err(payload) => panic = Some(payload),
         }
         // The end is announced before the source is dropped: a slow `Drop` of the user's holds up
@@ -380,9 +382,10 @@ impl<B: Batch, R> Intake<B, R> {
             // The batch, if any, is parked here from the moment this iteration begins.
             let open = spare.take();
             let weight = open.as_ref().map_or(0, |batch| batch.bytes());
-            let filled = open.is_some();
+            // By number: a request may have no bytes at all.
+            let something = open.as_ref().is_some_and(|batch| batch.len() > 0);
             slot.park(open);
-            if filled {
+            if something {
                 self.handover.feed();
             }
             if !self.gate.may_pull(*pulled, weight) {

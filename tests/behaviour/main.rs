@@ -6,7 +6,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod codec;
 mod conservation;
 mod laziness;
 mod order;
+mod panics;
 mod protocol;

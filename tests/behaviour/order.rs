@@ -276,7 +276,7 @@ fn packet_ids_wrap_in_errors_and_beside_inputs_too() {
 #[test]
 fn packet_ids_wrap_when_workers_die() {
     within(|| {
-        let feed = numbers(200).feed(child("exit_after 3 0")).workers(3).buffer(20);
+        let feed = numbers(200).feed(child("signal_at 3 9")).workers(3).buffer(20);
         assert_eq!(
             texts(feed.first_packet(u64::MAX - 50).start()),
             numbers(200).collect::<Vec<_>>()
@@ -299,7 +299,7 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let record = prop_oneof![
         8 => proptest::collection::vec(any::<u8>(), 0..40),
-        1 => proptest::collection::vec(any::<u8>(), 1000..20_000),
+        1 => (any::<u8>(), 1_000usize..20_000).prop_map(|(byte, len)| vec![byte; len]),
     ];
     (
         proptest::collection::vec(record, 0..200),
