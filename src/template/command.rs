@@ -70,6 +70,14 @@ impl CommandLine {
                 )));
             }
         }
+        if let Some(dir) = &self.dir
+            && dir.as_os_str().as_bytes().contains(&0)
+        {
+            return Err(Error::config(format!(
+                "the working directory contains a NUL byte, which no path can carry: {}",
+                quote(dir.as_os_str())
+            )));
+        }
         for (name, value) in &self.envs {
             let bad = name.is_empty()
                 || name.as_bytes().iter().any(|byte| matches!(byte, 0 | b'='))

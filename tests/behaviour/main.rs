@@ -7,6 +7,7 @@
 mod common;
 
 mod codec;
+mod config;
 mod conservation;
 mod laziness;
 mod order;
