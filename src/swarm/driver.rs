@@ -30,6 +30,9 @@ use crate::template::channel::Stream;
 const READS_IN_A_ROW: usize = 4;
 /// Workers whose evidence is taken together, so that the driver is not away for long.
 const SUSPECTS_AT_ONCE: usize = 64;
+/// How long a stopped intake may take to come out of the source, with an input that was on its way
+/// and has a right to its item, before the feed ends without it.
+const COME_OUT_WITHIN: Duration = Duration::from_millis(50);
 /// Slices in one vectored write.
 const SLICES: usize = 16;
 
@@ -104,6 +107,8 @@ pub(crate) struct Driver {
     /// Slots with something to write, or to read, that is not waiting for the poller.
     to_write: Vec<usize>,
     to_read: Vec<usize>,
+    /// Since when nothing is left to do but to wait for an intake that is inside the user's `next()`.
+    lost_since: Option<Duration>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -134,6 +139,7 @@ pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<P
         start: Instant::now(),
         to_write: Vec::new(),
         to_read: Vec::new(),
+        lost_since: None,
     };
     // A panic here is a bug of ours, or of a framing: the consumer gets it rather than waiting for ever.
     let end = match unwind::catch(move || driver.run()) {
@@ -174,14 +180,19 @@ impl Driver {
                     self.supply.stop_asking();
                     continue;
                 }
-                if self.core.intake_is_lost() && self.supply.handover.slot.is_parked() {
-                    // It is inside the user's `next()` and will never be listened to again.
+                if !self.core.intake_is_lost() || !self.supply.handover.slot.is_parked() {
+                    self.lost_since = None;
+                } else if now - *self.lost_since.get_or_insert(now) >= COME_OUT_WITHIN {
+                    // It stays inside the user's `next()` and will never be listened to again.
                     self.supply.stop_asking();
                     self.core.give_up_intake();
                     continue;
                 }
             }
-            let timeout = self.core.next_timer().map(|at| at.saturating_sub(self.start.elapsed()));
+            let timer = self.core.next_timer();
+            let given_up = self.lost_since.map(|since| since + COME_OUT_WITHIN);
+            let next = timer.into_iter().chain(given_up).min();
+            let timeout = next.map(|at| at.saturating_sub(self.start.elapsed()));
             self.wait(&mut events, timeout);
             if asking {
                 self.supply.stop_asking();
