@@ -79,7 +79,7 @@ impl Core {
     /// enough to be looked at.
     fn quiet_until(&self, life: &Life) -> Option<Now> {
         let policy = &self.spec.policy;
-        if !life.is_open() || life.owed() == 0 || !life.is_written() {
+        if !life.is_open() || life.owed() == 0 || !life.may_be_waiting() {
             return None;
         }
         let patience = if policy.at_eof {

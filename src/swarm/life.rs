@@ -325,9 +325,12 @@ impl Life {
         self.phase == Phase::Open
     }
 
-    /// Whether it has been handed everything that it must have to answer.
-    pub(crate) fn is_written(&self) -> bool {
-        self.inputs.iter().all(|input| input.is_written() || input.closed || input.optional)
+    /// Whether there is a channel on which it has been handed everything, so that it may be waiting
+    /// there for more. What it leaves unread on another says nothing: it may read one to its end
+    /// before it turns to the next, or never read an optional one.
+    pub(crate) fn may_be_waiting(&self) -> bool {
+        let mut open = self.inputs.iter().filter(|input| !input.closed).peekable();
+        open.peek().is_none() || open.any(Input::is_written)
     }
 
     /// The side input of which more is left unread than may be.

@@ -10,7 +10,9 @@
 //! of these, in the group or not (`set -m` and `setsid` put jobs into groups of their own).
 //! [`Evidence::Waiting`] says that there was a moment, during the call, at which
 //!
-//! - each input channel was empty,
+//! - each input channel that any of them reads was empty (what lies unread in another one has to
+//!   wait until that reader comes back: so it goes with a worker that reads one channel to its end
+//!   before it turns to the next),
 //! - each thread of the family slept in a read of one of these channels, in a read of a pipe that
 //!   only the family holds, in `wait4`/`waitid`, or in a futex wait without a time limit, and
 //! - a member of the *group* slept in a read of one of the channels.
@@ -112,7 +114,7 @@ pub(crate) enum Evidence {
 /// Why a worker is not certainly waiting for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Doubt {
-    /// A channel still holds bytes that we have written.
+    /// Every channel, or one that is being read, still holds bytes that we have written.
     Unread,
     /// A thread runs, or sleeps in a call that is none of the known waits.
     Busy,

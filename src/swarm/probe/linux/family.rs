@@ -35,7 +35,7 @@ pub(in super::super) fn judge(suspects: &[Suspect<'_>]) -> Vec<Result<(), Doubt>
         Some(_) => Ok(()),
         None => Err(Doubt::Changed),
     });
-    refine(&mut cases, |family| all_read(family.suspect));
+    refine(&mut cases, |family| family.has_read_all());
     cases.into_iter().map(|case| case.map(drop)).collect()
 }
 
@@ -75,6 +75,8 @@ struct Family<'a> {
     members: BTreeMap<i32, Vec<Thread>>,
     /// Whether a member of the group reads one of our channels.
     reads_us: bool,
+    /// Which of our channels are being read.
+    outer: HashSet<ChannelId>,
     /// The other pipes that are being read.
     inner: HashSet<ChannelId>,
 }
@@ -90,9 +92,14 @@ struct Thread {
 impl<'a> Family<'a> {
     /// The leader and its descendants.
     fn meet(suspect: &'a Suspect<'a>) -> Case<'a> {
-        all_read(suspect)?;
-        let mut family =
-            Self { suspect, members: BTreeMap::new(), reads_us: false, inner: HashSet::new() };
+        some_read(suspect)?;
+        let mut family = Self {
+            suspect,
+            members: BTreeMap::new(),
+            reads_us: false,
+            outer: HashSet::new(),
+            inner: HashSet::new(),
+        };
         family.join(family.group())?;
         // A dead leader is news that reaches the driver by another way.
         let leader = family.members.get(&family.group());
@@ -144,7 +151,10 @@ impl<'a> Family<'a> {
             Wait::Splice(fd) => (fd, true),
         };
         match proc::pipe(pid, tid, fd)? {
-            Some(id) if self.is_input(id) => self.reads_us |= in_group,
+            Some(id) if self.is_input(id) => {
+                self.reads_us |= in_group;
+                self.outer.insert(id);
+            }
             // Of a pipe that is not ours nobody tells us whether it is empty.
             _ if may_be_full => return Err(Doubt::Writing),
             Some(id) if proc::is_anonymous(pid, tid, fd)? => {
@@ -181,6 +191,13 @@ impl<'a> Family<'a> {
         } else {
             Err(Doubt::OtherRead)
         }
+    }
+
+    /// Whether each channel that somebody reads is empty. What lies in another one does not matter:
+    /// whoever is to read it sleeps in a read elsewhere.
+    fn has_read_all(&self) -> Result<(), Doubt> {
+        let read = self.suspect.inputs.iter().filter(|(_, id)| self.outer.contains(id));
+        read.map(|(fd, _)| is_empty(*fd)).collect()
     }
 
     /// The second round: whether nobody has moved since the first.
@@ -226,16 +243,25 @@ impl OwnPipes {
     }
 }
 
-/// Whether every channel has been read to its end.
-fn all_read(suspect: &Suspect<'_>) -> Result<(), Doubt> {
+/// Whether there is a channel that holds nothing, on which the worker may be waiting. Dear questions
+/// are not asked of a worker that has everything still to read.
+fn some_read(suspect: &Suspect<'_>) -> Result<(), Doubt> {
+    let mut doubt = Ok(());
     for (fd, _) in suspect.inputs {
-        match unread(*fd) {
-            Ok(0) => {}
-            Ok(_) => return Err(Doubt::Unread),
-            Err(_) => return Err(Doubt::Unreadable),
+        doubt = is_empty(*fd);
+        if doubt.is_ok() {
+            break;
         }
     }
-    Ok(())
+    doubt
+}
+
+fn is_empty(channel: BorrowedFd<'_>) -> Result<(), Doubt> {
+    match unread(channel) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Doubt::Unread),
+        Err(_) => Err(Doubt::Unreadable),
+    }
 }
 
 fn unread(pipe: BorrowedFd<'_>) -> nix::Result<libc::c_int> {
