@@ -214,6 +214,8 @@ pub(crate) struct Output {
     /// Where the scan for the next reply has come to, for the bulk path.
     pub(crate) scanned: usize,
     pub(crate) framing: Box<dyn Framing>,
+    /// The scanner has seen every reply before this one.
+    pub(crate) framing_is_fresh: bool,
     pub(crate) eof: bool,
     /// Whole replies of a side output (or of stdout where there are side outputs), as bytes and ends.
     pub(crate) whole: VecDeque<Vec<u8>>,
@@ -237,6 +239,7 @@ impl Output {
             end: 0,
             scanned: 0,
             framing,
+            framing_is_fresh: true,
             eof: false,
             whole: VecDeque::new(),
         }

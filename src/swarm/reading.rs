@@ -20,7 +20,7 @@ use crate::stream::packet::{Cut, Outcome, Replies, Span};
 use crate::stream::unwind::{self, Payload};
 use crate::swarm::core::{Core, Slot, Stopping};
 use crate::swarm::life::{Held, Now, Output, Phase, Why};
-use crate::template::framing::{Place, Scan};
+use crate::template::framing::{FramingError, FramingErrorKind, Place, Scan};
 use crate::template::words::LONGEST_BANNER;
 
 /// The room offered to one read. A pipe holds this much by default.
@@ -125,7 +125,7 @@ impl Core {
     /// Cuts what replies there are.
     fn cut(&mut self, slot: usize, now: Now) {
         let limit = self.spec.policy.reply_limit;
-        let slow = self.spec.check.is_some() || limit < READ_BYTES;
+        let checked = self.spec.check.is_some();
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         if life.why == Some(Why::Distrusted)
             || life.why == Some(Why::Timeout)
@@ -147,7 +147,10 @@ impl Core {
             return self.cut_together(slot, now);
         }
         match life.outputs[0].framing.delimiter() {
-            Some(delimiter) if !slow => self.cut_in_bulk(slot, delimiter, now),
+            // Only where one of the replies could be too long must each be looked at.
+            Some(delimiter) if !checked && life.outputs[0].unread().len() <= limit => {
+                self.cut_in_bulk(slot, delimiter, now);
+            }
             _ => self.cut_one_by_one(slot, now),
         }
     }
@@ -176,7 +179,6 @@ impl Core {
     }
 
     fn cut_in_bulk(&mut self, slot: usize, delimiter: u8, now: Now) {
-        let limit = self.spec.policy.reply_limit;
         let pool = Arc::clone(&self.pool);
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         let owed = life.owed();
@@ -184,11 +186,9 @@ impl Core {
         let fresh = &output.bytes[output.scanned..output.end];
         let Some(last) = memrchr(delimiter, fresh) else {
             output.scanned = output.end;
-            if output.end - output.start > limit {
-                self.too_long(slot, now);
-            }
             return;
         };
+        output.framing_is_fresh = false;
         let whole_end = output.scanned + last + 1;
         let mut count = memchr_iter(delimiter, &fresh[..=last]).count() as u64;
         let mut end = whole_end;
@@ -221,6 +221,11 @@ impl Core {
             let done = ranges.len() as u64;
             let packet = nth_packet(&life.in_flight, life.held_count + done);
             let output = &mut life.outputs[0];
+            if !output.framing_is_fresh {
+                // Replies were cut in bulk, behind the scanner's back.
+                output.framing = self.spec.replies.start();
+                output.framing_is_fresh = true;
+            }
             let at = ranges.last().map_or(output.start, |(_, end): &(Range<usize>, usize)| *end);
             let rest = &output.bytes[at..output.end];
             let over =
@@ -268,10 +273,7 @@ impl Core {
                         self.flush_cut(slot, &mut ranges, &pool, now);
                         return;
                     }
-                    let message = format!(
-                        "no reply could be cut out of the worker's output, which goes on {said}"
-                    );
-                    Ok(self.describe(slot, ErrorKind::Reply, message).because(error))
+                    Ok(self.not_a_reply(slot, 0, &said, error))
                 }
                 Err(payload) => Err(payload),
             };
@@ -407,13 +409,19 @@ impl Core {
                 }
             }
             Some(Ok((channel, said, error))) => {
-                let name = self.output_name(channel);
-                let message = format!("no reply could be cut out of {name}, which goes on {said}");
-                let error = self.describe(slot, ErrorKind::Reply, message).because(error);
+                let error = self.not_a_reply(slot, channel, &said, error);
                 self.distrust(slot, Ok(error), now);
             }
             Some(Err(payload)) => self.distrust(slot, Err(payload), now),
         }
+    }
+
+    fn not_a_reply(&self, slot: usize, channel: usize, said: &str, cause: FramingError) -> Error {
+        let name = self.output_name(channel);
+        let message = format!("no reply could be cut out of {name}, which goes on {said}");
+        let too_long = matches!(cause.kind(), FramingErrorKind::TooLong { .. });
+        let error = self.describe(slot, ErrorKind::Reply, message).because(cause);
+        if too_long { error.hint("raise the limit with Template::reply_limit") } else { error }
     }
 
     pub(crate) fn output_name(&self, channel: usize) -> String {
@@ -425,21 +433,6 @@ impl Core {
             .map(|side| format!("the side output `{}`", side.name))
             .nth(channel - 1)
             .unwrap_or_default()
-    }
-
-    fn too_long(&mut self, slot: usize, now: Now) {
-        let limit = self.spec.policy.reply_limit;
-        let Slot::Live(life) = &self.slots[slot] else { return };
-        if life.owed() == 0 {
-            return;
-        }
-        let said = excerpt(life.outputs[0].unread());
-        let message =
-            format!("a reply is longer than the limit of {limit} bytes; it begins {said}");
-        let error = self
-            .describe(slot, ErrorKind::Reply, message)
-            .hint("raise it with Template::reply_limit");
-        self.distrust(slot, Ok(error), now);
     }
 
     /// The packet at the front fails; nothing more of this life is believed, what it still owes goes
