@@ -196,8 +196,8 @@ impl<'a> Family<'a> {
     /// Whether each channel that somebody reads is empty. What lies in another one does not matter:
     /// whoever is to read it sleeps in a read elsewhere.
     fn has_read_all(&self) -> Result<(), Doubt> {
-        let read = self.suspect.inputs.iter().filter(|(_, id)| self.outer.contains(id));
-        read.map(|(fd, _)| is_empty(*fd)).collect()
+        let mut read = self.suspect.inputs.iter().filter(|(_, id)| self.outer.contains(id));
+        read.try_for_each(|(fd, _)| is_empty(*fd))
     }
 
     /// The second round: whether nobody has moved since the first.
