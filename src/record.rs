@@ -1,9 +1,9 @@
 //! The words everyone uses: packet ids, request batches, and the buffers that travel in circles.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::stream::sync::lock;
+use crate::stream::sync::{Mutex, lock};
 
 /// A packet's position in the input. Arithmetic wraps: a feed may start near `u64::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -167,7 +167,7 @@ impl Pool {
         if buffer.capacity() == 0 || buffer.capacity() > self.largest {
             return;
         }
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = lock(&self.spare);
         if spare.len() < self.keep {
             spare.push(buffer);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::stream::sync::OnceLock;
+use crate::stream::sync::{self, OnceLock};
 use crate::stream::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::stream::sync::thread::{self, Thread};
 
@@ -33,7 +33,7 @@ const AWAKE: u8 = 0;
 const FOR_CREDIT: u8 = 1;
 const FOR_BYTES: u8 = 2;
 
-thread_local! {
+sync::thread_local! {
     /// The gate of the feed whose intake this thread is.
     static OURS: RefCell<Option<Arc<Gate>>> = const { RefCell::new(None) };
 }

@@ -8,14 +8,13 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, SendError, Sender, TryRecvError};
-
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::record::{Batch, PacketId, Requests};
 use crate::stream::gate::Gate;
 use crate::stream::packet::{Outcome, Replies, Span};
 use crate::stream::slot::Slot;
 use crate::stream::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::stream::sync::channel::{Receiver, SendError, Sender, TryRecvError};
 use crate::stream::sync::{Mutex, lock};
 use crate::stream::unwind::{self, Payload};
 use crate::template::codec::{Encode, Request};

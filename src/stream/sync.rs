@@ -1,20 +1,13 @@
-//! The few primitives that the hand-overs are built from, so that a model checker can replace them.
+//! The few primitives that the hand-overs are built from.
 //!
-//! With `--cfg shuttle` every primitive is the model checker's own.
+//! In one place, so that a model checker can take theirs: `tests/shuttle.rs` compiles the files of this
+//! folder once more, with another module in the place of this one.
 
-#[cfg(not(shuttle))]
+pub(crate) use crossbeam_channel as channel;
 pub(crate) use std::sync::atomic;
-#[cfg(not(shuttle))]
 pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock};
-#[cfg(not(shuttle))]
 pub(crate) use std::thread;
-
-#[cfg(shuttle)]
-pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
-#[cfg(shuttle)]
-pub(crate) use shuttle::thread;
-#[cfg(shuttle)]
-pub(crate) use std::sync::OnceLock;
+pub(crate) use std::thread_local;
 
 /// Locks whatever state a panicking holder left: every critical section of ours leaves it whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,225 @@
+//! The hand-overs between intake, executor and outlet under a model checker: random schedules of real
+//! code (`src/stream/*.rs`, compiled once more with the checker's primitives). A lost wake-up is a
+//! deadlock, which the checker reports with the schedule that leads to it.
+#![allow(dead_code, unreachable_pub, missing_docs, missing_debug_implementations)]
+#![allow(clippy::all)]
+
+#[path = "../src/error.rs"]
+mod error;
+#[path = "../src/record.rs"]
+mod record;
+#[path = "../src/stream/gate.rs"]
+mod gate;
+#[path = "../src/stream/intake.rs"]
+mod intake;
+#[path = "../src/stream/outbox.rs"]
+mod outbox;
+#[path = "../src/stream/packet.rs"]
+mod packet;
+#[path = "../src/stream/slot.rs"]
+mod slot;
+#[path = "../src/stream/unwind.rs"]
+mod unwind;
+#[path = "../src/template/codec.rs"]
+mod codec;
+#[path = "../src/template/framing/mod.rs"]
+mod framing;
+mod stream {
+    pub(crate) use crate::{gate, intake, outbox, packet, slot, unwind};
+    pub mod sync {
+        //! In the place of `src/stream/sync.rs`.
+        pub use shuttle::sync::{Mutex, MutexGuard, atomic};
+        pub use shuttle::{thread, thread_local};
+        pub use std::sync::OnceLock;
+        pub mod channel {
+            pub use shuttle::sync::mpsc::{
+                Receiver, SendError, SyncSender as Sender, TryRecvError, sync_channel as bounded,
+            };
+        }
+        pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+            mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
+}
+mod template {
+    pub(crate) use crate::{codec, framing};
+}
+pub use error::{Error, ErrorKind};
+
+use std::sync::Arc;
+
+use record::PacketId;
+use stream::gate::Gate;
+use stream::intake::{Arrival, Handover, Intake, Scribe, Store, Supply, Writer};
+use stream::outbox::{Outbox, Taken};
+use stream::packet::{End, Outcome, Replies, Span};
+use stream::sync::{channel, thread};
+use template::codec::AsBytes;
+use template::framing::RequestFraming;
+
+struct Keep;
+impl Store<String> for Keep {
+    fn passes(&self, _: &String) -> bool {
+        false
+    }
+    fn put(&self, _: String) {}
+}
+
+/// What happens in one execution.
+#[derive(Clone, Copy)]
+struct Case {
+    items: u64,
+    window: u64,
+    max_bytes: usize,
+    /// The consumer goes away after this many.
+    take: u64,
+}
+
+/// One feed: a real intake, an executor that answers at once, a real outbox, a consumer.
+fn feed(case: Case) {
+    let gate = Arc::new(Gate::new(case.window, case.max_bytes));
+    let outbox: Arc<Outbox<Replies>> = Arc::new(Outbox::default());
+    let pulled = Arc::new(stream::sync::atomic::AtomicU64::new(0));
+
+    // The executor's thread is known only when it runs; until then a wake-up is kept.
+    let executor: Arc<stream::sync::Mutex<Option<thread::Thread>>> = Arc::default();
+    let woken = Arc::new(stream::sync::atomic::AtomicBool::new(false));
+    let (to_wake, flag) = (Arc::clone(&executor), Arc::clone(&woken));
+    let handover = Arc::new(Handover::new(move || {
+        flag.store(true, stream::sync::atomic::Ordering::SeqCst);
+        if let Some(thread) = &*stream::sync::lock(&to_wake) {
+            thread.unpark();
+        }
+    }));
+    let (send, receive) = channel::bounded(2);
+    let mut supply: Supply = Supply::new(Arc::clone(&handover), receive, Arc::clone(&gate));
+
+    let intake = Intake {
+        gate: Arc::clone(&gate),
+        handover: Arc::clone(&handover),
+        batches: send,
+        first: PacketId(0),
+    };
+    let count = Arc::clone(&pulled);
+    let intake = thread::spawn(move || {
+        let source = (0..case.items).map(move |n| {
+            count.fetch_add(1, stream::sync::atomic::Ordering::SeqCst);
+            n.to_string()
+        });
+        let scribe = Scribe {
+            framings: vec![RequestFraming::line()],
+            names: Vec::new(),
+            sentinel: None,
+        };
+        intake.run(source, Writer { scribe, encode: AsBytes, store: Keep });
+    });
+
+    let (out, gate_there) = (Arc::clone(&outbox), Arc::clone(&gate));
+    let driver = thread::spawn(move || {
+        *stream::sync::lock(&executor) = Some(thread::current());
+        let mut spans = Vec::new();
+        let mut total = None;
+        let mut answered = 0;
+        let handle = |arrival: Arrival, spans: &mut Vec<Span<Replies>>, answered: &mut u64| match arrival {
+            Arrival::Batch(batch) => {
+                let bytes = record::Batch::bytes(&*batch);
+                let count = record::Batch::len(&*batch) as u64;
+                *answered += count;
+                gate_there.hold(count as usize);
+                gate_there.release(bytes);
+                let outcome = Outcome::Halted;
+                spans.push(Span { first: batch.first, count, weight: count as usize, outcome });
+                None
+            }
+            Arrival::Settled(span) => {
+                *answered += span.count;
+                spans.push(span);
+                None
+            }
+            Arrival::End { pulled, .. } => Some(pulled),
+        };
+        loop {
+            if supply.handover.is_dropped() {
+                break;
+            }
+            while let Some(arrival) = supply.take() {
+                total = handle(arrival, &mut spans, &mut answered).or(total);
+            }
+            out.put(&mut spans);
+            if total.is_some_and(|total| total == answered) {
+                break;
+            }
+            supply.ask();
+            if let Some(arrival) = supply.take() {
+                supply.stop_asking();
+                total = handle(arrival, &mut spans, &mut answered).or(total);
+                continue;
+            }
+            while !woken.swap(false, stream::sync::atomic::Ordering::SeqCst) {
+                thread::park();
+            }
+            supply.stop_asking();
+        }
+        out.end(End::default());
+    });
+
+    let mut yielded = 0;
+    let mut next = PacketId(0);
+    let mut spans = Vec::new();
+    'consume: loop {
+        match outbox.take_or_sleep(&mut spans) {
+            Taken::Nothing => thread::park(),
+            Taken::End(_) => break,
+            Taken::Spans => {
+                for span in spans.drain(..) {
+                    assert_eq!(span.first, next, "in order, nothing lost");
+                    next = next.plus(span.count);
+                    let pulled = pulled.load(stream::sync::atomic::Ordering::SeqCst);
+                    assert!(pulled <= yielded + case.window, "{pulled} pulled, {yielded} yielded");
+                    yielded += span.count;
+                    gate.yielded(yielded);
+                    gate.release(span.weight);
+                    if yielded >= case.take {
+                        break 'consume;
+                    }
+                }
+            }
+        }
+    }
+    if case.take >= case.items {
+        assert_eq!(yielded, case.items);
+    }
+    gate.stop();
+    handover.drop_all();
+    driver.join().unwrap();
+    intake.join().unwrap();
+}
+
+fn check(case: Case) {
+    shuttle::check_random(move || feed(case), 3_000);
+}
+
+#[test]
+fn every_item_comes_through_with_the_smallest_window() {
+    check(Case { items: 4, window: 1, max_bytes: usize::MAX, take: u64::MAX });
+}
+
+#[test]
+fn every_item_comes_through_with_a_window_of_some() {
+    check(Case { items: 9, window: 3, max_bytes: usize::MAX, take: u64::MAX });
+}
+
+#[test]
+fn every_item_comes_through_when_bytes_are_what_is_short() {
+    check(Case { items: 6, window: 4, max_bytes: 3, take: u64::MAX });
+}
+
+#[test]
+fn an_empty_input_ends() {
+    check(Case { items: 0, window: 2, max_bytes: usize::MAX, take: u64::MAX });
+}
+
+#[test]
+fn a_consumer_that_goes_away_leaves_nobody_asleep() {
+    check(Case { items: 1_000, window: 3, max_bytes: usize::MAX, take: 2 });
+}
