@@ -1,0 +1,237 @@
+//! How close a feed comes to the pipe itself: `cargo bench --bench throughput [-- --quick]
+//! [NAME PART]...`.
+//!
+//! The same bytes through the same number of `cat`s, by a feed and by the raw pipe of
+//! `common/baselines.rs`, which cuts no record, keeps no order and copies nothing. A feed is given
+//! single records and gives single records, each of which is looked at. Every clock starts before
+//! the children are spawned and stops with the last reply.
+
+mod common;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use common::baselines::{self, Latencies, Lines, Pipes, Run};
+use common::harness::{Bench, GB_PER_S, M_PER_S, MICROS, MILLIS, Side, pinned};
+use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
+use subfeed::{FeedExt, Order, Template};
+
+const WORKERS: usize = 2;
+const WINDOW: usize = 10_000;
+
+fn main() {
+    let mut bench = Bench::from_args("throughput");
+    over_the_raw_pipe(&mut bench);
+    orders(&mut bench);
+    latency(&mut bench);
+    bench.finish();
+}
+
+/// A kind of record and how it is told from the next.
+#[derive(Clone, Copy)]
+struct Records {
+    lines: Lines,
+    count: u64,
+    prefixed: bool,
+}
+
+impl Records {
+    fn template(self) -> Template {
+        let cat = Template::new("cat");
+        if self.prefixed {
+            cat.requests(RequestFraming::prefixed(Prefix::u32_be()))
+                .replies(ReplyFraming::prefixed(Prefix::u32_be()))
+        } else {
+            cat
+        }
+    }
+
+    fn done(self, seen: Seen, start: Instant) -> Run {
+        let wall = start.elapsed();
+        let expected = Seen {
+            records: self.count,
+            bytes: self.count * self.lines.record.len() as u64,
+            last: self.lines.record.last().copied().unwrap_or_default(),
+        };
+        assert_eq!(seen, expected, "what came back");
+        Run { records: self.count, bytes: self.count * self.lines.wire.len() as u64, wall }
+    }
+
+    fn in_batches(self, order: Order) -> Run {
+        let mut seen = Seen::default();
+        let start = Instant::now();
+        let source = self.lines.records(self.count);
+        let feed = source.feed(self.template()).workers(WORKERS).buffer(WINDOW).order(order);
+        let mut batches = feed.batches();
+        while let Some(batch) = batches.next_batch() {
+            batch.for_each(|reply| seen.look(reply)).expect("cat answers");
+        }
+        self.done(seen, start)
+    }
+
+    fn owned(self) -> Run {
+        let mut seen = Seen::default();
+        let start = Instant::now();
+        let source = self.lines.records(self.count);
+        for reply in source.feed_subprocesses_ordered(self.template(), WORKERS, WINDOW) {
+            let reply = reply.expect("cat answers");
+            seen.look(&reply);
+            black_box(reply);
+        }
+        self.done(seen, start)
+    }
+
+    fn raw(self) -> Run {
+        baselines::raw_pipe(self.lines, self.count, WORKERS, Pipes::Enlarged)
+    }
+}
+
+/// What a consumer who looks at every reply knows at the end.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    records: u64,
+    bytes: u64,
+    last: u8,
+}
+
+impl Seen {
+    #[inline]
+    fn look(&mut self, reply: &[u8]) {
+        self.records += 1;
+        self.bytes += reply.len() as u64;
+        // The byte itself, not only its address.
+        self.last = black_box(reply.last().copied().unwrap_or_default());
+    }
+}
+
+fn over_the_raw_pipe(bench: &mut Bench) {
+    for (suffix, lines, prefixed) in [
+        ("", Lines::of(100), false),
+        ("_16", Lines::of(16), false),
+        ("_4096", Lines::of(4096), false),
+        ("_64k_prefixed", Lines::length_prefixed(64 * 1024), true),
+    ] {
+        let count = lines.count_for(bench.amount(1 << 29, 1 << 27));
+        let records = Records { lines, count, prefixed };
+        bench.pair(
+            &format!("feed_ordered{suffix}_over_raw_pipe"),
+            Side::new("batches", GB_PER_S, || records.in_batches(Order::Input).bytes_per_s()),
+            Side::new("raw pipe", GB_PER_S, || records.raw().bytes_per_s()),
+        );
+        bench.pair(
+            &format!("feed_ordered_owned{suffix}_over_raw_pipe"),
+            Side::new("owned", GB_PER_S, || records.owned().bytes_per_s()),
+            Side::new("raw pipe", GB_PER_S, || records.raw().bytes_per_s()),
+        );
+    }
+    // Small records are bounded by their number, not by their bytes.
+    let lines = Lines::of(16);
+    let count = lines.count_for(bench.amount(1 << 29, 1 << 27));
+    let records = Records { lines, count, prefixed: false };
+    bench.pair(
+        "feed_ordered_16_million_per_raw_gb",
+        Side::new("batches", M_PER_S, || records.in_batches(Order::Input).records_per_s()),
+        Side::new("raw pipe", GB_PER_S, || records.raw().bytes_per_s()),
+    );
+    bench.pair(
+        "feed_ordered_owned_16_million_per_raw_gb",
+        Side::new("owned", M_PER_S, || records.owned().records_per_s()),
+        Side::new("raw pipe", GB_PER_S, || records.raw().bytes_per_s()),
+    );
+}
+
+fn orders(bench: &mut Bench) {
+    let lines = Lines::of(100);
+    let count = lines.count_for(bench.amount(1 << 29, 1 << 27));
+    let records = Records { lines, count, prefixed: false };
+    bench.pair(
+        "unordered_over_ordered",
+        Side::new("unordered", GB_PER_S, || records.in_batches(Order::Completion).bytes_per_s()),
+        Side::new("ordered", GB_PER_S, || records.in_batches(Order::Input).bytes_per_s()),
+    );
+}
+
+// ---------------------------------------------------------------------------------------------
+// One record at a time
+
+/// Round trips of a feed with a window of one: from the pulling of a record to its reply.
+fn lockstep(record: &'static [u8], rounds: usize) -> Latencies {
+    let warm_up = (rounds / 10).clamp(3, 1_000);
+    let source = std::iter::repeat_n(record, rounds + warm_up);
+    let mut feed = source.feed_subprocesses_ordered(Template::new("cat"), 1, 1);
+    for _ in 0..warm_up {
+        assert_eq!(feed.next().expect("a reply").expect("cat answers"), record);
+    }
+    let latencies = (0..rounds).map(|_| {
+        let start = Instant::now();
+        black_box(feed.next().expect("a reply").expect("cat answers"));
+        start.elapsed()
+    });
+    Latencies(latencies.collect())
+}
+
+/// A source that gives a record every `pace`, and says when it did: the latency of a reply.
+fn paced(record: &'static [u8], rounds: usize, pace: Duration) -> Latencies {
+    let (say, given) = std::sync::mpsc::channel();
+    let mut due = Instant::now();
+    let source = (0..rounds + 3).map(move |_| {
+        due += pace;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        say.send(Instant::now()).expect("somebody listens");
+        record
+    });
+    let replies = source.feed_subprocesses_ordered(Template::new("cat"), 1, 100);
+    let latencies = replies.map(|reply| {
+        black_box(reply.expect("cat answers"));
+        given.recv().expect("a reply comes after its record").elapsed()
+    });
+    Latencies(latencies.skip(3).collect())
+}
+
+/// From the call until the first reply.
+fn first_reply(record: &'static [u8], workers: usize) -> Duration {
+    let start = Instant::now();
+    let source = std::iter::repeat_n(record, workers);
+    let mut feed = source.feed_subprocesses_ordered(Template::new("cat"), workers, 100);
+    black_box(feed.next().expect("a reply").expect("cat answers"));
+    start.elapsed()
+}
+
+fn latency(bench: &mut Bench) {
+    let record = Lines::of(100).record;
+    let rounds = bench.amount(20_000, 5_000) as usize;
+    let slow_rounds = bench.amount(100, 30) as usize;
+    let cold = bench.amount(20, 10) as usize;
+    let pace = Duration::from_millis(10);
+    for (suffix, pin) in [("", true), ("_unpinned", false)] {
+        let measured = |f: &dyn Fn() -> Latencies| if pin { pinned(f) } else { f() };
+        bench.pair(
+            &format!("lockstep_over_ping_pong{suffix}"),
+            Side::new("buffer 1", MICROS, || measured(&|| lockstep(record, rounds)).median()),
+            Side::new("ping-pong", MICROS, || {
+                measured(&|| baselines::ping_pong(record, rounds)).median()
+            }),
+        );
+        bench.pair(
+            &format!("slow_input_over_ping_pong{suffix}"),
+            Side::new("slow input", MICROS, || {
+                measured(&|| paced(record, slow_rounds, pace)).median()
+            }),
+            Side::new("ping-pong", MICROS, || {
+                measured(&|| baselines::ping_pong_paced(record, slow_rounds, pace)).median()
+            }),
+        );
+        for workers in [1, 8] {
+            let often = |f: fn(&'static [u8], usize) -> Duration| {
+                Latencies((0..cold).map(|_| f(record, workers)).collect())
+            };
+            bench.pair(
+                &format!("first_reply_{workers}_over_by_hand{suffix}"),
+                Side::new("subfeed", MILLIS, || measured(&|| often(first_reply)).median()),
+                Side::new("by hand", MILLIS, || {
+                    measured(&|| often(baselines::first_reply)).median()
+                }),
+            );
+        }
+    }
+}
