@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::stream::sync::{self, OnceLock};
 use crate::stream::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::stream::sync::thread::{self, Thread};
+use crate::stream::sync::{self, OnceLock};
 
 #[derive(Debug)]
 pub(crate) struct Gate {
