@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::thread::{self, Scope};
 
 use crossbeam_channel::{Sender, bounded};
-use polling::Poller;
 
 use crate::error::{Error, ErrorKind};
 use crate::feed::{Batches, Deliver, Feed, KeepInput, Keeper, sealed};
@@ -19,6 +18,7 @@ use crate::stream::outlet::{Order, Outlet, Threads};
 use crate::stream::packet::End;
 use crate::swarm::core::{Core, Plan};
 use crate::swarm::driver;
+use crate::swarm::readiness::Readiness;
 use crate::template::channel::Stream;
 use crate::template::codec::Encode;
 use crate::template::{Spec, Template};
@@ -183,7 +183,7 @@ struct Parts<T, D: sealed::Deliver<T>> {
     order: Order,
     first: PacketId,
     /// `None` where the configuration is wrong: the outbox holds the error.
-    ready: Option<(Core, Supply, Intake, Scribe, Arc<Poller>)>,
+    ready: Option<(Core, Supply, Intake, Scribe, Arc<Readiness>)>,
 }
 
 impl<I, E, D> Builder<I, E, D>
@@ -220,7 +220,7 @@ where
         let outbox = Arc::new(Outbox::default());
         let first = PacketId(self.first_packet);
         let poller = self.validate().and_then(|()| {
-            Poller::new().map(Arc::new).map_err(|error| {
+            Readiness::new().map(Arc::new).map_err(|error| {
                 Error::new(ErrorKind::Thread, "the feed's poller cannot be made")
                     .because(error)
                     .fatal()
@@ -234,7 +234,7 @@ where
             Ok(poller) => {
                 let to_wake = Arc::clone(&poller);
                 let handover = Arc::new(Handover::new(move || {
-                    let _ = to_wake.notify();
+                    to_wake.wake();
                 }));
                 let (send, receive) = bounded(BATCHES_WAITING);
                 let supply = Supply::new(Arc::clone(&handover), receive, Arc::clone(&gate));

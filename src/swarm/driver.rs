@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use polling::{Event, Events, PollMode, Poller};
 
 use crate::error::{Error, ErrorKind};
 use crate::stream::intake::Supply;
@@ -24,6 +23,7 @@ use crate::swarm::core::{Action, Core, Slot, StartError, Verdict};
 use crate::swarm::exit::ExitWatch;
 use crate::swarm::probe::{ChannelId, Doubt, Evidence, Suspect, evidence_of_all};
 use crate::swarm::process::{Launcher, Process};
+use crate::swarm::readiness::{Interest, Readiness, Ready};
 use crate::template::channel::Stream;
 
 /// Reads of one output in a row before the others get their turn.
@@ -100,7 +100,7 @@ pub(crate) struct Driver {
     supply: Supply,
     outbox: Arc<Outbox>,
     launcher: Launcher,
-    poller: Arc<Poller>,
+    poller: Arc<Readiness>,
     keys: Keys,
     ports: Vec<Option<Ports>>,
     start: Instant,
@@ -118,7 +118,7 @@ impl std::fmt::Debug for Driver {
 }
 
 /// Runs a driver to its end, on the thread that is to be the driver's.
-pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<Poller>) {
+pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<Readiness>) {
     let spec = Arc::clone(&core.spec);
     let workers = core.slots.len();
     let keys = Keys {
@@ -153,7 +153,7 @@ pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<P
 impl Driver {
     fn run(&mut self) -> End {
         block_sigpipe(true);
-        let mut events = Events::new();
+        let mut events = Ready::new();
         loop {
             let now = self.start.elapsed();
             self.turn(now);
@@ -306,15 +306,19 @@ impl Driver {
         };
         let registered = (|| {
             if let ExitWatch::Pidfd(fd) = &ports.exit {
-                self.add(fd, Event::readable(self.keys.key(slot, Port::Exit)))?;
+                self.poller.add(fd, self.keys.key(slot, Port::Exit), Interest::Readable)?;
             }
             for (i, output) in ports.process.outputs.iter().enumerate() {
                 if let Some(output) = output {
-                    self.add(output, Event::readable(self.keys.key(slot, Port::Output(i))))?;
+                    self.poller.add(
+                        output,
+                        self.keys.key(slot, Port::Output(i)),
+                        Interest::Readable,
+                    )?;
                 }
             }
             if let Some(stderr) = &ports.process.stderr {
-                self.add(stderr, Event::readable(self.keys.key(slot, Port::Stderr)))?;
+                self.poller.add(stderr, self.keys.key(slot, Port::Stderr), Interest::Readable)?;
             }
             Ok(())
         })();
@@ -328,22 +332,14 @@ impl Driver {
         }
     }
 
-    fn add(&self, source: &impl AsFd, event: Event) -> std::io::Result<()> {
-        use std::os::fd::AsRawFd;
-        let raw = source.as_fd().as_raw_fd();
-        // SAFETY: whatever is added is deleted by `unwatch` or `close_input`/`close_output` before its
-        // descriptor is closed.
-        unsafe { self.poller.add_with_mode(raw, event, PollMode::Edge) }
-    }
-
     fn unwatch(&self, ports: &Ports) {
         // Not registered, or registered and open: either is fine to delete.
         if let ExitWatch::Pidfd(fd) = &ports.exit {
-            let _ = self.poller.delete(fd);
+            self.poller.remove(fd);
         }
         let files = ports.process.inputs.iter().chain(&ports.process.outputs).flatten();
         for file in files.chain(&ports.process.stderr) {
-            let _ = self.poller.delete(file);
+            self.poller.remove(file);
         }
     }
 
@@ -366,7 +362,7 @@ impl Driver {
                         && let Some(input) = ports.process.inputs[channel].take()
                         && ports.input_watched[channel]
                     {
-                        let _ = self.poller.delete(&input);
+                        self.poller.remove(&input);
                     }
                 }
                 Action::Signal { slot, signal } => {
@@ -480,7 +476,7 @@ impl Driver {
     fn watch_input(&mut self, slot: usize, channel: usize, key: usize) {
         let Some(ports) = &self.ports[slot] else { return };
         let Some(file) = &ports.process.inputs[channel] else { return };
-        if self.add(file, Event::writable(key)).is_err() {
+        if self.poller.add(file, key, Interest::Writable).is_err() {
             // Out of memory for one more registration: nothing would ever tell when there is room, so
             // this life cannot be fed any more.
             let now = self.start.elapsed();
@@ -522,7 +518,7 @@ impl Driver {
             match file.read(room) {
                 Ok(0) => {
                     ports.readable[output] = false;
-                    let _ = self.poller.delete(&*file);
+                    self.poller.remove(&*file);
                     ports.process.outputs[output] = None;
                     self.core.read_closed(slot, output, now);
                     return false;
@@ -540,7 +536,7 @@ impl Driver {
                 // A pseudo-terminal ends with an error of its own.
                 Err(_) => {
                     ports.readable[output] = false;
-                    let _ = self.poller.delete(&*file);
+                    self.poller.remove(&*file);
                     ports.process.outputs[output] = None;
                     self.core.read_closed(slot, output, now);
                     return false;
@@ -561,7 +557,7 @@ impl Driver {
             match file.read(&mut room) {
                 Ok(0) => {
                     ports.stderr_readable = false;
-                    let _ = self.poller.delete(&*file);
+                    self.poller.remove(&*file);
                     ports.process.stderr = None;
                     self.core.stderr_closed(slot);
                     return false;
@@ -582,13 +578,7 @@ impl Driver {
 
     // ---------------------------------------------------------------- waiting
 
-    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) {
-        events.clear();
-        // Rounded up, so that a timer is due when it fires instead of firing twice.
-        let timeout = timeout.map(|timeout| match timeout {
-            Duration::ZERO => timeout,
-            timeout => timeout + Duration::from_micros(100),
-        });
+    fn wait(&mut self, events: &mut Ready, timeout: Option<Duration>) {
         if let Err(error) = self.poller.wait(events, timeout) {
             if error.kind() != IoErrorKind::Interrupted {
                 let error = Error::new(ErrorKind::Thread, "the poller failed").because(error);
@@ -608,12 +598,12 @@ impl Driver {
                 }
                 Port::Stderr => {
                     ports.stderr_readable = true;
-                    ports.draining |= event.is_interrupt();
+                    ports.draining |= event.hung_up;
                     self.to_read.push(slot);
                 }
                 Port::Output(output) => {
                     ports.readable[output] = true;
-                    ports.draining |= event.is_interrupt();
+                    ports.draining |= event.hung_up;
                     self.to_read.push(slot);
                 }
                 Port::Input(channel) => {

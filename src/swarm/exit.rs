@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use polling::Poller;
+
+use crate::swarm::readiness::Readiness;
 
 #[derive(Debug)]
 pub(crate) enum ExitWatch {
@@ -21,7 +22,7 @@ pub(crate) enum ExitWatch {
 }
 
 impl ExitWatch {
-    pub(crate) fn new(pid: u32, poller: &Arc<Poller>) -> io::Result<Self> {
+    pub(crate) fn new(pid: u32, poller: &Arc<Readiness>) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         if let Some(id) = rustix::process::Pid::from_raw(pid.cast_signed()) {
             use rustix::io::Errno;
@@ -41,7 +42,7 @@ impl ExitWatch {
                 let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
                 while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(pid), flags) {}
                 flag.store(true, SeqCst);
-                let _ = poller.notify();
+                poller.wake();
             },
         )?;
         Ok(Self::Thread(exited))

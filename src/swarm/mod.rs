@@ -2,7 +2,7 @@
 //!
 //! [`core`] and what it uses ([`life`], [`reading`], [`dispatch`], [`depth`]) are a pure state machine:
 //! events in, actions out, no system call and no clock. [`driver`] performs the actions and reports the
-//! events; [`process`] and [`probe`] hold the system calls.
+//! events; [`process`], [`readiness`] and [`probe`] hold the system calls.
 
 pub(crate) mod core;
 pub(crate) mod depth;
@@ -14,4 +14,5 @@ pub(crate) mod exit;
 pub(crate) mod life;
 pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod readiness;
 pub(crate) mod reading;
