@@ -138,6 +138,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn of(mut self, pid: Option<u32>) -> Self {
+        self.0.pid = pid;
+        self
+    }
+
     pub(crate) fn running(mut self, command: &Arc<str>) -> Self {
         self.0.command = Some(Arc::clone(command));
         self

@@ -47,9 +47,12 @@ pub(crate) mod sealed {
 pub struct KeepInput<D>(pub(crate) D);
 
 /// A reply, and the replies it is one of.
-type Answer<'a> = (Reply<'a>, &'a Replies);
+pub(crate) type Answer<'a> = (Reply<'a>, &'a Replies);
 
-fn decoded<D: Decode>(decode: &mut D, given: Given<Answer<'_>>) -> Result<D::Output, Error> {
+pub(crate) fn decoded<D: Decode>(
+    decode: &mut D,
+    given: Given<Answer<'_>>,
+) -> Result<D::Output, Error> {
     match given {
         Given::Reply((reply, replies)) => decode.decode(reply).map_err(|error| {
             let message = format!("decode refused the reply {}", excerpt(reply.bytes));

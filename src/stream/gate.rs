@@ -24,9 +24,24 @@ pub(crate) struct Gate {
     stop: AtomicBool,
     /// What the intake sleeps for: one of the three constants below.
     asleep: AtomicU8,
-    intake: OnceLock<Thread>,
+    intake: OnceLock<Waker>,
     /// How deep the intake's thread is inside the `next()` of other feeds, which this gate can wake.
     inside_feed: AtomicUsize,
+}
+
+/// How whoever pulls is woken: the intake is a thread that parks, a keeper waits in its poller.
+enum Waker {
+    Thread(Thread),
+    Call(Box<dyn Fn() + Send + Sync>),
+}
+
+impl std::fmt::Debug for Waker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Thread(thread) => f.debug_tuple("Thread").field(thread).finish(),
+            Self::Call(_) => f.write_str("Call(..)"),
+        }
+    }
 }
 
 const AWAKE: u8 = 0;
@@ -54,8 +69,13 @@ impl Gate {
 
     /// Intake: this thread pulls the source from now on.
     pub(crate) fn enter(self: &Arc<Self>) {
-        let _ = self.intake.set(thread::current());
+        let _ = self.intake.set(Waker::Thread(thread::current()));
         OURS.with(|ours| *ours.borrow_mut() = Some(Arc::clone(self)));
+    }
+
+    /// Who pulls does not park but waits elsewhere, and is woken by this call.
+    pub(crate) fn call_when_open(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.intake.set(Waker::Call(Box::new(wake)));
     }
 
     /// The gate of the feed that pulls on this thread, if this is an intake.
@@ -100,6 +120,23 @@ impl Gate {
         }
     }
 
+    /// Whether one more may be pulled after `pulled`; if not, the next change for the better is called
+    /// out (see [`call_when_open`](Gate::call_when_open)). Never blocks.
+    pub(crate) fn may_pull_or_call(&self, pulled: u64) -> bool {
+        loop {
+            if self.may_pull(pulled, 0) {
+                return true;
+            }
+            let short = pulled.saturating_sub(self.total_yielded()) >= self.window;
+            self.asleep.store(if short { FOR_CREDIT } else { FOR_BYTES }, SeqCst);
+            let short_now = pulled.saturating_sub(self.total_yielded()) >= self.window;
+            if !self.may_pull(pulled, 0) && short == short_now {
+                return false;
+            }
+            self.asleep.store(AWAKE, SeqCst);
+        }
+    }
+
     fn wake(&self) {
         if self.asleep.swap(AWAKE, SeqCst) != AWAKE {
             self.unpark();
@@ -107,8 +144,10 @@ impl Gate {
     }
 
     fn unpark(&self) {
-        if let Some(intake) = self.intake.get() {
-            intake.unpark();
+        match self.intake.get() {
+            Some(Waker::Thread(intake)) => intake.unpark(),
+            Some(Waker::Call(wake)) => wake(),
+            None => {}
         }
     }
 
@@ -193,6 +232,27 @@ mod tests {
         assert!(gate.may_pull(0, 0) && gate.may_pull(2, 0) && !gate.may_pull(3, 0));
         gate.yielded(1);
         assert!(gate.may_pull(3, 0) && !gate.may_pull(4, 0));
+    }
+
+    #[test]
+    fn who_waits_elsewhere_is_called_once_for_each_time_it_asked() {
+        let gate = Gate::new(2, 100);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&calls);
+        gate.call_when_open(move || {
+            count.fetch_add(1, SeqCst);
+        });
+        assert!(gate.may_pull_or_call(1));
+        gate.yielded(1);
+        assert_eq!(calls.load(SeqCst), 0, "nobody waited");
+        assert!(!gate.may_pull_or_call(3));
+        gate.yielded(2);
+        gate.yielded(3);
+        assert_eq!(calls.load(SeqCst), 1);
+        gate.hold(150);
+        assert!(gate.may_pull_or_call(3) && !gate.may_pull_or_call(4));
+        gate.release(100);
+        assert_eq!(calls.load(SeqCst), 2);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::stream::unwind;
 use crate::swarm::core::{Action, Core, Slot, StartError, Verdict};
 use crate::swarm::exit::ExitWatch;
 use crate::swarm::probe::{ChannelId, Doubt, Evidence, Suspect, evidence_of_all};
-use crate::swarm::process::{Launcher, Process};
+use crate::swarm::process::{Launcher, Process, block_sigpipe};
 use crate::swarm::readiness::{Interest, Readiness, Ready};
 use crate::template::channel::Stream;
 
@@ -641,16 +641,6 @@ fn verdict(evidence: Evidence) -> Verdict {
             }
         },
     }
-}
-
-/// SIGPIPE is ignored in Rust programs, but not where we are embedded in another: this thread does
-/// without it, and children, who inherit the mask, must not.
-fn block_sigpipe(block: bool) {
-    use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGPIPE);
-    let how = if block { SigmaskHow::SIG_BLOCK } else { SigmaskHow::SIG_UNBLOCK };
-    let _ = pthread_sigmask(how, Some(&set), None);
 }
 
 #[cfg(test)]

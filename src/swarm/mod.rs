@@ -11,6 +11,7 @@ pub(crate) mod drain;
 pub(crate) mod driver;
 pub(crate) mod ending;
 pub(crate) mod exit;
+pub(crate) mod ladder;
 pub(crate) mod life;
 pub(crate) mod probe;
 pub(crate) mod process;

@@ -315,6 +315,16 @@ fn nonblocking(fd: OwnedFd) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
+/// SIGPIPE is ignored in Rust programs, but not where we are embedded in another: this thread does
+/// without it, and children, who inherit the mask, must not.
+pub(crate) fn block_sigpipe(block: bool) {
+    use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+    let mut set = SigSet::empty();
+    set.add(NixSignal::SIGPIPE);
+    let how = if block { SigmaskHow::SIG_BLOCK } else { SigmaskHow::SIG_UNBLOCK };
+    let _ = pthread_sigmask(how, Some(&set), None);
+}
+
 impl Process {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
