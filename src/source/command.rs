@@ -1,0 +1,233 @@
+//! A command that emits records, as something to iterate.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::never;
+use polling::Poller;
+
+use crate::error::{Error, ErrorKind};
+use crate::feed::{Answer, decoded};
+use crate::record::PacketId;
+use crate::source::emission::Emission;
+use crate::source::keeper::{self, Plan};
+use crate::stream::gate::Gate;
+use crate::stream::intake::Handover;
+use crate::stream::outbox::Outbox;
+use crate::stream::outlet::{Given, Order, Outlet, Threads};
+use crate::stream::packet::{End, Replies};
+use crate::template::channel::Stream;
+use crate::template::codec::{Decode, Owned};
+use crate::template::{Spec, Template};
+
+/// Iterates over the records that a command prints.
+///
+/// The template says how to start it and, by its reply framing and `decode`, what a record is. Nothing
+/// is started here: each [`iter`](CommandSource::iter) runs the command once. At most `buffer_size`
+/// records are held for the consumer; beyond them, and one read's worth of bytes, the command is not
+/// read, so that it blocks in its own write once the pipe is full.
+///
+/// The command's stdin gets the template's [`preamble`](Template::preamble) and
+/// [`farewell`](Template::farewell), and then ends.
+///
+/// ```
+/// use subfeed::{Template, iterate_in_subprocess};
+///
+/// let squares = iterate_in_subprocess(
+///     Template::shell("for n in 1 2 3; do echo $((n * n)); done").decode(|record| {
+///         Ok::<_, subfeed::BoxError>(std::str::from_utf8(record.bytes())?.parse::<u32>()?)
+///     }),
+///     16,
+/// );
+/// for _pass in 0..2 {
+///     assert_eq!(squares.iter().collect::<Result<Vec<_>, _>>()?, [1, 4, 9]);
+/// }
+/// # Ok::<_, subfeed::Error>(())
+/// ```
+///
+/// # Errors
+/// None here: whatever is wrong is an item. A record that `decode` or
+/// [`check`](Template::check) refuses is an `Err` at its position, and the iteration goes on. A command
+/// that cannot be started, that ends inside a record or with a bad exit status, whose output breaks its
+/// framing, or that runs into a time limit is one fatal `Err` after the last record, then `None`.
+///
+/// Of the template's time limits these apply: [`start_timeout`](Template::start_timeout) to the first
+/// record, [`idle_timeout`](Template::idle_timeout) to each while there is room for it,
+/// [`run_timeout`](Template::run_timeout) to the whole pass, [`ready`](Template::ready), and
+/// [`end_timeout`](Template::end_timeout) to a command that has closed its output and stays. A pass
+/// that is dropped sends the [`kill_ladder`](Template::kill_ladder)'s first signal at once.
+pub fn iterate_in_subprocess<E, D>(
+    template: Template<E, D>,
+    buffer_size: usize,
+) -> CommandSource<D> {
+    let Template { spec, decode, .. } = template;
+    CommandSource { spec: Arc::new(spec), decode, buffer_size, max_bytes: 64 << 20 }
+}
+
+/// A command that emits records; made by [`iterate_in_subprocess`].
+#[derive(Clone)]
+#[must_use = "a source does nothing before it is iterated"]
+pub struct CommandSource<D = Owned> {
+    spec: Arc<Spec>,
+    decode: D,
+    buffer_size: usize,
+    max_bytes: usize,
+}
+
+impl<D> CommandSource<D> {
+    /// How many bytes of records may be held for the consumer before the command is not read any more:
+    /// 64 MiB by default. A record that is larger travels alone.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        let channels = &self.spec.channels;
+        if self.buffer_size == 0 {
+            return Err(Error::config(
+                "a source needs room for at least one record, and buffer_size is 0",
+            ));
+        }
+        if !matches!(channels.stdout, Stream::Pipe | Stream::Pty) {
+            return Err(Error::config(
+                "the command's stdout leads elsewhere, so no record can come",
+            ));
+        }
+        if self.spec.replies.as_sentinel().is_some() {
+            return Err(Error::config("a source is asked nothing, so no sentinel can come back"));
+        }
+        if let Some(side) = channels.side_outputs.iter().find(|side| side.framing.is_some()) {
+            return Err(Error::config(format!(
+                "a source's records come on stdout, not on the side output `{}`",
+                side.name
+            ))
+            .hint("send it to a file with Template::side_output_file"));
+        }
+        self.spec.validate()
+    }
+}
+
+impl<D: Decode + Clone> CommandSource<D> {
+    /// Runs the command, and returns its records at once: it runs ahead by `buffer_size` of them before
+    /// anybody asks. Passes are independent: each has a process of its own.
+    pub fn iter(&self) -> Records<D> {
+        let window = u64::try_from(self.buffer_size).unwrap_or(u64::MAX).max(1);
+        let gate = Arc::new(Gate::new(window, self.max_bytes));
+        let outbox = Arc::new(Outbox::default());
+        let mut threads = Threads { executor: None, intake: None, intake_done: never() };
+        let begun = self.validate().and_then(|()| {
+            let failed = |what: &'static str| {
+                move |error: std::io::Error| {
+                    Error::new(ErrorKind::Thread, what).because(error).fatal()
+                }
+            };
+            let poller =
+                Arc::new(Poller::new().map_err(failed("the source's poller cannot be made"))?);
+            let wake = |poller: &Arc<Poller>| {
+                let poller = Arc::clone(poller);
+                move || {
+                    let _ = poller.notify();
+                }
+            };
+            let handover = Arc::new(Handover::new(wake(&poller)));
+            gate.call_when_open(wake(&poller));
+            let command: Arc<str> = self.spec.command.display().into();
+            let mut talk = Emission::new(
+                Arc::clone(&self.spec),
+                Arc::clone(&command),
+                Arc::clone(&gate),
+                Arc::clone(&handover),
+                Arc::clone(&outbox),
+            );
+            let plan = Plan {
+                spec: Arc::clone(&self.spec),
+                command,
+                input: 0,
+                output: 0,
+                closes_input: true,
+            };
+            let keeper = thread::Builder::new().name("subfeed-source".to_owned());
+            let keeper = keeper
+                .spawn(move || keeper::run(plan, &mut talk, poller))
+                .map_err(failed("a thread of the source cannot be started"))?;
+            threads.executor = Some(keeper);
+            Ok(handover)
+        });
+        let handover = begun.unwrap_or_else(|error| {
+            outbox.end(End { fatal: Some(error), ..End::default() });
+            Arc::new(Handover::new(|| {}))
+        });
+        let first = PacketId(0);
+        let outlet = Outlet::new(gate, handover, outbox, threads, Order::Completion, first);
+        Records { outlet, decode: self.decode.clone() }
+    }
+}
+
+impl<D: Decode + Clone> IntoIterator for &CommandSource<D> {
+    type Item = Result<D::Output, Error>;
+    type IntoIter = Records<D>;
+    fn into_iter(self) -> Records<D> {
+        self.iter()
+    }
+}
+
+impl<D: Decode + Clone> IntoIterator for CommandSource<D> {
+    type Item = Result<D::Output, Error>;
+    type IntoIter = Records<D>;
+    fn into_iter(self) -> Records<D> {
+        self.iter()
+    }
+}
+
+impl<D> fmt::Debug for CommandSource<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandSource")
+            .field("command", &self.spec.command.display())
+            .field("buffer_size", &self.buffer_size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The records of one run of a command: a lazy, fused iterator.
+///
+/// Dropping it ends the command with its kill ladder and reaps it; a command that is only writing is
+/// gone at once. Inside another feed it shares that feed's cancellation.
+///
+/// # Panics
+/// `next` resumes a panic of `check` or of a custom framing; one of `decode` passes through.
+#[must_use = "records that are not iterated end their command as soon as they are dropped"]
+pub struct Records<D = Owned> {
+    outlet: Outlet,
+    decode: D,
+}
+
+impl<D: Decode> Iterator for Records<D> {
+    type Item = Result<D::Output, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (packet, given) = self.outlet.next()?;
+        Some(decoded(&mut self.decode, answer(packet, given)))
+    }
+}
+
+/// The record that is next among those given.
+pub(crate) fn answer(packet: PacketId, given: Given<&mut Replies>) -> Given<Answer<'_>> {
+    given.map(|replies| {
+        replies.skip();
+        let replies = &*replies;
+        (replies.last(packet, &[]), replies)
+    })
+}
+
+impl<D: Decode> FusedIterator for Records<D> {}
+
+impl<D> fmt::Debug for Records<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records")
+            .field("yielded", &self.outlet.total_yielded())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,396 @@
+//! The words of a command that emits records: its output is cut, and that is all there is to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memchr::memchr_iter;
+
+use crate::error::{Error, ErrorKind, excerpt};
+use crate::record::{Buffer, PacketId, Pool};
+use crate::source::keeper::{Ending, Stand, Talk};
+use crate::stream::gate::Gate;
+use crate::stream::intake::Handover;
+use crate::stream::outbox::Outbox;
+use crate::stream::packet::{Cut, End, Label, Outcome, Replies, Span};
+use crate::stream::unwind::{self, Payload};
+use crate::swarm::life::Now;
+use crate::swarm::reading::READ_BYTES;
+use crate::template::Spec;
+use crate::template::framing::{Framing, Place, Scan};
+use crate::template::words::LONGEST_BANNER;
+
+/// Makes spans of what one run of a command prints.
+pub(crate) struct Emission {
+    spec: Arc<Spec>,
+    gate: Arc<Gate>,
+    handover: Arc<Handover>,
+    outbox: Arc<Outbox>,
+    label: Arc<Label>,
+    framing: Box<dyn Framing>,
+    pool: Arc<Pool>,
+    spans: Vec<Span>,
+    /// Records cut so far.
+    made: u64,
+    /// How much of the next record has been looked at without finding its end.
+    scanned: usize,
+    in_banner: bool,
+    /// Preamble and farewell are said.
+    has_spoken: bool,
+    started: Now,
+    /// When something last came, or room for it did.
+    moved: Now,
+    had_room: bool,
+    through: bool,
+    /// What was left at the end and is no record.
+    half: String,
+    failed: Option<Error>,
+    panic: Option<Payload>,
+}
+
+impl Emission {
+    pub(crate) fn new(
+        spec: Arc<Spec>,
+        command: Arc<str>,
+        gate: Arc<Gate>,
+        handover: Arc<Handover>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self {
+            framing: spec.replies.start(),
+            spec,
+            gate,
+            handover,
+            outbox,
+            label: Arc::new(Label { worker: 0, pid: None, command }),
+            pool: Arc::new(Pool::new(4, 4 * READ_BYTES)),
+            spans: Vec::new(),
+            made: 0,
+            scanned: 0,
+            in_banner: true,
+            has_spoken: false,
+            started: Now::ZERO,
+            moved: Now::ZERO,
+            had_room: true,
+            through: false,
+            half: String::new(),
+            failed: None,
+            panic: None,
+        }
+    }
+
+    /// Whether nobody wants or believes what is still to come.
+    fn is_unwanted(&self) -> bool {
+        self.failed.is_some() || self.panic.is_some() || self.handover.is_dropped()
+    }
+
+    /// The first failure ends it.
+    fn fail(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+
+    fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error::new(kind, message.into()).running(&self.label.command).of(self.label.pid).fatal()
+    }
+
+    /// The time limits that run now.
+    fn limits(&self) -> [(Option<Now>, &'static str); 4] {
+        let policy = &self.spec.policy;
+        let after = |since: Now, limit: Option<Duration>, applies: bool| {
+            limit.filter(|_| applies).map(|limit| since.saturating_add(limit))
+        };
+        let awaited = self.had_room && !self.through;
+        [
+            (after(self.started, policy.ready_timeout, self.in_banner), "was not ready"),
+            (
+                after(self.started, policy.start_timeout, awaited && self.made == 0),
+                "emitted no record",
+            ),
+            (after(self.moved, policy.idle_timeout, awaited), "emitted nothing more"),
+            (after(self.started, policy.run_timeout, true), "was not done"),
+        ]
+    }
+
+    fn skip_banner(&mut self, unread: &[u8], eof: bool) -> Option<usize> {
+        let end = self.spec.words.banner.end(unread);
+        match end {
+            Some(_) => self.in_banner = false,
+            None if eof => {
+                self.through = true;
+                let message = "the command ended before its banner did";
+                self.fail(self.error(ErrorKind::Reply, message));
+            }
+            None if unread.len() > LONGEST_BANNER => {
+                let message = format!(
+                    "the end of the command's banner has not come; it begins {}",
+                    excerpt(unread)
+                );
+                self.fail(self.error(ErrorKind::Reply, message));
+            }
+            None => {}
+        }
+        end
+    }
+
+    /// Cuts what records there are room for. Says how many bytes they took.
+    fn cut(&mut self, unread: &[u8], eof: bool) -> usize {
+        let small = self.spec.policy.reply_limit < READ_BYTES;
+        match self.framing.delimiter() {
+            Some(delimiter) if !small && self.spec.check.is_none() => {
+                self.cut_in_bulk(unread, eof, delimiter)
+            }
+            _ => self.cut_one_by_one(unread, eof),
+        }
+    }
+
+    /// Delimiters are counted; the consumer's thread finds the records.
+    fn cut_in_bulk(&mut self, unread: &[u8], eof: bool, delimiter: u8) -> usize {
+        let (mut used, mut count) = (0, 0);
+        let mut all = false;
+        while !all && self.gate.may_pull(self.made + count, used) {
+            let ahead = (self.made + count).saturating_sub(self.gate.total_yielded());
+            // One at least: the gate lets a first one through whatever is held.
+            let room = self.gate.window().saturating_sub(ahead).max(1);
+            let room = usize::try_from(room).unwrap_or(usize::MAX);
+            let from = used.max(self.scanned);
+            let mut cut = 0;
+            for at in memchr_iter(delimiter, &unread[from..]).take(room) {
+                cut += 1;
+                used = from + at + 1;
+            }
+            all = cut < room;
+            count += cut as u64;
+        }
+        self.emit(&unread[..used], Cut::at_each(delimiter), count);
+        let rest = &unread[used..];
+        // Credit may have come meanwhile: what counts is what was looked at.
+        self.scanned = if all { rest.len() } else { self.scanned.saturating_sub(used) };
+        if all && rest.len() > self.spec.policy.reply_limit {
+            self.too_long(rest);
+        } else if all && eof {
+            self.end_with(rest);
+        }
+        used
+    }
+
+    fn cut_one_by_one(&mut self, unread: &[u8], eof: bool) -> usize {
+        let limit = self.spec.policy.reply_limit;
+        let mut ranges = Vec::new();
+        // Bytes emitted, and bytes in whole records.
+        let (mut sent, mut used) = (0, 0);
+        while self.gate.may_pull(self.made + ranges.len() as u64, used - sent) {
+            let rest = &unread[used..];
+            let packet = self.made + ranges.len() as u64;
+            // No output at all is one empty record where the whole output is the record.
+            let empty =
+                rest.is_empty() && !(eof && packet == 0 && self.spec.replies.is_until_eof());
+            if empty {
+                if eof {
+                    self.through = true;
+                }
+                break;
+            }
+            let place = Place::new(packet, limit, eof);
+            match unwind::catch(|| self.framing.scan(rest, place)) {
+                Ok(Ok(Scan::Complete { body, len })) => {
+                    let body = used + body.start..used + body.end;
+                    used += len;
+                    match self.refusal(&unread[body.clone()], packet) {
+                        Ok(None) => ranges.push(body.start - sent..body.end - sent),
+                        Ok(Some(error)) => {
+                            let before = used - len;
+                            self.emit_parts(&unread[sent..before], &mut ranges);
+                            self.put(1, 0, Outcome::Failed(error));
+                            sent = used;
+                        }
+                        Err(payload) => {
+                            self.panic = Some(payload);
+                            break;
+                        }
+                    }
+                }
+                Ok(Ok(Scan::Partial)) if eof => {
+                    self.end_with(rest);
+                    break;
+                }
+                Ok(Ok(Scan::Partial)) => break,
+                Ok(Err(error)) if error.is_truncated() && eof => {
+                    self.end_with(rest);
+                    break;
+                }
+                Ok(Err(error)) => {
+                    let message = format!(
+                        "no record could be cut out of the command's output, which goes on {}",
+                        excerpt(rest)
+                    );
+                    self.fail(self.error(ErrorKind::Reply, message).because(error).at(packet));
+                    break;
+                }
+                Err(payload) => {
+                    self.panic = Some(payload);
+                    break;
+                }
+            }
+        }
+        self.emit_parts(&unread[sent..used], &mut ranges);
+        used
+    }
+
+    /// What the template's `check` has against a record.
+    fn refusal(&self, record: &[u8], packet: u64) -> Result<Option<Error>, Payload> {
+        let Some(check) = &self.spec.check else { return Ok(None) };
+        let verdict = unwind::catch(|| check(&[], record))?;
+        Ok(verdict.err().map(|error| {
+            Error::new(ErrorKind::Check, format!("check refused the record {}", excerpt(record)))
+                .because(error)
+                .running(&self.label.command)
+                .of(self.label.pid)
+                .at(packet)
+        }))
+    }
+
+    fn too_long(&mut self, rest: &[u8]) {
+        let message = format!(
+            "a record is longer than the limit of {} bytes; it begins {}",
+            self.spec.policy.reply_limit,
+            excerpt(rest)
+        );
+        let error = self.error(ErrorKind::Reply, message).at(self.made);
+        self.fail(error.hint("raise it with Template::reply_limit"));
+    }
+
+    /// The output has ended, and this is left of it.
+    fn end_with(&mut self, rest: &[u8]) {
+        self.through = true;
+        if !rest.is_empty() {
+            self.half = excerpt(rest);
+        }
+    }
+
+    fn emit_parts(&mut self, bytes: &[u8], ranges: &mut Vec<std::ops::Range<usize>>) {
+        let count = ranges.len() as u64;
+        let cut = Cut::Parts { ranges: std::mem::take(ranges).into(), next: 0, sides: 0 };
+        self.emit(bytes, cut, count);
+    }
+
+    fn emit(&mut self, bytes: &[u8], cut: Cut, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let mut copy = self.pool.take().unwrap_or_default();
+        copy.clear();
+        copy.extend_from_slice(bytes);
+        let at = 0..copy.len();
+        self.put(
+            count,
+            at.len(),
+            Outcome::Replies(Replies {
+                buffer: Arc::new(Buffer::new(copy, Some(Arc::clone(&self.pool)))),
+                at,
+                cut,
+                label: Arc::clone(&self.label),
+                requests: None,
+            }),
+        );
+    }
+
+    fn put(&mut self, count: u64, weight: usize, outcome: Outcome) {
+        self.gate.hold(weight);
+        self.spans.push(Span { first: PacketId(self.made), count, weight, outcome });
+        self.outbox.put(&mut self.spans);
+        self.made += count;
+    }
+}
+
+impl Talk for Emission {
+    fn started(&mut self, pid: u32, now: Now) {
+        let command = Arc::clone(&self.label.command);
+        self.label = Arc::new(Label { worker: 0, pid: Some(pid), command });
+        self.started = now;
+        self.moved = now;
+    }
+
+    fn attend(&mut self, now: Now, say: &mut Vec<u8>) -> Stand {
+        if !std::mem::replace(&mut self.has_spoken, true) {
+            for words in [&self.spec.words.preamble, &self.spec.words.farewell] {
+                say.extend_from_slice(words.as_deref().unwrap_or_default());
+            }
+        }
+        let has_room = self.gate.may_pull(self.made, 0);
+        if has_room && !std::mem::replace(&mut self.had_room, has_room) {
+            self.moved = now;
+        }
+        if !self.is_unwanted() {
+            let late = self.limits().into_iter().find(|(at, _)| at.is_some_and(|at| now >= at));
+            if let Some((Some(at), what)) = late {
+                // Which limit it was can be told from when it ran out.
+                let since = if what == "emitted nothing more" { self.moved } else { self.started };
+                let message = format!("the command {what} within {:?}", at - since);
+                self.fail(self.error(ErrorKind::Timeout, message));
+            }
+        }
+        if self.is_unwanted() { Stand::Kill } else { Stand::Go }
+    }
+
+    fn wants(&mut self) -> bool {
+        let wants = self.is_unwanted() || self.gate.may_pull_or_call(self.made);
+        self.had_room = wants;
+        wants
+    }
+
+    fn hear(&mut self, unread: &[u8], eof: bool, now: Now) -> usize {
+        if self.is_unwanted() {
+            self.through |= eof;
+            return unread.len();
+        }
+        self.moved = now;
+        let mut used = 0;
+        if self.in_banner {
+            match self.skip_banner(unread, eof) {
+                Some(end) => used = end,
+                None => return 0,
+            }
+        }
+        used + self.cut(&unread[used..], eof)
+    }
+
+    fn is_through(&self) -> bool {
+        self.through || self.is_unwanted()
+    }
+
+    fn deadline(&self) -> Option<Now> {
+        if self.is_unwanted() {
+            return None;
+        }
+        self.limits().into_iter().filter_map(|(at, _)| at).min()
+    }
+
+    fn over(&mut self, ending: Ending) {
+        let limit = self.spec.policy.end_timeout.unwrap_or_default();
+        let ended_well = ending.status.is_none_or(|status| status.success());
+        let whole = self.half.is_empty();
+        let panic = self.panic.take().or(ending.panic);
+        let fatal = if panic.is_some() {
+            None
+        } else if let Some(error) = ending.error {
+            Some(error)
+        } else if let Some(error) = self.failed.take() {
+            Some(error.said(ending.stderr))
+        } else if ending.overstayed {
+            let message =
+                format!("the command closed its output and did not exit within {limit:?}");
+            let error = self.error(ErrorKind::Timeout, message).said(ending.stderr);
+            Some(error.exited(ending.status).hint("see Template::end_timeout"))
+        } else if whole && ended_well {
+            None
+        } else {
+            let kind = if ended_well { ErrorKind::Reply } else { ErrorKind::Died };
+            let message = if whole {
+                "the command ended badly after its last record".to_owned()
+            } else {
+                format!("the command ended inside a record, which begins {}", self.half)
+            };
+            Some(self.error(kind, message).exited(ending.status).said(ending.stderr))
+        };
+        self.outbox.end(End { fatal, panic, ..End::default() });
+    }
+}

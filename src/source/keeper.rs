@@ -1,0 +1,507 @@
+//! The keeper: the thread that owns one child of a source, its descriptors and its timers.
+//!
+//! It starts the child, writes what is to be said, reads while somebody wants what comes, and sees the
+//! child to its end: the kill ladder, the last bytes, the reaping. What the bytes mean is not its
+//! business but that of a [`Talk`], which does no I/O. It never blocks but in the poller.
+//!
+//! Readiness is edge-triggered, as in the swarm's driver: a pipe that is not wanted is simply not read,
+//! which is all the back-pressure there is.
+
+use std::io::{ErrorKind as IoErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use polling::{Event, Events, PollMode, Poller};
+
+use crate::error::{Error, ErrorKind};
+use crate::stream::unwind::{self, Payload};
+use crate::swarm::core::StartError;
+use crate::swarm::exit::ExitWatch;
+use crate::swarm::ladder::Ladder;
+use crate::swarm::life::{Now, Tail};
+use crate::swarm::process::{Launcher, Process, block_sigpipe};
+use crate::swarm::reading::READ_BYTES;
+use crate::template::Spec;
+use crate::template::policy::DRAIN_GRACE;
+
+/// Reads in a row before orders, timers and stderr get their turn.
+const READS_IN_A_ROW: usize = 4;
+
+/// One side of the conversation with a child, free of I/O: bytes in, bytes and verdicts out.
+pub(crate) trait Talk: Send {
+    /// The child runs.
+    fn started(&mut self, pid: u32, now: Now);
+    /// Looks at what the consumer wants and at the clock. Appends what is to be written to the child.
+    fn attend(&mut self, now: Now, say: &mut Vec<u8>) -> Stand;
+    /// Whether more of the child's output is wanted now. If not, whoever changes that wakes the poller.
+    fn wants(&mut self) -> bool;
+    /// Takes from the front of what has been read and not been taken, and says how many bytes. At the
+    /// end of the output it is asked until it is [through](Talk::is_through).
+    fn hear(&mut self, unread: &[u8], eof: bool, now: Now) -> usize;
+    /// The output has ended and there is nothing left in it to be taken.
+    fn is_through(&self) -> bool;
+    /// When to look at the clock again.
+    fn deadline(&self) -> Option<Now>;
+    /// The child is gone and reaped, or never was.
+    fn over(&mut self, ending: Ending);
+}
+
+/// What is to become of the child. It never goes back up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stand {
+    /// It goes on.
+    Go,
+    /// It has been told to leave, and gets this long before the ladder.
+    #[expect(dead_code, reason = "a command is told nothing")]
+    Leave(Duration),
+    /// The ladder, now.
+    Kill,
+}
+
+/// How it ended.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    /// `None` if it never ran, or somebody else reaped it.
+    pub(crate) status: Option<ExitStatus>,
+    pub(crate) stderr: Vec<u8>,
+    /// It closed its output and stayed, until its time was up.
+    pub(crate) overstayed: bool,
+    /// Why it could not be started or watched.
+    pub(crate) error: Option<Error>,
+    /// Something in here, or a framing of the user's, panicked.
+    pub(crate) panic: Option<Payload>,
+}
+
+/// Which child, and which of its channels carry the conversation.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) command: Arc<str>,
+    /// Index among the inputs that are written: 0 is stdin.
+    pub(crate) input: usize,
+    /// Index among the outputs that are read: 0 is stdout.
+    pub(crate) output: usize,
+    /// Close the input as soon as the first words are written.
+    pub(crate) closes_input: bool,
+}
+
+/// The keys of the four things that are waited for.
+const EXIT: usize = 0;
+const STDERR: usize = 1;
+const OUTPUT: usize = 2;
+const INPUT: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Alive,
+    Leaving {
+        by: Option<Now>,
+    },
+    Killing(Ladder),
+    /// It has exited; the last time that anything was read from it.
+    Gone {
+        quiet_since: Now,
+    },
+}
+
+struct Keeper {
+    plan: Plan,
+    poller: Arc<Poller>,
+    start: Instant,
+    process: Option<Process>,
+    exit: Option<ExitWatch>,
+    phase: Phase,
+    stand: Stand,
+    /// To be written, and how much of it is.
+    say: Vec<u8>,
+    said: usize,
+    writable: bool,
+    readable: bool,
+    eof: bool,
+    stderr_readable: bool,
+    overstayed: bool,
+    /// Bytes read and not taken are `inbox[from..to]`; the rest is room.
+    inbox: Vec<u8>,
+    from: usize,
+    to: usize,
+    tail: Tail,
+}
+
+/// Keeps one child from its start to its end, on the thread that is to be the keeper's.
+pub(crate) fn run(plan: Plan, talk: &mut dyn Talk, poller: Arc<Poller>) {
+    let mut keeper = Keeper {
+        plan,
+        poller,
+        start: Instant::now(),
+        process: None,
+        exit: None,
+        phase: Phase::Alive,
+        stand: Stand::Go,
+        say: Vec::new(),
+        said: 0,
+        writable: true,
+        readable: true,
+        eof: false,
+        stderr_readable: true,
+        overstayed: false,
+        inbox: Vec::new(),
+        from: 0,
+        to: 0,
+        tail: Tail::default(),
+    };
+    let ending = match unwind::catch(|| keeper.run(talk)) {
+        Ok(ending) => ending,
+        Err(payload) => {
+            keeper.reap();
+            Ending { panic: Some(payload), ..Ending::default() }
+        }
+    };
+    talk.over(ending);
+}
+
+impl Keeper {
+    fn run(&mut self, talk: &mut dyn Talk) -> Ending {
+        if let Err(error) = self.launch() {
+            return Ending { error: Some(error.fatal()), ..Ending::default() };
+        }
+        block_sigpipe(true);
+        let pid = self.process.as_ref().map(Process::pid);
+        talk.started(pid.unwrap_or_default(), self.start.elapsed());
+        let mut events = Events::new();
+        while !self.turn(talk) {
+            self.wait(talk, &mut events);
+        }
+        let status = self.reap();
+        Ending {
+            status,
+            stderr: self.tail.to_vec(),
+            overstayed: self.overstayed,
+            ..Ending::default()
+        }
+    }
+
+    fn launch(&mut self) -> Result<(), Error> {
+        let mut launcher =
+            Launcher::new(Arc::clone(&self.plan.spec), Arc::clone(&self.plan.command));
+        let mut process = launcher.start(0).map_err(|error| match error {
+            StartError::Never(error) | StartError::NotNow(error) => error,
+        })?;
+        // Nothing is ever written to the others: their readers see the end at once.
+        for (i, input) in process.inputs.iter_mut().enumerate() {
+            if i != self.plan.input {
+                *input = None;
+            }
+        }
+        let process = self.process.insert(process);
+        let watched = (|| {
+            let exit = ExitWatch::new(process.pid(), &self.poller)?;
+            if let ExitWatch::Pidfd(fd) = &exit {
+                add(&self.poller, fd, Event::readable(EXIT))?;
+            }
+            self.exit = Some(exit);
+            if let Some(stderr) = &process.stderr {
+                add(&self.poller, stderr, Event::readable(STDERR))?;
+            }
+            if let Some(output) = &process.outputs[self.plan.output] {
+                add(&self.poller, output, Event::readable(OUTPUT))?;
+            }
+            if let Some(input) = &process.inputs[self.plan.input] {
+                add(&self.poller, input, Event::writable(INPUT))?;
+            }
+            Ok(())
+        })();
+        watched.map_err(|error: std::io::Error| {
+            self.reap();
+            Error::new(ErrorKind::Spawn, "the child's pipes cannot be watched")
+                .because(error)
+                .running(&self.plan.command)
+        })
+    }
+
+    /// Everything that can be done now. Whether the child is over.
+    fn turn(&mut self, talk: &mut dyn Talk) -> bool {
+        let now = self.start.elapsed();
+        self.stand = self.stand.max(talk.attend(now, &mut self.say));
+        self.write();
+        self.read(talk, now);
+        self.read_stderr();
+        if self.exit.as_ref().is_some_and(ExitWatch::is_known) {
+            self.exited(now);
+        }
+        // What was heard may have changed the verdict.
+        self.stand = self.stand.max(talk.attend(now, &mut self.say));
+        self.write();
+        self.advance(talk, now)
+    }
+
+    /// Moves the phase on. Whether the child is over.
+    fn advance(&mut self, talk: &dyn Talk, now: Now) -> bool {
+        let rungs = &self.plan.spec.policy.ladder;
+        if let Phase::Alive = self.phase {
+            match self.stand {
+                Stand::Leave(grace) => {
+                    self.phase = Phase::Leaving { by: Some(now.saturating_add(grace)) };
+                }
+                Stand::Go if self.eof => {
+                    // Nothing more can come of it: it is on its way out, or stuck.
+                    let limit = self.plan.spec.policy.end_timeout;
+                    let by = limit.map(|limit| now.saturating_add(limit));
+                    self.phase = Phase::Leaving { by };
+                }
+                _ => {}
+            }
+        }
+        if let Phase::Leaving { by } = self.phase
+            && by.is_some_and(|by| now >= by)
+        {
+            self.overstayed = self.stand == Stand::Go;
+            self.phase = Phase::Killing(Ladder::new(now));
+        }
+        if self.stand == Stand::Kill && matches!(self.phase, Phase::Alive | Phase::Leaving { .. }) {
+            self.phase = Phase::Killing(Ladder::new(now));
+        }
+        match &mut self.phase {
+            Phase::Killing(ladder) => {
+                if let Some(signal) = ladder.climb(rungs, now)
+                    && let Some(process) = &self.process
+                {
+                    process.signal(signal);
+                }
+                false
+            }
+            Phase::Gone { quiet_since } => {
+                // What nobody wants need not be awaited from whoever else holds the pipe.
+                self.stand > Stand::Go
+                    || talk.is_through()
+                    || (!self.eof && !self.readable && now >= *quiet_since + DRAIN_GRACE)
+                        && self.end_output()
+                        && talk.is_through()
+            }
+            _ => false,
+        }
+    }
+
+    /// The output counts as ended, though somebody who outlived the child still holds it. Always true.
+    fn end_output(&mut self) -> bool {
+        self.eof = true;
+        self.close_output();
+        true
+    }
+
+    fn exited(&mut self, now: Now) {
+        if !matches!(self.phase, Phase::Gone { .. }) {
+            self.phase = Phase::Gone { quiet_since: now };
+            self.readable = !self.eof;
+            self.stderr_readable = true;
+            self.read_stderr();
+        }
+    }
+
+    // ---------------------------------------------------------------- bytes
+
+    fn write(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        let Some(input) = &mut process.inputs[self.plan.input] else {
+            self.say.clear();
+            self.said = 0;
+            return;
+        };
+        while self.writable && self.said < self.say.len() {
+            match input.write(&self.say[self.said..]) {
+                Ok(n) => self.said += n,
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => self.writable = false,
+                // EPIPE, or anything else that a pipe can say: nobody reads it any more.
+                Err(_) => return self.close_input(),
+            }
+        }
+        if self.said == self.say.len() {
+            self.say.clear();
+            self.said = 0;
+            if self.plan.closes_input {
+                self.close_input();
+            }
+        }
+    }
+
+    fn close_input(&mut self) {
+        self.say.clear();
+        self.said = 0;
+        if let Some(process) = &mut self.process
+            && let Some(input) = process.inputs[self.plan.input].take()
+        {
+            let _ = self.poller.delete(&input);
+        }
+    }
+
+    fn close_output(&mut self) {
+        if let Some(process) = &mut self.process
+            && let Some(output) = process.outputs[self.plan.output].take()
+        {
+            let _ = self.poller.delete(&output);
+        }
+    }
+
+    fn read(&mut self, talk: &mut dyn Talk, now: Now) {
+        if self.stand == Stand::Kill {
+            // It gets SIGPIPE for whatever it still has to say.
+            self.eof = true;
+            self.close_output();
+            return;
+        }
+        for _ in 0..READS_IN_A_ROW {
+            if !talk.wants() {
+                return;
+            }
+            // What was left for want of room comes first.
+            if self.from < self.to || self.eof {
+                self.from += talk.hear(&self.inbox[self.from..self.to], self.eof, now);
+            }
+            if self.eof || !self.readable || !talk.wants() {
+                return;
+            }
+            let Some(process) = &mut self.process else { return };
+            let Some(output) = &mut process.outputs[self.plan.output] else {
+                self.eof = true;
+                continue;
+            };
+            let room = room(&mut self.inbox, &mut self.from, &mut self.to);
+            let wanted = room.len();
+            match output.read(room) {
+                Ok(0) => {
+                    self.eof = true;
+                    self.close_output();
+                }
+                Ok(n) => {
+                    self.to += n;
+                    if let Phase::Gone { quiet_since } = &mut self.phase {
+                        *quiet_since = now;
+                    } else {
+                        // A pipe that gives less than was asked for is empty: the next byte is an edge.
+                        self.readable = n == wanted;
+                    }
+                }
+                Err(error) if error.kind() == IoErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => self.readable = false,
+                // A pseudo-terminal ends with an error of its own.
+                Err(_) => {
+                    self.eof = true;
+                    self.close_output();
+                }
+            }
+            self.from += talk.hear(&self.inbox[self.from..self.to], self.eof, now);
+        }
+    }
+
+    fn read_stderr(&mut self) {
+        let mut room = [0; 8 << 10];
+        for _ in 0..READS_IN_A_ROW {
+            if !self.stderr_readable {
+                return;
+            }
+            let Some(process) = &mut self.process else { return };
+            let Some(stderr) = &mut process.stderr else {
+                self.stderr_readable = false;
+                return;
+            };
+            match stderr.read(&mut room) {
+                Ok(0) => {
+                    let _ = self.poller.delete(&*stderr);
+                    process.stderr = None;
+                }
+                Ok(n) => self.tail.push(&room[..n]),
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(_) => self.stderr_readable = false,
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------- waiting
+
+    fn wait(&mut self, talk: &mut dyn Talk, events: &mut Events) {
+        let rungs = &self.plan.spec.policy.ladder;
+        let mut next = talk.deadline();
+        let phase = match self.phase {
+            Phase::Alive => None,
+            Phase::Leaving { by } => by,
+            Phase::Killing(ladder) => ladder.next(rungs),
+            Phase::Gone { quiet_since } => {
+                (!self.eof && !self.readable).then(|| quiet_since + DRAIN_GRACE)
+            }
+        };
+        if let Some(at) = phase {
+            next = Some(next.map_or(at, |next| next.min(at)));
+        }
+        let busy = self.stderr_readable
+            || (talk.wants() && (self.readable || (self.eof && !talk.is_through())));
+        let timeout = if busy {
+            Some(Duration::ZERO)
+        } else {
+            // Rounded up, so that a timer is due when it fires instead of firing twice.
+            next.map(|at| at.saturating_sub(self.start.elapsed()) + Duration::from_micros(100))
+        };
+        events.clear();
+        // An error other than an interruption leaves the timers, at least, working.
+        if self.poller.wait(events, timeout).is_err() {
+            return;
+        }
+        let now = self.start.elapsed();
+        for event in events.iter() {
+            match event.key {
+                EXIT => self.exited(now),
+                STDERR => self.stderr_readable = true,
+                OUTPUT => self.readable = true,
+                _ => self.writable = true,
+            }
+        }
+    }
+
+    /// Kills what is left of the child's group, reaps it and closes every pipe.
+    fn reap(&mut self) -> Option<ExitStatus> {
+        self.close_output();
+        let process = self.process.take()?;
+        // Its input is closed after it is dead: a shell would run the half of a line that it has.
+        for input in process.inputs.iter().chain([&process.stderr]).flatten() {
+            let _ = self.poller.delete(input);
+        }
+        if let Some(ExitWatch::Pidfd(fd)) = &self.exit {
+            let _ = self.poller.delete(fd);
+        }
+        process.finish()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.reap();
+    }
+}
+
+fn add(poller: &Poller, source: &impl AsFd, event: Event) -> std::io::Result<()> {
+    let raw = source.as_fd().as_raw_fd();
+    // SAFETY: whatever is added is deleted by `close_input`, `close_output`, `read_stderr` or `reap`
+    // before its descriptor is closed.
+    unsafe { poller.add_with_mode(raw, event, PollMode::Edge) }
+}
+
+/// Room for the next read, at least one byte.
+fn room<'a>(inbox: &'a mut Vec<u8>, from: &mut usize, to: &mut usize) -> &'a mut [u8] {
+    if from == to {
+        (*from, *to) = (0, 0);
+        // One huge record does not stay in memory for ever.
+        inbox.truncate(16 * READ_BYTES);
+        inbox.shrink_to(16 * READ_BYTES);
+    }
+    if inbox.len() - *to < READ_BYTES / 4 {
+        if *from > inbox.len() / 2 {
+            inbox.copy_within(*from..*to, 0);
+            (*from, *to) = (0, *to - *from);
+        } else {
+            let len = (inbox.len() * 2).max(READ_BYTES);
+            inbox.resize(len, 0);
+        }
+    }
+    &mut inbox[*to..]
+}
