@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::never;
-use polling::Poller;
 
 use crate::error::{Error, ErrorKind};
 use crate::feed::{Answer, decoded};
@@ -18,6 +17,7 @@ use crate::stream::intake::Handover;
 use crate::stream::outbox::Outbox;
 use crate::stream::outlet::{Given, Order, Outlet, Threads};
 use crate::stream::packet::{End, Replies};
+use crate::swarm::readiness::Readiness;
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Owned};
 use crate::template::{Spec, Template};
@@ -125,11 +125,11 @@ impl<D: Decode + Clone> CommandSource<D> {
                 }
             };
             let poller =
-                Arc::new(Poller::new().map_err(failed("the source's poller cannot be made"))?);
-            let wake = |poller: &Arc<Poller>| {
+                Arc::new(Readiness::new().map_err(failed("the source's poller cannot be made"))?);
+            let wake = |poller: &Arc<Readiness>| {
                 let poller = Arc::clone(poller);
                 move || {
-                    let _ = poller.notify();
+                    poller.wake();
                 }
             };
             let handover = Arc::new(Handover::new(wake(&poller)));

@@ -8,12 +8,9 @@
 //! which is all the back-pressure there is.
 
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use polling::{Event, Events, PollMode, Poller};
 
 use crate::error::{Error, ErrorKind};
 use crate::stream::unwind::{self, Payload};
@@ -22,6 +19,7 @@ use crate::swarm::exit::ExitWatch;
 use crate::swarm::ladder::Ladder;
 use crate::swarm::life::{Now, Tail};
 use crate::swarm::process::{Launcher, Process, block_sigpipe};
+use crate::swarm::readiness::{Interest, Readiness, Ready};
 use crate::swarm::reading::READ_BYTES;
 use crate::template::Spec;
 use crate::template::policy::DRAIN_GRACE;
@@ -108,7 +106,7 @@ enum Phase {
 
 struct Keeper {
     plan: Plan,
-    poller: Arc<Poller>,
+    poller: Arc<Readiness>,
     start: Instant,
     process: Option<Process>,
     exit: Option<ExitWatch>,
@@ -130,7 +128,7 @@ struct Keeper {
 }
 
 /// Keeps one child from its start to its end, on the thread that is to be the keeper's.
-pub(crate) fn run(plan: Plan, talk: &mut dyn Talk, poller: Arc<Poller>) {
+pub(crate) fn run(plan: Plan, talk: &mut dyn Talk, poller: Arc<Readiness>) {
     let mut keeper = Keeper {
         plan,
         poller,
@@ -169,7 +167,7 @@ impl Keeper {
         block_sigpipe(true);
         let pid = self.process.as_ref().map(Process::pid);
         talk.started(pid.unwrap_or_default(), self.start.elapsed());
-        let mut events = Events::new();
+        let mut events = Ready::new();
         while !self.turn(talk) {
             self.wait(talk, &mut events);
         }
@@ -198,17 +196,17 @@ impl Keeper {
         let watched = (|| {
             let exit = ExitWatch::new(process.pid(), &self.poller)?;
             if let ExitWatch::Pidfd(fd) = &exit {
-                add(&self.poller, fd, Event::readable(EXIT))?;
+                self.poller.add(fd, EXIT, Interest::Readable)?;
             }
             self.exit = Some(exit);
             if let Some(stderr) = &process.stderr {
-                add(&self.poller, stderr, Event::readable(STDERR))?;
+                self.poller.add(stderr, STDERR, Interest::Readable)?;
             }
             if let Some(output) = &process.outputs[self.plan.output] {
-                add(&self.poller, output, Event::readable(OUTPUT))?;
+                self.poller.add(output, OUTPUT, Interest::Readable)?;
             }
             if let Some(input) = &process.inputs[self.plan.input] {
-                add(&self.poller, input, Event::writable(INPUT))?;
+                self.poller.add(input, INPUT, Interest::Writable)?;
             }
             Ok(())
         })();
@@ -332,7 +330,7 @@ impl Keeper {
         if let Some(process) = &mut self.process
             && let Some(input) = process.inputs[self.plan.input].take()
         {
-            let _ = self.poller.delete(&input);
+            self.poller.remove(&input);
         }
     }
 
@@ -340,7 +338,7 @@ impl Keeper {
         if let Some(process) = &mut self.process
             && let Some(output) = process.outputs[self.plan.output].take()
         {
-            let _ = self.poller.delete(&output);
+            self.poller.remove(&output);
         }
     }
 
@@ -408,7 +406,7 @@ impl Keeper {
             };
             match stderr.read(&mut room) {
                 Ok(0) => {
-                    let _ = self.poller.delete(&*stderr);
+                    self.poller.remove(&*stderr);
                     process.stderr = None;
                 }
                 Ok(n) => self.tail.push(&room[..n]),
@@ -420,7 +418,7 @@ impl Keeper {
 
     // ---------------------------------------------------------------- waiting
 
-    fn wait(&mut self, talk: &mut dyn Talk, events: &mut Events) {
+    fn wait(&mut self, talk: &mut dyn Talk, events: &mut Ready) {
         let rungs = &self.plan.spec.policy.ladder;
         let mut next = talk.deadline();
         let phase = match self.phase {
@@ -442,7 +440,6 @@ impl Keeper {
             // Rounded up, so that a timer is due when it fires instead of firing twice.
             next.map(|at| at.saturating_sub(self.start.elapsed()) + Duration::from_micros(100))
         };
-        events.clear();
         // An error other than an interruption leaves the timers, at least, working.
         if self.poller.wait(events, timeout).is_err() {
             return;
@@ -464,10 +461,10 @@ impl Keeper {
         let process = self.process.take()?;
         // Its input is closed after it is dead: a shell would run the half of a line that it has.
         for input in process.inputs.iter().chain([&process.stderr]).flatten() {
-            let _ = self.poller.delete(input);
+            self.poller.remove(input);
         }
         if let Some(ExitWatch::Pidfd(fd)) = &self.exit {
-            let _ = self.poller.delete(fd);
+            self.poller.remove(fd);
         }
         process.finish()
     }
@@ -477,13 +474,6 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.reap();
     }
-}
-
-fn add(poller: &Poller, source: &impl AsFd, event: Event) -> std::io::Result<()> {
-    let raw = source.as_fd().as_raw_fd();
-    // SAFETY: whatever is added is deleted by `close_input`, `close_output`, `read_stderr` or `reap`
-    // before its descriptor is closed.
-    unsafe { poller.add_with_mode(raw, event, PollMode::Edge) }
 }
 
 /// Room for the next read, at least one byte.
