@@ -211,7 +211,7 @@ impl Core {
             gate: plan.gate,
             stats: plan.stats,
         };
-        core.feed_timer = core.spec.policy.run_timeout;
+        core.feed_timer = core.spec.policy.run_timeout.filter(|&limit| limit < NEVER);
         core
     }
 
@@ -547,7 +547,9 @@ impl Core {
             head_since: now,
             moved: now,
             patience: self.patience(),
+            next_probe: Now::ZERO,
             closed_output_at: None,
+            lingered: false,
             timer: None,
         };
         let mut life = Box::new(life);
@@ -604,13 +606,16 @@ impl Core {
     }
 
     fn arm_feed(&mut self, at: Now) {
+        if at >= NEVER {
+            return;
+        }
         self.feed_timer = Some(self.feed_timer.map_or(at, |set| set.min(at)));
     }
 
     /// Sets a timer for a slot's life, unless an earlier one is set.
     pub(crate) fn arm(&mut self, slot: usize, at: Now) {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
-        if life.timer.is_some_and(|set| set <= at) {
+        if at >= NEVER || life.timer.is_some_and(|set| set <= at) {
             return;
         }
         life.timer = Some(at);
@@ -666,6 +671,10 @@ impl Core {
         if let Some(limit) = self.spec.policy.idle_timeout
             && self.resolved < self.accepted
         {
+            if self.gate.is_full() {
+                // They may have spoken; it is we who do not read.
+                self.heard = now;
+            }
             let due = self.heard.saturating_add(limit);
             if now >= due {
                 Counters::add(&self.counters().timeouts, 1);
@@ -689,10 +698,16 @@ impl Core {
 
     /// The evidence about a worker that has gone quiet.
     pub(crate) fn probed(&mut self, slot: usize, verdict: Verdict, now: Now) {
-        let delay = self.spec.policy.stall_delay;
-        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        let Slot::Live(life) = &self.slots[slot] else { return };
         if !life.is_open() || life.owed() == 0 {
             return;
+        }
+        if verdict != Verdict::Busy
+            && let Some(why) = self.is_parting(life)
+        {
+            // It will be given nothing more: asking costs nothing.
+            self.close_inputs(slot, why, now);
+            return self.watch(slot, now);
         }
         match verdict {
             Verdict::Waiting => match self.spec.policy.on_stall {
@@ -709,20 +724,14 @@ impl Core {
                     self.fail(error.hint(WITHHOLDS));
                 }
             },
-            Verdict::Busy => {
-                life.patience = life.patience.saturating_mul(2).min(delay.saturating_mul(64));
-                let at = now.saturating_add(life.patience);
-                self.arm(slot, at);
-            }
+            // There is another look later.
+            Verdict::Busy => {}
             Verdict::Unclear(why) => {
-                life.patience = life.patience.saturating_mul(2).min(delay.saturating_mul(64));
-                let at = now.saturating_add(life.patience);
                 self.stats.hint(format!(
                     "`{}` owes replies and is quiet, but it cannot be told whether it waits for us ({why}); \
                      if it buffers its output, use its unbuffered flag or Template::line_buffered",
                     self.command
                 ));
-                self.arm(slot, at);
             }
         }
     }
@@ -755,6 +764,9 @@ impl Core {
             .exited(status)
     }
 }
+
+/// A timer that would run out in more than a hundred years is not set: a limit of `Duration::MAX` is none.
+const NEVER: Now = Duration::from_secs(u32::MAX as u64);
 
 /// The advice for a tool that buffers.
 const WITHHOLDS: &str = "withholds its replies until its buffer is full: use its unbuffered or \

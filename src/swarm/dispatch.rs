@@ -107,6 +107,7 @@ impl Core {
         }
         life.moved = now;
         life.patience = patience;
+        life.next_probe = now;
         life.given += run.len() as u64;
         for (channel, input) in life.inputs.iter_mut().enumerate() {
             debug_assert!(channel < run.batch.columns.len());
@@ -116,7 +117,7 @@ impl Core {
         self.to_write.push(slot);
         if self.spec.life_records().is_some_and(|most| life.given >= most) {
             // That is all that a life of this template is for.
-            self.close_inputs(slot, Why::Recycled);
+            return self.part_from(slot, Why::Recycled, now);
         }
         self.watch(slot, now);
     }

@@ -5,7 +5,7 @@
 use crate::stats::Counters;
 use crate::stream::packet::{Outcome, Span};
 use crate::swarm::core::{Core, Slot};
-use crate::swarm::life::Now;
+use crate::swarm::life::{Now, Why};
 
 impl Core {
     /// Counts what a life has been handed in full.
@@ -44,6 +44,9 @@ impl Core {
             && life.owed() == 0
         {
             life.quarantined = false;
+            if self.spec.life_records().is_some_and(|most| life.given >= most) {
+                return self.part_from(slot, Why::Recycled, now);
+            }
         }
         self.offer(slot);
         self.watch(slot, now);

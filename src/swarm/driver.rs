@@ -190,6 +190,10 @@ impl Driver {
                 }
             }
             let timer = self.core.next_timer();
+            if !asking {
+                // It came out; a date that is past would keep the driver awake.
+                self.lost_since = None;
+            }
             let given_up = self.lost_since.map(|since| since + COME_OUT_WITHIN);
             let next = timer.into_iter().chain(given_up).min();
             let timeout = next.map(|at| at.saturating_sub(self.start.elapsed()));
@@ -212,8 +216,9 @@ impl Driver {
         if self.supply.handover.is_dropped() {
             self.core.cancel();
         }
-        self.core.tick(now);
+        // What has come is read before anybody is judged for being late with it.
         self.read(now);
+        self.core.tick(now);
         for slot in 0..self.ports.len() {
             // Only where there is no pidfd; otherwise the flag is never set.
             if self.ports[slot].as_ref().is_some_and(|ports| !ports.exited && ports.exit.is_known())

@@ -19,6 +19,8 @@ const CLOSED_GRACE: Duration = Duration::from_secs(5);
 const CLOGGED_GRACE: Duration = Duration::from_secs(2);
 /// How long the input may idle before a tool that answers at the end of its input is asked to.
 const AT_EOF_IDLE: Duration = Duration::from_millis(10);
+/// How soon a worker whose output we do not read for want of room is looked at again.
+const LATER: Duration = Duration::from_secs(1);
 /// How long a worker that has closed its stdout may take to exit.
 const SILENT_GRACE: Duration = Duration::from_millis(500);
 
@@ -26,12 +28,14 @@ impl Core {
     // ---------------------------------------------------------------- asking a life to end
 
     /// Closes the inputs as soon as everything queued is written: the worker answers and exits.
-    pub(crate) fn close_inputs(&mut self, slot: usize, why: Why) {
+    pub(crate) fn close_inputs(&mut self, slot: usize, why: Why, now: Now) {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         if !life.is_open() {
             return;
         }
         life.phase = Phase::Ending;
+        // However long it was idle: its time to exit begins now.
+        life.moved = now;
         life.why.get_or_insert(why);
         if let Some(farewell) = &self.spec.words.farewell {
             life.inputs[0].push_words(Arc::clone(farewell));
@@ -45,7 +49,7 @@ impl Core {
 
     /// Lets a life answer what it owes and exit, so that a fresh one can take its place.
     pub(crate) fn recycle_life(&mut self, slot: usize, now: Now) {
-        self.close_inputs(slot, Why::Recycled);
+        self.close_inputs(slot, Why::Recycled, now);
         self.watch(slot, now);
     }
 
@@ -60,19 +64,33 @@ impl Core {
             return;
         }
         for slot in 0..self.slots.len() {
-            let Slot::Live(life) = &self.slots[slot] else { continue };
-            if !life.is_open() {
-                continue;
-            }
-            if life.owed() == 0 || self.spec.policy.at_eof {
-                self.close_inputs(slot, Why::Done);
-            }
-            self.watch(slot, now);
+            self.part_from(slot, Why::Done, now);
         }
+    }
+
+    /// Nothing more will be given to this life: closes its inputs, now or when it has answered.
+    pub(crate) fn part_from(&mut self, slot: usize, why: Why, now: Now) {
+        let Slot::Live(life) = &self.slots[slot] else { return };
+        let only_then = self.spec.policy.at_eof || self.spec.replies.is_until_eof();
+        if life.is_open() && (life.owed() == 0 || only_then) {
+            self.close_inputs(slot, why, now);
+        }
+        self.watch(slot, now);
     }
 
     fn nothing_to_come(&self) -> bool {
         self.input_has_ended() && self.pending.is_empty()
+    }
+
+    /// Why a life will be given nothing more, if so.
+    pub(crate) fn is_parting(&self, life: &Life) -> Option<Why> {
+        if self.spec.life_records().is_some_and(|most| life.given >= most) {
+            Some(Why::Recycled)
+        } else if self.nothing_to_come() {
+            Some(Why::Done)
+        } else {
+            None
+        }
     }
 
     /// When a life that owes replies, and has read all that it was given, has been quiet for long
@@ -82,16 +100,14 @@ impl Core {
         if !life.is_open() || life.owed() == 0 || !life.may_be_waiting() {
             return None;
         }
-        let patience = if policy.at_eof {
-            life.patience.min(AT_EOF_IDLE)
-        } else if self.nothing_to_come() {
-            self.patience()
-        } else if policy.on_stall == OnStall::Wait {
+        let delay = if policy.at_eof {
+            self.patience().min(AT_EOF_IDLE)
+        } else if policy.on_stall == OnStall::Wait && self.is_parting(life).is_none() {
             return None;
         } else {
-            life.patience
+            self.patience()
         };
-        Some(life.moved.saturating_add(patience))
+        Some(life.moved.saturating_add(delay).max(life.next_probe))
     }
 
     fn close_what_is_written(&mut self, slot: usize) {
@@ -237,7 +253,9 @@ impl Core {
                     if let Some(limit) = limit {
                         at(life.moved.saturating_add(limit));
                     }
-                } else if let Some(age) = policy.recycle_age {
+                } else if let Some(age) = policy.recycle_age
+                    && life.given > 0
+                {
                     at(life.started.saturating_add(age));
                 }
                 if let Some(closed) = life.closed_output_at {
@@ -253,8 +271,19 @@ impl Core {
 
     /// A life's timer has run out: does what is due.
     pub(crate) fn look_at(&mut self, slot: usize, now: Now) {
+        let readable = self.may_read(slot);
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         let policy = &self.spec.policy;
+        let readable = readable || life.closed_output_at.is_some();
+        if !readable && matches!(life.phase, Phase::Open | Phase::Ending) {
+            // It may have answered long ago: it is we who do not read, for want of room. The time
+            // that this takes is not its own.
+            life.moved = now;
+            life.head_since = now;
+            life.look_again(now, policy.stall_delay);
+            let at = life.next_probe.min(now.saturating_add(LATER));
+            return self.arm(slot, at);
+        }
         let due = |since: Now, limit: Duration| now >= since.saturating_add(limit);
         match life.phase {
             Phase::Open | Phase::Ending => {
@@ -275,6 +304,7 @@ impl Core {
                 let Slot::Live(life) = &mut self.slots[slot] else { return };
                 if life.closed_output_at.is_some_and(|closed| due(closed, SILENT_GRACE)) {
                     // An answer can never come any more.
+                    life.lingered = owed == 0;
                     life.why = life
                         .why
                         .filter(|why| why.is_asked() && owed == 0)
@@ -289,7 +319,9 @@ impl Core {
                     if !life.is_open() && limit.is_some_and(|limit| due(life.moved, limit)) {
                         return self.kill_life(slot, now);
                     }
+                    // One that was never given anything is as good as a fresh one.
                     if life.is_open()
+                        && life.given > 0
                         && policy.recycle_age.is_some_and(|age| due(life.started, age))
                     {
                         return self.recycle_life(slot, now);
@@ -311,16 +343,7 @@ impl Core {
                     if policy.at_eof {
                         return self.recycle_life(slot, now);
                     }
-                    if self.nothing_to_come() {
-                        self.close_inputs(slot, Why::Done);
-                        return self.watch(slot, now);
-                    }
-                    Counters::add(&self.stats.counters.probes, 1);
-                    self.actions.push_back(Action::Probe { slot });
-                    // Without an answer to the probe there is another look later.
-                    if let Slot::Live(life) = &mut self.slots[slot] {
-                        life.patience = life.patience.saturating_mul(2);
-                    }
+                    self.probe(slot, now);
                 }
                 self.watch(slot, now);
             }
@@ -354,6 +377,15 @@ impl Core {
         let message = format!("the worker leaves the side input `{name}` unread");
         let error = self.describe(slot, ErrorKind::Channel, message);
         self.fail(error.hint("if it need not read everything, declare it with Template::optional_side_input and a cap"));
+    }
+
+    /// Asks for the evidence; if that decides nothing there is another look, ever later.
+    fn probe(&mut self, slot: usize, now: Now) {
+        let delay = self.spec.policy.stall_delay;
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        Counters::add(&self.stats.counters.probes, 1);
+        self.actions.push_back(Action::Probe { slot });
+        life.look_again(now, delay);
     }
 
     /// A packet has taken too long.
@@ -404,10 +436,13 @@ impl Core {
     /// The life is over and reaped; `status` is unknown if somebody else reaped it.
     pub(crate) fn ended(&mut self, slot: usize, status: Option<ExitStatus>, now: Now) {
         if self.stopping.is_none() {
-            self.settle_held(slot);
+            self.settle_held(slot, status);
         }
         let vacant = Slot::Vacant { not_before: now };
         let Slot::Live(life) = std::mem::replace(&mut self.slots[slot], vacant) else { return };
+        let mut life = life;
+        let got = life.answered + life.held_count;
+        self.gate.release(life.take_held());
         let asked = life.why.is_some_and(Why::is_asked);
         if !asked && life.why != Some(Why::Stopped) {
             Counters::add(&self.stats.counters.deaths, 1);
@@ -422,7 +457,7 @@ impl Core {
         if owed == 0 {
             self.judge_farewell(&life, status);
         } else if asked && !self.drain && status.is_none_or(|status| status.success()) {
-            return self.miscounted(*life, status);
+            return self.miscounted(*life, got, status);
         }
         let blank = !asked && life.answered == 0;
         let counts = blank && (life.given != 1 || !self.ever_answered);
@@ -447,9 +482,14 @@ impl Core {
     }
 
     /// Replies that waited for the end of their life are delivered if their number is right.
-    fn settle_held(&mut self, slot: usize) {
+    fn settle_held(&mut self, slot: usize, status: Option<ExitStatus>) {
+        let until_eof = self.spec.replies.is_until_eof();
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         if life.held.is_empty() || life.answered + life.held_count != life.given {
+            return;
+        }
+        // What a process wrote before it failed looks just like a whole output.
+        if until_eof && !life.lingered && status.is_some_and(|status| !status.success()) {
             return;
         }
         life.held_count = 0;
@@ -460,8 +500,8 @@ impl Core {
 
     /// A life that was asked to end, and ended well, has answered too little: which of its requests
     /// each reply belongs to cannot be known.
-    fn miscounted(&mut self, mut life: Life, status: Option<ExitStatus>) {
-        let (owed, got) = (life.given, life.answered + life.held_count);
+    fn miscounted(&mut self, mut life: Life, got: u64, status: Option<ExitStatus>) {
+        let owed = life.given;
         let mut message = format!(
             "the worker was sent {owed} requests and answered {got} of them before it ended"
         );

@@ -278,6 +278,9 @@ pub(crate) struct Held {
     pub(crate) count: u64,
 }
 
+/// A quiet worker is looked at again after so many stall delays at most.
+const LONGEST_PATIENCE: u32 = 64;
+
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) serial: u64,
@@ -312,9 +315,12 @@ pub(crate) struct Life {
     pub(crate) head_since: Now,
     /// When anything last moved in or out.
     pub(crate) moved: Now,
-    /// How long nothing must have moved before the stall is looked at (again).
+    /// How long after a look at a quiet life there is another, and when that is.
     pub(crate) patience: Duration,
+    pub(crate) next_probe: Now,
     pub(crate) closed_output_at: Option<Now>,
+    /// It had answered everything and closed its stdout, but went on running until it was killed.
+    pub(crate) lingered: bool,
     /// The earliest timer that is set for it.
     pub(crate) timer: Option<Now>,
 }
@@ -359,6 +365,18 @@ impl Life {
     pub(crate) fn unfinished(&self) -> u64 {
         let required = self.inputs.iter().enumerate().filter(|(_, input)| !input.optional);
         required.map(|(channel, input)| input.unfinished(channel)).max().unwrap_or(0)
+    }
+
+    /// This look at it has decided nothing: the next one comes after twice the time.
+    pub(crate) fn look_again(&mut self, now: Now, delay: Duration) {
+        self.next_probe = now.saturating_add(self.patience);
+        self.patience = self.patience.saturating_mul(2).min(delay.saturating_mul(LONGEST_PATIENCE));
+    }
+
+    /// Forgets the replies that were held, and says how many bytes they are.
+    pub(crate) fn take_held(&mut self) -> usize {
+        self.held_count = 0;
+        self.held.drain(..).map(|held| held.at.len()).sum()
     }
 
     /// Whether every output of it has come to its end.

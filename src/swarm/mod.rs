@@ -17,3 +17,5 @@ pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod readiness;
 pub(crate) mod reading;
+#[cfg(test)]
+mod sim;

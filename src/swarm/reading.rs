@@ -34,7 +34,8 @@ impl Core {
             return true;
         }
         let Slot::Live(life) = &self.slots[slot] else { return true };
-        if life.owed() == 0 {
+        // What a worker has left in its pipe when it exits is little, and lost if it is not read in time.
+        if life.owed() == 0 || matches!(life.phase, Phase::Exited { .. }) {
             return true;
         }
         let yielded = self.gate.total_yielded();
@@ -88,6 +89,7 @@ impl Core {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         life.moved = now;
         life.patience = patience;
+        life.next_probe = now;
         life.outputs[output].end += n;
         self.cut(slot, now);
     }
@@ -439,12 +441,15 @@ impl Core {
     /// to others.
     fn distrust(&mut self, slot: usize, problem: Result<Error, Payload>, now: Now) {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
-        let Some(head) = pop_front(&mut life.in_flight) else { return };
+        // Replies that were held until now are not believed either: those packets go to others too.
+        let Some(packet) = take_nth(&mut life.in_flight, life.held_count) else { return };
         life.answered += 1;
         life.why = Some(Why::Distrusted);
+        let held = life.take_held();
+        self.gate.release(held);
         match problem {
-            Ok(error) => self.emit_failure(head, error),
-            Err(payload) => self.emit_panic(head, payload),
+            Ok(error) => self.emit_failure(packet, error),
+            Err(payload) => self.emit_panic(packet, payload),
         }
         self.kill_life(slot, now);
     }
@@ -462,9 +467,11 @@ impl Core {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         life.moved = now;
         life.head_since = now;
-        if !life.stdin_closed {
+        // A whole output proves nothing before it is known how its process ended.
+        if !life.stdin_closed && !self.spec.replies.is_until_eof() {
             life.proven = true;
         }
+        self.gate.hold(at.len());
         self.ever_answered = true;
         self.streak = 0;
         if !life.proven {
@@ -479,6 +486,9 @@ impl Core {
         if life.owed() == 0 {
             life.prompt |= life.is_open();
             life.quarantined = false;
+            if self.spec.life_records().is_some_and(|most| life.given >= most) {
+                return self.part_from(slot, Why::Recycled, now);
+            }
             if let Some(age) = self.spec.policy.recycle_age
                 && life.is_open()
                 && now.saturating_sub(life.started) >= age
@@ -490,7 +500,7 @@ impl Core {
         self.watch(slot, now);
     }
 
-    /// Makes spans of replies, cut at the borders of the runs they answer.
+    /// Makes spans of replies, cut at the borders of the runs they answer. Their bytes are counted.
     pub(crate) fn deliver(
         &mut self,
         slot: usize,
@@ -500,7 +510,6 @@ impl Core {
         mut count: u64,
     ) {
         Counters::add(&self.counters().replies, count);
-        self.gate.hold(at.len());
         while count > 0 {
             let Slot::Live(life) = &mut self.slots[slot] else { return };
             let Some(front) = life.in_flight.front_mut() else { return };
@@ -656,6 +665,27 @@ fn nth_packet(in_flight: &VecDeque<Run>, mut n: u64) -> Option<PacketId> {
             return Some(run.first().plus(n));
         }
         n -= run.len() as u64;
+    }
+    None
+}
+
+/// Takes one packet out of the middle.
+fn take_nth(in_flight: &mut VecDeque<Run>, mut n: u64) -> Option<Run> {
+    for i in 0..in_flight.len() {
+        let len = in_flight[i].len() as u64;
+        if n >= len {
+            n -= len;
+            continue;
+        }
+        if n > 0 {
+            let front = in_flight[i].split_front(n as usize);
+            in_flight.insert(i, front);
+            return take_nth(in_flight, in_flight.range(..=i).map(|run| run.len() as u64).sum());
+        }
+        if len == 1 {
+            return in_flight.remove(i);
+        }
+        return Some(in_flight[i].split_front(1));
     }
     None
 }
