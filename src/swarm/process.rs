@@ -10,8 +10,9 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -47,16 +48,9 @@ pub(crate) struct Process {
 pub(crate) struct Launcher {
     spec: Arc<Spec>,
     command: Arc<str>,
-    /// Files are opened once for each slot; later lives append.
-    files: HashMap<(usize, Which), File>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Which {
-    Stdin,
-    Stdout,
-    Stderr,
-    Side(usize),
+    /// Files that are written to, by path: each is emptied once in a feed, then appended to by whoever
+    /// leads there, later lives and other workers alike.
+    files: HashMap<PathBuf, File>,
 }
 
 impl std::fmt::Debug for Spec {
@@ -77,30 +71,29 @@ impl Launcher {
         let mut numbers: Vec<(&str, RawFd)> = Vec::new();
         let mut inputs = vec![None];
         let mut outputs = vec![None];
-        for (i, side) in spec.channels.side_inputs.iter().enumerate() {
+        for side in &spec.channels.side_inputs {
             let end = match &side.file {
-                Some(path) => self.open(id, Which::Side(i), path, &side.name, true)?.into(),
+                Some(path) => self.open(id, path, &side.name, true)?.into(),
                 None => {
-                    let (theirs, ours) = self.pipe()?;
+                    let (theirs, ours) = self.pipe(id)?;
                     inputs.push(Some(ours));
                     theirs
                 }
             };
-            numbers.push((&side.name, self.keep(end, &mut kept)?));
+            numbers.push((&side.name, self.keep(id, end, &mut kept)?));
         }
-        for (i, side) in spec.channels.side_outputs.iter().enumerate() {
-            let which = Which::Side(spec.channels.side_inputs.len() + i);
+        for side in &spec.channels.side_outputs {
             let end = match &side.file {
-                Some(path) => self.open(id, which, path, &side.name, false)?.into(),
+                Some(path) => self.open(id, path, &side.name, false)?.into(),
                 None => {
-                    let (ours, theirs) = io::pipe().map_err(|error| self.start_error(error))?;
+                    let (ours, theirs) = io::pipe().map_err(|error| self.start_error(id, error))?;
                     outputs.push(Some(
-                        nonblocking(ours.into()).map_err(|error| self.start_error(error))?,
+                        nonblocking(ours.into()).map_err(|error| self.start_error(id, error))?,
                     ));
                     theirs.into()
                 }
             };
-            numbers.push((&side.name, self.keep(end, &mut kept)?));
+            numbers.push((&side.name, self.keep(id, end, &mut kept)?));
         }
         let fd = |name: &str| numbers.iter().find(|(known, _)| *known == name).map(|(_, fd)| *fd);
         let line = &spec.command;
@@ -135,15 +128,15 @@ impl Launcher {
         if let Some(dir) = &dir {
             command.current_dir(dir);
         }
-        command.stdin(self.stdio(id, &spec.channels.stdin, Which::Stdin)?);
-        command.stdout(self.stdio(id, &spec.channels.stdout, Which::Stdout)?);
+        command.stdin(self.stdio(id, &spec.channels.stdin, "stdin")?);
+        command.stdout(self.stdio(id, &spec.channels.stdout, "stdout")?);
         let mut terminal = None;
         if matches!(spec.channels.stdout, Stream::Pty) {
-            let (ours, theirs) = raw_terminal().map_err(|error| self.start_error(error))?;
+            let (ours, theirs) = raw_terminal().map_err(|error| self.start_error(id, error))?;
             terminal = Some(ours);
             command.stdout(Stdio::from(theirs));
         }
-        command.stderr(self.stdio(id, &spec.channels.stderr, Which::Stderr)?);
+        command.stderr(self.stdio(id, &spec.channels.stderr, "stderr")?);
         command.process_group(0);
         if !kept.is_empty() {
             let kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
@@ -160,9 +153,10 @@ impl Launcher {
             // async-signal-safe, and touches memory allocated before.
             unsafe { command.pre_exec(clear) };
         }
-        let mut child = command.spawn().map_err(|error| self.spawn_error(error, &dir))?;
+        let mut child =
+            command.spawn().map_err(|error| self.spawn_error(id, error, dir.as_deref()))?;
         drop(kept);
-        let ours = |fd: OwnedFd| nonblocking(fd).map_err(|error| self.start_error(error));
+        let ours = |fd: OwnedFd| nonblocking(fd).map_err(|error| self.start_error(id, error));
         let stdio = (|| {
             if let Some(stdin) = child.stdin.take() {
                 inputs[0] = Some(ours(stdin.into())?);
@@ -184,114 +178,124 @@ impl Launcher {
         }
     }
 
-    fn pipe(&self) -> Result<(OwnedFd, File), StartError> {
-        let (theirs, ours) = io::pipe().map_err(|error| self.start_error(error))?;
-        let ours = nonblocking(ours.into()).map_err(|error| self.start_error(error))?;
+    fn pipe(&self, id: usize) -> Result<(OwnedFd, File), StartError> {
+        let (theirs, ours) = io::pipe().map_err(|error| self.start_error(id, error))?;
+        let ours = nonblocking(ours.into()).map_err(|error| self.start_error(id, error))?;
         Ok((theirs.into(), ours))
     }
 
     /// Moves the child's end to a number that cannot collide with anything.
-    fn keep(&self, end: OwnedFd, kept: &mut Vec<OwnedFd>) -> Result<RawFd, StartError> {
+    fn keep(&self, id: usize, end: OwnedFd, kept: &mut Vec<OwnedFd>) -> Result<RawFd, StartError> {
         let number = fcntl(end.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(LOWEST_SIDE_FD))
-            .map_err(|error| self.start_error(error.into()))?;
+            .map_err(|error| self.start_error(id, error.into()))?;
         // SAFETY: fcntl has just made this descriptor, and nobody else knows it.
         kept.push(unsafe { OwnedFd::from_raw_fd(number) });
         Ok(number)
     }
 
-    fn stdio(&mut self, id: usize, stream: &Stream, which: Which) -> Result<Stdio, StartError> {
+    fn stdio(&mut self, id: usize, stream: &Stream, name: &str) -> Result<Stdio, StartError> {
         Ok(match stream {
             Stream::Pipe => Stdio::piped(),
             Stream::To(Redirect::Null) => Stdio::null(),
             Stream::To(Redirect::Inherit) => Stdio::inherit(),
-            Stream::To(Redirect::File(path)) => {
-                let name = match which {
-                    Which::Stdin => "stdin",
-                    Which::Stdout => "stdout",
-                    _ => "stderr",
-                };
-                self.open(id, which, path, name, which == Which::Stdin)?.into()
-            }
+            Stream::To(Redirect::File(path)) => self.open(id, path, name, name == "stdin")?.into(),
             // Made in `start`, which keeps the other end.
             Stream::Pty => Stdio::null(),
         })
     }
 
-    fn open(
-        &mut self,
-        id: usize,
-        which: Which,
-        path: &std::path::Path,
-        name: &str,
-        read: bool,
-    ) -> Result<File, StartError> {
+    fn open(&mut self, id: usize, path: &Path, name: &str, read: bool) -> Result<File, StartError> {
         let path = PathBuf::from(replace(path.as_os_str(), id, |_| None));
         let failed = |error: io::Error| {
-            let message = format!(
-                "the file `{}` for channel `{name}` of worker {id} cannot be opened",
-                path.display()
-            );
-            StartError::Never(
-                Error::new(ErrorKind::Channel, message).because(error).running(&self.command),
-            )
+            let message =
+                format!("the file `{}` for channel `{name}` cannot be opened", path.display());
+            self.classify(id, ErrorKind::Channel, message, error)
         };
+        if let Some(file) = self.files.get(&path)
+            && !read
+        {
+            return file.try_clone().map_err(failed);
+        }
+        if std::fs::metadata(&path).is_ok_and(|about| about.file_type().is_fifo()) {
+            // To open it would block until somebody opens its other end, and this thread never blocks.
+            return Err(failed(io::Error::other("it is a named pipe, which is not supported")));
+        }
         if read {
             return File::open(&path).map_err(failed);
         }
-        if let Some(file) = self.files.get(&(id, which)) {
-            return file.try_clone().map_err(failed);
-        }
-        // Emptied once, then only appended to: whatever other lives of the slot wrote stays.
+        // Emptied once, then only appended to: whatever other lives and workers wrote stays.
         File::create(&path).map_err(failed)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
         let copy = file.try_clone().map_err(failed)?;
-        self.files.insert((id, which), file);
+        self.files.insert(path, file);
         Ok(copy)
     }
 
-    fn start_error(&self, error: io::Error) -> StartError {
-        self.classify(error, "the worker's pipes cannot be made")
+    fn start_error(&self, id: usize, error: io::Error) -> StartError {
+        self.classify(id, ErrorKind::Spawn, "the worker's pipes cannot be made".to_owned(), error)
     }
 
-    fn classify(&self, error: io::Error, message: &str) -> StartError {
-        let not_now = matches!(
-            error.raw_os_error().map(Errno::from_raw),
-            Some(Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM)
-        );
-        let full = matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE));
-        let mut ours =
-            Error::new(ErrorKind::Spawn, message.to_owned()).because(error).running(&self.command);
-        if full {
+    fn classify(
+        &self,
+        id: usize,
+        kind: ErrorKind,
+        message: String,
+        error: io::Error,
+    ) -> StartError {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let mut ours = Error::new(kind, message).because(error).by(id, None, &self.command);
+        if errno == Some(Errno::EMFILE) {
             ours = ours.hint("raise the limit of open files (ulimit -n): a worker needs four and two for each side channel");
         }
-        if not_now { StartError::NotNow(ours) } else { StartError::Never(ours) }
+        match errno {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM) => {
+                StartError::NotNow(ours)
+            }
+            _ => StartError::Never(ours),
+        }
     }
 
-    fn spawn_error(&self, error: io::Error, dir: &Option<PathBuf>) -> StartError {
+    fn spawn_error(&self, id: usize, error: io::Error, dir: Option<&Path>) -> StartError {
         if let Some(dir) = dir
             && !dir.is_dir()
         {
             let message = format!("the working directory `{}` does not exist", dir.display());
-            return StartError::Never(
-                Error::new(ErrorKind::Spawn, message).because(error).running(&self.command),
-            );
+            return self.classify(id, ErrorKind::Spawn, message, error);
         }
-        let program = &self.spec.command.program;
+        let line = &self.spec.command;
+        let missing = error.kind() == io::ErrorKind::NotFound;
         let message = match error.kind() {
+            io::ErrorKind::NotFound if line.stdbuf => "stdbuf, which is to run it, was not found",
             io::ErrorKind::NotFound => "the command was not found",
-            io::ErrorKind::PermissionDenied if std::path::Path::new(program).is_dir() => {
+            io::ErrorKind::PermissionDenied if Path::new(&line.program).is_dir() => {
                 "the command is a directory"
             }
             io::ErrorKind::PermissionDenied => "the command is not executable",
             _ => "the command cannot be started",
         };
-        match self.classify(error, message) {
-            StartError::Never(error) if message == "the command was not found" => {
+        match self.classify(id, ErrorKind::Spawn, message.to_owned(), error) {
+            StartError::Never(error) if missing => {
                 StartError::Never(error.hint("is it installed, and in PATH?"))
             }
             other => other,
         }
     }
+}
+
+nix::ioctl_read_bad!(
+    /// How many bytes of a pipe are still unread; either end may ask.
+    fionread,
+    nix::libc::FIONREAD,
+    nix::libc::c_int
+);
+
+/// How many bytes lie in a pipe that we write to, if that can be known.
+pub(crate) fn unread(pipe: &File) -> Option<u64> {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open, and FIONREAD stores one `int` through a pointer that is valid
+    // for the call.
+    unsafe { fionread(pipe.as_raw_fd(), &raw mut bytes) }.ok()?;
+    u64::try_from(bytes).ok()
 }
 
 /// A pseudo-terminal that changes nothing: no echo, no signals, line ends as they are. Ours first.

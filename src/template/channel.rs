@@ -20,8 +20,9 @@ pub(crate) enum Stream {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Redirect {
-    /// A file; `{id}` in the path is the worker's number. An output file is emptied when the slot's
-    /// first life starts and appended to by later lives.
+    /// A file; `{id}` in the path is the worker's number. An output file is emptied when the first life
+    /// of a feed that leads there starts, and only appended to from then on, by later lives as by other
+    /// workers: without `{id}` all share one file.
     File(PathBuf),
     /// Nowhere: reads see the end at once, writes vanish.
     Null,
@@ -81,10 +82,26 @@ pub(crate) struct Channels {
     pub(crate) side_outputs: Vec<SideOutput>,
 }
 
+impl Channels {
+    /// The paths of all channels that are files.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let streams = [&self.stdin, &self.stdout, &self.stderr].into_iter();
+        let streams = streams.filter_map(|stream| match stream {
+            Stream::To(Redirect::File(path)) => Some(path),
+            _ => None,
+        });
+        let inputs = self.side_inputs.iter().filter_map(|side| side.file.as_ref());
+        let outputs = self.side_outputs.iter().filter_map(|side| side.file.as_ref());
+        streams.chain(inputs).chain(outputs).map(PathBuf::as_path)
+    }
+}
+
 /// Channels.
 impl<E, D> Template<E, D> {
     /// Declares a side input: a pipe beside stdin that each worker inherits. Its number is in the
-    /// environment variable of the channel's name, and `{fd:NAME}` in arguments is `/dev/fd/N`.
+    /// environment variable of the channel's name, and `{fd:NAME}` in arguments is `/dev/fd/N`. The
+    /// number is 10 or above. In a shell, `exec 3<{fd:NAME}` makes a descriptor of it that `read <&3`
+    /// takes; `dash` has no other way to such numbers.
     ///
     /// Every item writes one record to it, in step with stdin: what `encode` pushes to
     /// [`Request::side`](crate::Request::side), framed as a line.

@@ -58,7 +58,7 @@ impl<'a> Request<'a> {
             Some(name) => Err(Error::new(
                 ErrorKind::Channel,
                 format!(
-                    "encode wrote to the side input `{name}`, which the template does not declare"
+                    "encode wrote to the side input `{name}`, which the template does not declare as one that we write"
                 ),
             )
             .hint("declare it with Template::side_input")),

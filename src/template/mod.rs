@@ -15,7 +15,7 @@ pub mod framing;
 pub(crate) mod policy;
 pub(crate) mod words;
 
-use channel::Channels;
+use channel::{Channels, Stream};
 use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request};
 use command::{Arg, CommandLine};
 use framing::{ReplyFraming, RequestFraming};
@@ -49,7 +49,11 @@ impl Spec {
 
     /// How many requests one life is for.
     pub(crate) fn life_records(&self) -> Option<u64> {
-        if self.replies.is_until_eof() { Some(1) } else { self.policy.recycle_records }
+        let sides = self.channels.side_outputs.iter().filter_map(|side| side.framing.as_ref());
+        if std::iter::once(&self.replies).chain(sides).any(ReplyFraming::is_until_eof) {
+            return Some(1);
+        }
+        self.policy.recycle_records
     }
 
     /// What can be known to be wrong before anything is started.
@@ -80,6 +84,66 @@ impl Spec {
                     ))
                     .hint(format!("declare it, or write {{{{fd:{name}}}}} for the literal text")));
                 }
+            }
+        }
+        for path in self.channels.paths() {
+            if let Some(name) = command::fd_names(path.as_os_str()).next() {
+                return Err(Error::config(format!(
+                    "the path `{}` has {{fd:{name}}} in it, a number that only the worker knows",
+                    path.display()
+                )));
+            }
+        }
+        for name in &names {
+            if ["stdin", "stdout", "stderr"].contains(&name.as_str()) {
+                return Err(Error::config(format!(
+                    "a side channel is named `{name}`, like the standard stream"
+                )));
+            }
+            if self.command.envs.iter().any(|(set, _)| set.as_os_str() == name.as_str()) {
+                return Err(Error::config(format!(
+                    "the side channel `{name}` needs the environment variable of its name, which is set to something else"
+                )));
+            }
+        }
+        self.validate_streams()
+    }
+
+    /// Combinations of channels with which no packet could be sent or answered.
+    fn validate_streams(&self) -> Result<(), Error> {
+        let to_us = |stream: &Stream| matches!(stream, Stream::Pipe | Stream::Pty);
+        let channels = &self.channels;
+        if !to_us(&channels.stdin) {
+            if self.side_input_names().is_empty() {
+                return Err(Error::config(
+                    "the worker's stdin comes from elsewhere and there is no side input that we write, so no request can reach it",
+                )
+                .hint("declare one with Template::side_input"));
+            }
+            for (what, is_said) in [
+                ("a preamble", self.words.preamble.is_some()),
+                ("a farewell", self.words.farewell.is_some()),
+                ("a sync command", self.replies.as_sentinel().is_some()),
+            ] {
+                if is_said {
+                    return Err(Error::config(format!(
+                        "{what} is written to stdin, which comes from elsewhere"
+                    )));
+                }
+            }
+        }
+        if !to_us(&channels.stdout) && self.words.banner.holds_requests() {
+            return Err(Error::config(
+                "the ready marker is awaited on stdout, which leads elsewhere",
+            ));
+        }
+        for side in &channels.side_outputs {
+            if side.framing.as_ref().is_some_and(|framing| framing.as_sentinel().is_some()) {
+                return Err(Error::config(format!(
+                    "the side output `{}` cannot be cut at a sentinel: the sync command is answered on stdout",
+                    side.name
+                ))
+                .hint("let the worker end its part with something fixed, and use ReplyFraming::end_marker"));
             }
         }
         Ok(())

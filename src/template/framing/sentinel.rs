@@ -97,6 +97,8 @@ const TOKEN: &str = "{mark}";
 pub struct Sentinel {
     command: Vec<u8>,
     nonce: u64,
+    /// The nonce is one of the user's own.
+    fixed: bool,
 }
 
 impl fmt::Debug for Sentinel {
@@ -136,7 +138,7 @@ impl Sentinel {
             command.as_bstr(),
         );
         let nonce = random();
-        Self { command, nonce }
+        Self { command, nonce, fixed: false }
     }
 
     /// The same command with a nonce of one's own, for output that can be reproduced.
@@ -146,14 +148,17 @@ impl Sentinel {
     #[must_use]
     pub fn with_nonce(mut self, nonce: u64) -> Self {
         self.nonce = nonce;
+        self.fixed = true;
         self
     }
 
     /// Draws a fresh nonce, so that marks of an earlier feed mean nothing in this one.
     ///
-    /// A feed does this when it starts.
+    /// A feed does this when it starts. A nonce of [one's own](Self::with_nonce) stays.
     pub fn renew(&mut self) {
-        self.nonce = random();
+        if !self.fixed {
+            self.nonce = random();
+        }
     }
 
     /// The mark of a packet.
