@@ -15,7 +15,7 @@ use crate::stream::gate::Gate;
 use crate::stream::intake::{Handover, Intake, Scribe, Supply, Writer};
 use crate::stream::outbox::Outbox;
 use crate::stream::outlet::{Order, Outlet, Threads};
-use crate::stream::packet::End;
+use crate::stream::packet::{End, LifeEnd};
 use crate::swarm::core::{Core, Plan};
 use crate::swarm::driver;
 use crate::swarm::readiness::Readiness;
@@ -149,15 +149,19 @@ pub struct Drained {
     pub accepted: Vec<u64>,
     /// How each life ended, in the order in which they ended.
     pub exits: Vec<Exit>,
-    /// Items that no worker was handed in full, one error for each.
+    /// Items that no worker was handed in full, or that may have been read in part by one that died:
+    /// one error for each.
     pub failed: Vec<Error>,
+    /// Lives that ended badly or too early, one error for each of the first 64, with its stderr.
+    pub bad_ends: Vec<Error>,
 }
 
 impl Drained {
-    /// Whether every item was accepted and every life ended with status 0.
+    /// Whether every item was accepted, and every life read its input to the end and left with
+    /// status 0.
     #[must_use]
     pub fn all_ended_well(&self) -> bool {
-        let well = |exit: &Exit| exit.status.is_some_and(|status| status.success());
+        let well = |exit: &Exit| !exit.early && exit.status.is_some_and(|status| status.success());
         self.failed.is_empty() && self.exits.iter().all(well)
     }
 }
@@ -170,6 +174,8 @@ pub struct Exit {
     pub worker: usize,
     /// `None` if somebody else has reaped it.
     pub status: Option<ExitStatus>,
+    /// It ended by itself, before its input did. What it had read and not yet dealt with is lost.
+    pub early: bool,
 }
 
 /// The parts of a feed that is about to run.
@@ -211,7 +217,11 @@ where
     }
 
     fn parts(&self, keep_requests: bool) -> Parts<I::Item, D> {
-        let spec = Arc::new(self.template.spec.clone());
+        let mut spec = self.template.spec.clone();
+        if let Some(sentinel) = spec.replies.as_sentinel_mut() {
+            sentinel.renew();
+        }
+        let spec = Arc::new(spec);
         let gate = Arc::new(Gate::new(
             u64::try_from(self.buffer).unwrap_or(u64::MAX).max(1),
             self.max_bytes,
@@ -349,8 +359,9 @@ where
     ///
     /// An item counts as accepted when it has been written to its worker in full. Nothing that a worker
     /// may have read is sent again, since its lines would be written twice: if the worker dies in the
-    /// middle of it, the item is among the failed ones. What workers print to a stdout that leads here
-    /// is read and dropped.
+    /// middle of it, the item is among the failed ones. What lies unread in the pipe of a worker that
+    /// dies before its input has ended is taken back and goes to another one. What workers print to a
+    /// stdout that leads here is read and dropped.
     ///
     /// The end waits for the workers as long as they need, unless
     /// [`Template::end_timeout`] is set.
@@ -385,16 +396,18 @@ where
         let mut failed = Vec::new();
         while outlet.next_span().is_some() {
             if let Some(error) = outlet.take_failure() {
-                if error.is_fatal() && error.kind() != ErrorKind::Halted {
+                // The first fatal error is the cause; the others only say that it came before them.
+                if error.is_fatal() {
                     return Err(error);
                 }
                 failed.push(error);
             }
             outlet.release_span();
         }
-        let (accepted, exits) = outlet.take_report();
-        let exits = exits.into_iter().map(|(worker, status)| Exit { worker, status }).collect();
-        Ok(Drained { accepted, exits, failed })
+        let bad_ends = outlet.take_remarks();
+        let (accepted, ends) = outlet.take_report();
+        let exit = |end: LifeEnd| Exit { worker: end.worker, status: end.status, early: end.early };
+        Ok(Drained { accepted, exits: ends.into_iter().map(exit).collect(), failed, bad_ends })
     }
 
     /// Starts the feed, to be taken in batches of borrowed replies; `decode` is not used.

@@ -5,7 +5,6 @@
 //! at once when it is about to sleep.
 
 use std::collections::VecDeque;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::record::{Batch, PacketId, Requests};
 use crate::stream::gate::Gate;
 use crate::stream::intake::Handover;
 use crate::stream::outbox::{Outbox, Taken};
-use crate::stream::packet::{Cut, End, Outcome, Replies, Span};
+use crate::stream::packet::{Cut, End, LifeEnd, Outcome, Replies, Span};
 use crate::stream::sync::thread::{self, JoinHandle};
 use crate::stream::unwind::{self, Payload};
 use crate::stream::window::Window;
@@ -325,7 +324,7 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 
     /// What each worker was handed, and how its lives ended; after the end, of a drained feed.
-    pub(crate) fn take_report(&mut self) -> (Vec<u64>, Vec<(usize, Option<ExitStatus>)>) {
+    pub(crate) fn take_report(&mut self) -> (Vec<u64>, Vec<LifeEnd>) {
         let Some(end) = &mut self.end else { return Default::default() };
         (std::mem::take(&mut end.accepted), std::mem::take(&mut end.exits))
     }

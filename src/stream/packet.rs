@@ -84,5 +84,14 @@ pub(crate) struct End {
     /// Packets that each worker was handed in full, and how its lives ended; only where a feed is
     /// drained.
     pub(crate) accepted: Vec<u64>,
-    pub(crate) exits: Vec<(usize, Option<ExitStatus>)>,
+    pub(crate) exits: Vec<LifeEnd>,
+}
+
+/// How a life of a drained feed ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LifeEnd {
+    pub(crate) worker: usize,
+    pub(crate) status: Option<ExitStatus>,
+    /// It was not asked to.
+    pub(crate) early: bool,
 }

@@ -505,10 +505,10 @@ impl Core {
         for side in spec.channels.side_inputs.iter().filter(|side| side.file.is_none()) {
             inputs.push(Input::side(side.optional));
         }
-        let mut outputs = vec![Output::new(spec.replies.start())];
+        let mut outputs = vec![Output::new(&spec.replies)];
         for side in &spec.channels.side_outputs {
             if let Some(framing) = &side.framing {
-                outputs.push(Output::new(framing.start()));
+                outputs.push(Output::new(framing));
             }
         }
         let serial = self.next_serial;
@@ -536,6 +536,8 @@ impl Core {
             given: 0,
             answered: 0,
             in_flight: VecDeque::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
             held: Vec::new(),
             held_count: 0,
             in_banner: !matches!(spec.words.banner, Banner::None),
@@ -573,7 +575,7 @@ impl Core {
     /// The worker's stdin does not come from us.
     pub(crate) fn no_stdin(&mut self, slot: usize) {
         if let Slot::Live(life) = &mut self.slots[slot] {
-            life.inputs[0].closed = true;
+            life.inputs[0].is_elsewhere();
         }
     }
 

@@ -111,13 +111,17 @@ impl Core {
         life.given += run.len() as u64;
         for (channel, input) in life.inputs.iter_mut().enumerate() {
             debug_assert!(channel < run.batch.columns.len());
-            input.push(run.clone());
+            input.push(channel, run.clone());
         }
         life.in_flight.push_back(run);
         self.to_write.push(slot);
         if self.spec.life_records().is_some_and(|most| life.given >= most) {
             // That is all that a life of this template is for.
             return self.part_from(slot, Why::Recycled, now);
+        }
+        if self.drain {
+            // Where every channel is optional, it has been handed all that it must.
+            self.settle_written(slot, now);
         }
         self.watch(slot, now);
     }

@@ -1,11 +1,19 @@
 //! Feeding without collecting: a packet is done when it has been written in full.
 //!
-//! Nothing of it is sent again, whatever becomes of the worker: that would write its lines twice.
+//! Nothing that a worker may have read is sent again, whatever becomes of it: that would write its lines
+//! twice. What still lay in its pipe when it died nobody has read, and the kernel says how much that
+//! is: these packets are taken back.
 
+use std::process::ExitStatus;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::error::{Error, ErrorKind};
+use crate::record::Run;
 use crate::stats::Counters;
-use crate::stream::packet::{Outcome, Span};
-use crate::swarm::core::{Core, Slot};
-use crate::swarm::life::{Now, Why};
+use crate::stream::packet::{LifeEnd, Outcome, Span};
+use crate::swarm::core::{Care, Core, Slot};
+use crate::swarm::ending::MOST_REMARKS;
+use crate::swarm::life::{Input, Life, Now, PIPE, Why};
 
 impl Core {
     /// Counts what a life has been handed in full.
@@ -19,8 +27,10 @@ impl Core {
         life.head_since = now;
         life.depth.answered(written, in_flight - written, now);
         self.end.accepted[slot] += written;
-        self.ever_answered = true;
-        self.streak = 0;
+        if life.inputs.iter().any(Input::has_been_read) {
+            self.ever_answered = true;
+            self.streak = 0;
+        }
         Counters::add(&self.stats.counters.replies, written);
         while written > 0 {
             let Slot::Live(life) = &mut self.slots[slot] else { return };
@@ -37,6 +47,7 @@ impl Core {
             written -= count;
             life.answered += count;
             let span = Span { first: run.first(), count, weight: 0, outcome: Outcome::Passed };
+            life.remember(run.clone());
             self.spend(run);
             self.emit(span);
         }
@@ -50,5 +61,75 @@ impl Core {
         }
         self.offer(slot);
         self.watch(slot, now);
+    }
+
+    /// So many bytes of an input lay in the pipe when nobody could read them any more.
+    pub(crate) fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64) {
+        if let Slot::Live(life) = &mut self.slots[slot] {
+            life.inputs[channel].left.get_or_insert(bytes);
+        }
+    }
+
+    /// A life is over: what it has not read goes to others, what it may have read in part has failed.
+    pub(crate) fn settle_ended(&mut self, mut life: Life, status: Option<ExitStatus>, now: Now) {
+        let slot = life.label.worker;
+        let early = !life.why.is_some_and(Why::is_asked);
+        self.end.exits.push(LifeEnd { worker: slot, status, early });
+        let bad = early || status.is_none_or(|status| !status.success());
+        if bad && self.end.remarks.len() < MOST_REMARKS {
+            let message = match early {
+                true => "a worker ended before its input did",
+                false => "a worker ended badly",
+            };
+            let error = self.describe_end(&life, status, Error::new(ErrorKind::Died, message));
+            self.end.remarks.push(error);
+        }
+        let in_flight: u64 = life.in_flight.iter().map(|run| run.len() as u64).sum();
+        let unread = life.unread();
+        self.take_back(&mut life, unread.saturating_sub(in_flight));
+        if early && life.has_read_nothing() {
+            self.streak += 1;
+            if self.streak >= self.spec.policy.give_up {
+                return self.give_up(life, status);
+            }
+            self.back_off(slot, now);
+        }
+        let in_flight_runs = std::mem::take(&mut life.in_flight);
+        self.resend(in_flight_runs, unread.min(in_flight), &life, status);
+    }
+
+    /// Takes the newest `count` of the packets that a life had accepted back from it.
+    fn take_back(&mut self, life: &mut Life, mut count: u64) {
+        while count > 0
+            && let Some(mut run) = life.recent.pop_back()
+        {
+            if (run.len() as u64) > count {
+                let kept = run.len() - count as usize;
+                run.split_front(kept);
+            }
+            let len = run.len() as u64;
+            count -= len;
+            self.end.accepted[life.label.worker] -= len;
+            self.resolved -= len;
+            self.gate.hold(run.weight());
+            let replies = &self.stats.counters.replies;
+            replies.store(replies.load(Relaxed) - len, Relaxed);
+            self.send_again(run, Care::Free);
+        }
+    }
+}
+
+impl Life {
+    /// Keeps what was written last and may still lie in a pipe.
+    fn remember(&mut self, run: Run) {
+        self.recent_bytes += run.weight();
+        self.recent.push_back(run);
+        let most = PIPE as usize * self.inputs.len();
+        while let Some(weight) = self.recent.front().map(Run::weight)
+            && self.recent_bytes - weight >= most
+        {
+            self.recent_bytes -= weight;
+            self.recent.pop_front();
+        }
     }
 }

@@ -22,9 +22,10 @@ use crate::stream::unwind;
 use crate::swarm::core::{Action, Core, Slot, StartError, Verdict};
 use crate::swarm::exit::ExitWatch;
 use crate::swarm::probe::{ChannelId, Doubt, Evidence, Suspect, evidence_of_all};
-use crate::swarm::process::{Launcher, Process, block_sigpipe};
+use crate::swarm::process::{Launcher, Process, block_sigpipe, unread};
 use crate::swarm::readiness::{Interest, Readiness, Ready};
 use crate::template::channel::Stream;
+use crate::template::policy::Signal;
 
 /// Reads of one output in a row before the others get their turn.
 const READS_IN_A_ROW: usize = 4;
@@ -378,6 +379,7 @@ impl Driver {
                 // Workers stall together: one look at the system serves them all.
                 Action::Probe { slot } => suspects.push(slot),
                 Action::Finish { slot } => {
+                    self.look_for_leftovers(slot);
                     let status = self.ports[slot].take().and_then(|ports| {
                         self.unwatch(&ports);
                         ports.process.finish()
@@ -388,6 +390,21 @@ impl Driver {
         }
         for suspects in suspects.chunks(SUSPECTS_AT_ONCE) {
             self.probe(suspects, now);
+        }
+    }
+
+    /// What a worker that nobody collects from has not read goes to others: counts it, once nobody can
+    /// read it any more.
+    fn look_for_leftovers(&mut self, slot: usize) {
+        let Some(ports) = &self.ports[slot] else { return };
+        if !self.core.drain {
+            return;
+        }
+        ports.process.signal(Signal::Kill);
+        for (channel, input) in ports.process.inputs.iter().enumerate() {
+            if let Some(bytes) = input.as_ref().and_then(unread) {
+                self.core.left_unread(slot, channel, bytes);
+            }
         }
     }
 
@@ -473,7 +490,14 @@ impl Driver {
                     return;
                 }
                 // EPIPE, or anything else that a pipe can say: nobody reads it any more.
-                Err(_) => return self.core.write_closed(slot, channel, now),
+                Err(_) => {
+                    if let Some(bytes) = unread(file)
+                        && self.core.drain
+                    {
+                        self.core.left_unread(slot, channel, bytes);
+                    }
+                    return self.core.write_closed(slot, channel, now);
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, excerpt};
 use crate::record::Run;
 use crate::stats::Counters;
 use crate::swarm::core::{Action, Care, Core, Slot};
-use crate::swarm::life::{Life, Now, Phase, Why};
+use crate::swarm::life::{Life, Now, Output, Phase, Why};
 use crate::swarm::reading::pop_front;
 use crate::template::policy::{DRAIN_GRACE, DROP_GRACE, OnStall, Signal};
 
@@ -97,7 +97,11 @@ impl Core {
     /// enough to be looked at.
     fn quiet_until(&self, life: &Life) -> Option<Now> {
         let policy = &self.spec.policy;
-        if !life.is_open() || life.owed() == 0 || !life.may_be_waiting() {
+        if !life.is_open()
+            || life.owed() == 0
+            || !life.may_be_waiting()
+            || life.closed_output_at.is_some()
+        {
             return None;
         }
         let delay = if policy.at_eof {
@@ -112,9 +116,11 @@ impl Core {
 
     fn close_what_is_written(&mut self, slot: usize) {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
+        // A worker whose stdin does not come from us sees the end of its input on the side.
+        let absent = life.inputs[0].absent;
         for (channel, input) in life.inputs.iter_mut().enumerate() {
             if input.take_close() {
-                life.stdin_closed |= channel == 0;
+                life.stdin_closed |= channel == 0 || absent;
                 self.actions.push_back(Action::CloseInput { slot, channel });
             }
         }
@@ -143,7 +149,7 @@ impl Core {
     /// The worker has closed its end of an input channel.
     pub(crate) fn write_closed(&mut self, slot: usize, channel: usize, now: Now) {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
-        life.inputs[channel].shut();
+        life.inputs[channel].shut(channel);
         self.actions.push_back(Action::CloseInput { slot, channel });
         if life.inputs[channel].optional || !matches!(life.phase, Phase::Open | Phase::Ending) {
             return;
@@ -175,7 +181,7 @@ impl Core {
                 life.phase = Phase::Killing { step: usize::MAX, next: Now::MAX };
                 for (channel, input) in life.inputs.iter_mut().enumerate() {
                     if !input.closed {
-                        input.shut();
+                        input.shut(channel);
                         self.actions.push_back(Action::CloseInput { slot, channel });
                     }
                 }
@@ -183,7 +189,7 @@ impl Core {
             }
             for (channel, input) in life.inputs.iter_mut().enumerate() {
                 if !input.closed {
-                    input.shut();
+                    input.shut(channel);
                     self.actions.push_back(Action::CloseInput { slot, channel });
                 }
             }
@@ -450,13 +456,18 @@ impl Core {
         if self.stopping.is_some() {
             return;
         }
-        let owed = life.given - life.answered;
         if self.drain {
-            self.end.exits.push((slot, status));
+            self.settle_ended(*life, status, now);
+            return self.close_if_done(now);
         }
+        let owed = life.given - life.answered;
         if owed == 0 {
             self.judge_farewell(&life, status);
-        } else if asked && !self.drain && status.is_none_or(|status| status.success()) {
+        } else if asked
+            // A mark says which packet it answers, so that a missing one shifts nothing.
+            && self.spec.replies.as_sentinel().is_none()
+            && status.is_none_or(|status| status.success())
+        {
             return self.miscounted(*life, got, status);
         }
         let blank = !asked && life.answered == 0;
@@ -466,19 +477,20 @@ impl Core {
             if self.streak >= self.spec.policy.give_up {
                 return self.give_up(*life, status);
             }
-            let doublings = (self.streak - 1).min(20);
-            let wait = self
-                .spec
-                .policy
-                .backoff
-                .saturating_mul(1 << doublings)
-                .min(self.spec.policy.backoff_cap);
-            self.slots[slot] = Slot::Vacant { not_before: now.saturating_add(wait) };
+            self.back_off(slot, now);
         }
         if owed > 0 {
             self.redistribute(*life, status);
         }
         self.close_if_done(now);
+    }
+
+    /// After a life that came to nothing the next one waits a while.
+    pub(crate) fn back_off(&mut self, slot: usize, now: Now) {
+        let policy = &self.spec.policy;
+        let doublings = self.streak.saturating_sub(1).min(20);
+        let wait = policy.backoff.saturating_mul(1 << doublings).min(policy.backoff_cap);
+        self.slots[slot] = Slot::Vacant { not_before: now.saturating_add(wait) };
     }
 
     /// Replies that waited for the end of their life are delivered if their number is right.
@@ -505,7 +517,7 @@ impl Core {
         let mut message = format!(
             "the worker was sent {owed} requests and answered {got} of them before it ended"
         );
-        push_half(&mut message, &life);
+        self.push_half(&mut message, &life);
         let error = Error::new(ErrorKind::ReplyCount { owed, got }, message)
             .hint("a tool that skips or merges records cannot be counted: use a sentinel framing, or check");
         let error = self.describe_end(&life, status, error);
@@ -516,9 +528,18 @@ impl Core {
         self.fail(error);
     }
 
-    fn give_up(&mut self, mut life: Life, status: Option<ExitStatus>) {
-        let message = format!("{} workers in a row ended without one reply", self.streak);
-        let error = self.describe_end(&life, status, Error::new(ErrorKind::Died, message));
+    pub(crate) fn give_up(&mut self, mut life: Life, status: Option<ExitStatus>) {
+        let mut message = format!("{} workers in a row ended without one reply", self.streak);
+        let mut kind = ErrorKind::Died;
+        if life.in_banner
+            && life.why == Some(Why::Timeout)
+            && let Some(limit) = self.spec.policy.ready_timeout
+        {
+            kind = ErrorKind::Timeout;
+            message.push_str(&format!("; the last had not said within {limit:?} that it is ready"));
+        }
+        self.push_half(&mut message, &life);
+        let error = self.describe_end(&life, status, Error::new(kind, message));
         for run in std::mem::take(&mut life.in_flight) {
             self.enqueue(run, Care::Free);
         }
@@ -567,15 +588,37 @@ impl Core {
                 (ErrorKind::Timeout, format!("no reply within {limit:?}"))
             }
             Some(Why::ClosedOutput) => {
-                (ErrorKind::Died, "the worker closed its stdout before it answered".to_owned())
+                let closed = life.outputs.iter().position(|output| output.eof).unwrap_or(0);
+                let name =
+                    if closed == 0 { "its stdout".to_owned() } else { self.output_name(closed) };
+                (ErrorKind::Died, format!("the worker closed {name} before it answered"))
             }
             Some(Why::ClosedInput) => {
                 (ErrorKind::Died, "the worker closed its stdin and did not answer".to_owned())
             }
             _ => (ErrorKind::Died, "the worker ended before it answered".to_owned()),
         };
-        push_half(&mut message, life);
+        self.push_half(&mut message, life);
         Error::new(kind, message)
+    }
+
+    /// Quotes what a life wrote and never ended.
+    fn push_half(&self, message: &mut String, life: &Life) {
+        let halves =
+            life.outputs.iter().enumerate().filter(|(_, output)| !output.unread().is_empty());
+        for (channel, output) in halves {
+            let said = excerpt(output.unread());
+            message.push_str(&match channel {
+                0 if life.in_banner => format!(", with {said}, which is not all of its banner"),
+                0 => format!(", with half a reply {said}"),
+                _ => format!(", with half a reply {said} on {}", self.output_name(channel)),
+            });
+        }
+        let started = life.outputs.iter().any(|output| !output.whole.is_empty());
+        let missing = |output: &Output| output.whole.is_empty() && output.unread().is_empty();
+        if started && let Some(channel) = life.outputs.iter().position(missing) {
+            message.push_str(&format!(", with nothing on {}", self.output_name(channel)));
+        }
     }
 
     /// Nobody can be charged. The head is sent again alone; the rest in two halves, each by itself, so
@@ -608,13 +651,13 @@ impl Core {
         }
     }
 
-    fn send_again(&mut self, run: Run, care: Care) {
+    pub(crate) fn send_again(&mut self, run: Run, care: Care) {
         Counters::add(&self.counters().redeliveries, run.len() as u64);
         self.enqueue(run, care);
     }
 
     /// Sends unanswered packets again, or fails those that may have been read under `at_most_once`.
-    fn resend(
+    pub(crate) fn resend(
         &mut self,
         runs: VecDeque<Run>,
         untouched: u64,
@@ -664,13 +707,5 @@ impl Core {
     }
 }
 
-/// Quotes the beginning of a reply that never ended.
-fn push_half(message: &mut String, life: &Life) {
-    let half = life.outputs[0].unread();
-    if !half.is_empty() {
-        message.push_str(&format!(", with half a reply {}", excerpt(half)));
-    }
-}
-
 /// Remarks beyond these say nothing new.
-const MOST_REMARKS: usize = 64;
+pub(crate) const MOST_REMARKS: usize = 64;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::record::{Buffer, Run};
 use crate::stream::packet::{Cut, Label};
 use crate::swarm::depth::Depth;
-use crate::template::framing::Framing;
+use crate::template::framing::{Framing, ReplyFraming};
 
 /// Time since the feed's start. The core has no clock of its own.
 pub(crate) type Now = Duration;
@@ -79,6 +79,17 @@ pub(crate) struct Input {
     /// Our end is closed, or the worker closed its own.
     pub(crate) closed: bool,
     pub(crate) optional: bool,
+    /// It does not come from us: what is pushed to it goes nowhere.
+    pub(crate) absent: bool,
+    /// Packets given so far.
+    pushed: u64,
+    /// How many of these had been begun, and how many written in full, when the worker closed its end.
+    shut_at: Option<(u64, u64)>,
+    /// Bytes queued so far, and bytes written.
+    queued: u64,
+    written: u64,
+    /// Bytes that lay in the pipe when nobody could read them any more.
+    pub(crate) left: Option<u64>,
     /// Bytes that may wait on a side input before the life gets no more packets.
     cap: usize,
 }
@@ -86,20 +97,26 @@ pub(crate) struct Input {
 /// See [`Input::cap`]: a worker that has answered and left that much unread will not come back to it.
 const CLOGGED: usize = 1 << 20;
 
+/// What a pipe holds, unless somebody changes it.
+pub(crate) const PIPE: u64 = 64 << 10;
+
 impl Input {
     /// A side input. `optional`: the worker may leave that many bytes unread.
     pub(crate) fn side(optional: Option<usize>) -> Self {
         Self { optional: optional.is_some(), cap: optional.unwrap_or(CLOGGED), ..Self::default() }
     }
 
-    pub(crate) fn push(&mut self, run: Run) {
+    pub(crate) fn push(&mut self, channel: usize, run: Run) {
+        self.pushed += run.len() as u64;
         if !self.closed {
+            self.queued += run.bytes(channel).len() as u64;
             self.queue.push_back(Chunk::Run(run));
         }
     }
 
     pub(crate) fn push_words(&mut self, words: Arc<[u8]>) {
         if !self.closed && !words.is_empty() {
+            self.queued += words.len() as u64;
             self.queue.push_back(Chunk::Words(words));
         }
     }
@@ -121,6 +138,12 @@ impl Input {
 
     /// The number of packets, counted from the newest given, of which nothing has been written.
     pub(crate) fn untouched(&self, channel: usize) -> u64 {
+        if self.absent {
+            return self.pushed;
+        }
+        if let Some((begun, _)) = self.shut_at {
+            return self.pushed - begun;
+        }
         let mut untouched = 0;
         for (i, chunk) in self.queue.iter().enumerate() {
             let Chunk::Run(run) = chunk else { continue };
@@ -136,6 +159,12 @@ impl Input {
 
     /// The number of packets, counted from the newest given, that have not been written in full.
     fn unfinished(&self, channel: usize) -> u64 {
+        if self.absent {
+            return 0;
+        }
+        if let Some((_, done)) = self.shut_at {
+            return self.pushed - done;
+        }
         let mut unfinished = 0;
         for (i, chunk) in self.queue.iter().enumerate() {
             let Chunk::Run(run) = chunk else { continue };
@@ -145,6 +174,16 @@ impl Input {
             unfinished += (run.len() - done) as u64;
         }
         unfinished
+    }
+
+    /// Whether more has been written than a pipe holds, so that some of it has been read.
+    pub(crate) fn has_been_read(&self) -> bool {
+        self.written > PIPE
+    }
+
+    /// How many bytes the worker can have read, if that is known.
+    fn read(&self) -> Option<u64> {
+        Some(self.written.saturating_sub(self.left?))
     }
 
     /// How many bytes wait to be written.
@@ -167,10 +206,23 @@ impl Input {
         now
     }
 
-    /// Drops what was not written: nobody will read it.
-    pub(crate) fn shut(&mut self) {
+    /// Drops what was not written: nobody will read it. How far it had come is remembered.
+    pub(crate) fn shut(&mut self, channel: usize) {
+        if self.closed {
+            return;
+        }
+        let begun = self.pushed - self.untouched(channel);
+        let done = self.pushed - self.unfinished(channel);
+        self.shut_at = Some((begun, done));
         self.queue.clear();
         self.at = 0;
+        self.closed = true;
+    }
+
+    /// This channel does not come from us.
+    pub(crate) fn is_elsewhere(&mut self) {
+        self.queue.clear();
+        self.absent = true;
         self.closed = true;
     }
 
@@ -188,6 +240,7 @@ impl Input {
     }
 
     pub(crate) fn wrote(&mut self, channel: usize, mut n: usize) {
+        self.written += n as u64;
         while let Some(chunk) = self.queue.front() {
             let len = match chunk {
                 Chunk::Run(run) => run.bytes(channel).len(),
@@ -216,6 +269,8 @@ pub(crate) struct Output {
     pub(crate) framing: Box<dyn Framing>,
     /// The scanner has seen every reply before this one.
     pub(crate) framing_is_fresh: bool,
+    /// The whole output is one reply.
+    pub(crate) until_eof: bool,
     pub(crate) eof: bool,
     /// Whole replies of a side output (or of stdout where there are side outputs), as bytes and ends.
     pub(crate) whole: VecDeque<Vec<u8>>,
@@ -232,13 +287,14 @@ impl std::fmt::Debug for Output {
 }
 
 impl Output {
-    pub(crate) fn new(framing: Box<dyn Framing>) -> Self {
+    pub(crate) fn new(framing: &ReplyFraming) -> Self {
         Self {
             bytes: Vec::new(),
             start: 0,
             end: 0,
             scanned: 0,
-            framing,
+            framing: framing.start(),
+            until_eof: framing.is_until_eof(),
             framing_is_fresh: true,
             eof: false,
             whole: VecDeque::new(),
@@ -297,6 +353,10 @@ pub(crate) struct Life {
     pub(crate) given: u64,
     pub(crate) answered: u64,
     pub(crate) in_flight: VecDeque<Run>,
+    /// Packets that were written in full not long ago, so that they may still lie in a pipe; only
+    /// where a feed is drained.
+    pub(crate) recent: VecDeque<Run>,
+    pub(crate) recent_bytes: usize,
     /// Replies that came after its stdin was closed and before it had ever answered.
     pub(crate) held: Vec<Held>,
     pub(crate) held_count: u64,
@@ -349,15 +409,48 @@ impl Life {
         over.next().map(|(channel, _)| channel)
     }
 
-    /// Whether a request has been written in part on any channel.
+    /// Whether a request has been written in part: a piece of a record, or its record on one channel
+    /// and not yet on another.
     pub(crate) fn is_torn(&self) -> bool {
         self.inputs.iter().enumerate().any(|(channel, input)| input.is_torn(channel))
+            || self.untouched() < self.unfinished()
     }
 
     /// How many of the newest packets it cannot have read a byte of.
     pub(crate) fn untouched(&self) -> u64 {
         let counts =
             self.inputs.iter().enumerate().map(|(channel, input)| input.untouched(channel));
+        counts.min().unwrap_or(0)
+    }
+
+    /// Whether it has ended without reading a byte, as far as is known.
+    pub(crate) fn has_read_nothing(&self) -> bool {
+        let mut ours = self.inputs.iter().filter(|input| !input.absent);
+        ours.all(|input| input.read() == Some(0))
+    }
+
+    /// How many of the newest packets, recent ones and those in flight, it cannot have read a byte of.
+    pub(crate) fn unread(&self) -> u64 {
+        let channels = self.inputs.iter().enumerate().filter(|(_, input)| !input.absent);
+        let counts = channels.map(|(channel, input)| {
+            let Some(read) = input.read() else { return input.untouched(channel) };
+            if input.shut_at.is_some() && input.optional {
+                // It went on without this channel; what was given since is not in these numbers.
+                return input.untouched(channel);
+            }
+            let (mut start, mut unread) = (input.queued, 0);
+            let runs = self.recent.iter().chain(&self.in_flight).rev();
+            for (run, packet) in
+                runs.flat_map(|run| (run.from..run.to).rev().map(move |at| (run, at)))
+            {
+                start -= run.batch.columns[channel].range(packet, packet + 1).len() as u64;
+                if start < read {
+                    break;
+                }
+                unread += 1;
+            }
+            unread
+        });
         counts.min().unwrap_or(0)
     }
 
@@ -377,6 +470,14 @@ impl Life {
     pub(crate) fn take_held(&mut self) -> usize {
         self.held_count = 0;
         self.held.drain(..).map(|held| held.at.len()).sum()
+    }
+
+    /// Drops what was read: nobody believes it, or nobody asks.
+    pub(crate) fn ignore_outputs(&mut self) {
+        for output in &mut self.outputs {
+            output.start = output.end;
+            output.scanned = output.end;
+        }
     }
 
     /// Whether every output of it has come to its end.

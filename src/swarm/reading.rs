@@ -100,8 +100,8 @@ impl Core {
         if std::mem::replace(&mut life.outputs[output].eof, true) {
             return;
         }
-        if output == 0 && matches!(life.phase, Phase::Open | Phase::Ending) {
-            life.closed_output_at = Some(now);
+        if !self.drain && matches!(life.phase, Phase::Open | Phase::Ending) {
+            life.closed_output_at.get_or_insert(now);
         }
         self.cut(slot, now);
         self.watch(slot, now);
@@ -132,19 +132,16 @@ impl Core {
         if life.why == Some(Why::Distrusted)
             || life.why == Some(Why::Timeout)
             || self.stopping.is_some()
-            || self.drain
         {
-            // Nobody believes it, or nobody asks.
-            for output in &mut life.outputs {
-                output.start = output.end;
-                output.scanned = output.end;
-            }
-            return;
+            return life.ignore_outputs();
         }
         if life.in_banner && !self.skip_banner(slot, now) {
             return;
         }
         let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if self.drain {
+            return life.ignore_outputs();
+        }
         if life.outputs.len() > 1 {
             return self.cut_together(slot, now);
         }
@@ -230,8 +227,7 @@ impl Core {
             }
             let at = ranges.last().map_or(output.start, |(_, end): &(Range<usize>, usize)| *end);
             let rest = &output.bytes[at..output.end];
-            let over =
-                rest.is_empty() && !(output.eof && done < owed && self.spec.replies.is_until_eof());
+            let over = rest.is_empty() && !(output.eof && done < owed && output.until_eof);
             let scanned = if over {
                 Ok(Ok(Scan::Partial))
             } else {
@@ -315,18 +311,23 @@ impl Core {
 
     /// Asks the user's `check` about a reply that is still in the output's buffer.
     fn checked(
-        &mut self,
+        &self,
         slot: usize,
         done: u64,
         body: &Range<usize>,
     ) -> Result<Option<Error>, Payload> {
-        let Some(check) = self.spec.check.clone() else { return Ok(None) };
+        let Slot::Live(life) = &self.slots[slot] else { return Ok(None) };
+        self.ask_check(slot, done, &life.outputs[0].bytes[body.clone()])
+    }
+
+    /// Asks the user's `check` about the reply after `done` others.
+    fn ask_check(&self, slot: usize, done: u64, reply: &[u8]) -> Result<Option<Error>, Payload> {
+        let Some(check) = &self.spec.check else { return Ok(None) };
         let Slot::Live(life) = &self.slots[slot] else { return Ok(None) };
         let mut skip = life.held_count + done;
         for run in &life.in_flight {
             if skip < run.len() as u64 {
                 let request = run.batch.request(run.from + skip as usize);
-                let reply = &life.outputs[0].bytes[body.clone()];
                 let verdict = unwind::catch(|| check(request, reply))?;
                 return Ok(verdict.err().map(|error| {
                     let message = format!("check refused the reply {}", excerpt(reply));
@@ -340,51 +341,17 @@ impl Core {
 
     /// Side outputs: a reply is complete when every output has given its part.
     fn cut_together(&mut self, slot: usize, now: Now) {
-        let limit = self.spec.policy.reply_limit;
+        let owed = match &self.slots[slot] {
+            Slot::Live(life) => life.owed(),
+            _ => return,
+        };
+        let problem = self.scan_together(slot, owed);
         let Slot::Live(life) = &mut self.slots[slot] else { return };
-        let mut problem = None;
-        let owed = life.owed();
-        'outputs: for (channel, output) in life.outputs.iter_mut().enumerate() {
-            loop {
-                let rest = &output.bytes[output.start..output.end];
-                let whole = output.whole.len() as u64;
-                let until_eof = output.eof && whole < owed && self.spec.replies.is_until_eof();
-                if rest.is_empty() && !until_eof {
-                    break;
-                }
-                let packet = nth_packet(&life.in_flight, life.held_count + whole);
-                let place =
-                    Place::new(packet.map_or(u64::MAX, |packet| packet.0), limit, output.eof);
-                match unwind::catch(|| output.framing.scan(rest, place)) {
-                    Ok(Ok(Scan::Partial)) => break,
-                    Ok(Ok(Scan::Complete { body, len })) => {
-                        let taken = rest[body].to_vec();
-                        output.start += len;
-                        output.scanned = output.start;
-                        output.whole.push_back(taken);
-                    }
-                    Ok(Err(error)) if error.is_truncated() => break,
-                    Ok(Err(error)) => {
-                        problem = Some(Ok((channel, excerpt(rest), error)));
-                        break 'outputs;
-                    }
-                    Err(payload) => {
-                        problem = Some(Err(payload));
-                        break 'outputs;
-                    }
-                }
-            }
-        }
-        let complete = life
-            .outputs
-            .iter()
-            .map(|output| output.whole.len() as u64)
-            .min()
-            .unwrap_or(0)
-            .min(owed);
-        let mut bytes = Vec::new();
-        let mut ranges = Vec::new();
+        let parts = life.outputs.iter().map(|output| output.whole.len() as u64);
+        let complete = parts.min().unwrap_or(0).min(owed);
         let sides = life.outputs.len() - 1;
+        let mut bytes = Vec::new();
+        let mut ranges: Vec<Range<usize>> = Vec::new();
         for _ in 0..complete {
             for output in &mut life.outputs {
                 let start = bytes.len();
@@ -392,30 +359,90 @@ impl Core {
                 ranges.push(start..bytes.len());
             }
         }
-        let extra =
-            life.outputs.iter().position(|output| output.whole.len() as u64 > owed - complete);
-        if complete > 0 {
-            let at = 0..bytes.len();
+        let mut refused = None;
+        for (done, reply) in ranges.chunks(1 + sides).enumerate() {
+            match self.ask_check(slot, done as u64, &bytes[reply[0].clone()]) {
+                Ok(None) => {}
+                Ok(Some(error)) => refused = Some((done, Ok(error))),
+                Err(payload) => refused = Some((done, Err(payload))),
+            }
+            if refused.is_some() {
+                break;
+            }
+        }
+        let good = refused.as_ref().map_or(complete, |(done, _)| *done as u64);
+        ranges.truncate(good as usize * (1 + sides));
+        if let Some(last) = ranges.last() {
+            let at = 0..last.end;
             let cut = Cut::Parts { ranges: ranges.into(), next: 0, sides };
-            self.answered(slot, Arc::new(Buffer::new(bytes, None)), at, cut, complete, now);
+            self.answered(slot, Arc::new(Buffer::new(bytes, None)), at, cut, good, now);
         }
-        match problem {
-            None => {
-                if let Some(channel) = extra {
-                    let Slot::Live(life) = &self.slots[slot] else { return };
-                    let said = life.outputs[channel]
-                        .whole
-                        .back()
-                        .map_or(String::new(), |reply| excerpt(reply));
-                    self.too_many(slot, &format!("{said} on {}", self.output_name(channel)), now);
+        if let Some((_, refused)) = refused {
+            return self.distrust(slot, refused, now);
+        }
+        // What is wrong with the reply to a later packet is found again when it is that one's turn.
+        if let Some(problem) = problem.filter(|problem| problem.before == complete) {
+            match problem.what {
+                Ok(_) if complete == owed => {
+                    let name = self.output_name(problem.channel);
+                    self.too_many(slot, &format!("{} on {name}", problem.said), now);
                 }
+                Ok(error) => {
+                    let error = self.not_a_reply(slot, problem.channel, &problem.said, error);
+                    self.distrust(slot, Ok(error), now);
+                }
+                Err(payload) => self.distrust(slot, Err(payload), now),
             }
-            Some(Ok((channel, said, error))) => {
-                let error = self.not_a_reply(slot, channel, &said, error);
-                self.distrust(slot, Ok(error), now);
-            }
-            Some(Err(payload)) => self.distrust(slot, Err(payload), now),
+            return;
         }
+        let Slot::Live(life) = &self.slots[slot] else { return };
+        let left = owed - complete;
+        let extra = life.outputs.iter().position(|output| output.whole.len() as u64 > left);
+        if let Some(channel) = extra {
+            let reply = life.outputs[channel].whole.get(left as usize);
+            let said = reply.map_or(String::new(), |reply| excerpt(reply));
+            self.too_many(slot, &format!("{said} on {}", self.output_name(channel)), now);
+        }
+    }
+
+    /// Cuts the parts of replies out of every output, and returns the problem that concerns the
+    /// earliest packet.
+    fn scan_together(&mut self, slot: usize, owed: u64) -> Option<Problem> {
+        let limit = self.spec.policy.reply_limit;
+        let Slot::Live(life) = &mut self.slots[slot] else { return None };
+        let mut first: Option<Problem> = None;
+        for (channel, output) in life.outputs.iter_mut().enumerate() {
+            loop {
+                let rest = &output.bytes[output.start..output.end];
+                let before = output.whole.len() as u64;
+                let at_eof = output.eof && before < owed && output.until_eof;
+                if rest.is_empty() && !at_eof {
+                    break;
+                }
+                let packet = nth_packet(&life.in_flight, life.held_count + before);
+                let place =
+                    Place::new(packet.map_or(u64::MAX, |packet| packet.0), limit, output.eof);
+                let what = match unwind::catch(|| output.framing.scan(rest, place)) {
+                    Ok(Ok(Scan::Partial)) => break,
+                    Ok(Ok(Scan::Complete { body, len })) => {
+                        let taken = rest[body].to_vec();
+                        output.start += len;
+                        output.scanned = output.start;
+                        output.whole.push_back(taken);
+                        continue;
+                    }
+                    // Half a reply at the end of a life is no reply: the death is judged, not this.
+                    Ok(Err(error)) if error.is_truncated() => break,
+                    Ok(Err(error)) => Ok(error),
+                    Err(payload) => Err(payload),
+                };
+                if first.as_ref().is_none_or(|first| before < first.before) {
+                    first = Some(Problem { channel, before, said: excerpt(rest), what });
+                }
+                break;
+            }
+        }
+        first
     }
 
     fn not_a_reply(&self, slot: usize, channel: usize, said: &str, cause: FramingError) -> Error {
@@ -437,8 +464,8 @@ impl Core {
             .unwrap_or_default()
     }
 
-    /// The packet at the front fails; nothing more of this life is believed, what it still owes goes
-    /// to others.
+    /// The packet that is to be answered next fails; nothing more of this life is believed, what it
+    /// still owes goes to others, and so does what it has answered without proof.
     fn distrust(&mut self, slot: usize, problem: Result<Error, Payload>, now: Now) {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         // Replies that were held until now are not believed either: those packets go to others too.
@@ -581,6 +608,16 @@ impl Core {
             self.fail(error);
         }
     }
+}
+
+/// Why no reply can be cut out of an output.
+struct Problem {
+    channel: usize,
+    /// How many whole replies are before it in that output.
+    before: u64,
+    /// What stands there.
+    said: String,
+    what: Result<FramingError, Payload>,
 }
 
 fn output_is_only_torn(slot: &Slot) -> bool {
