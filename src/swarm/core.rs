@@ -550,6 +550,7 @@ impl Core {
             moved: now,
             patience: self.patience(),
             next_probe: Now::ZERO,
+            suspected: now,
             closed_output_at: None,
             lingered: false,
             timer: None,
@@ -703,6 +704,11 @@ impl Core {
         let Slot::Live(life) = &self.slots[slot] else { return };
         if !life.is_open() || life.owed() == 0 {
             return;
+        }
+        if life.moved != life.suspected {
+            // It has answered since it was suspected, and perhaps been given more that it has had no
+            // time to read: what was seen says nothing of that.
+            return self.watch(slot, now);
         }
         if verdict != Verdict::Busy
             && let Some(why) = self.is_parting(life)

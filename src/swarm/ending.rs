@@ -391,6 +391,7 @@ impl Core {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         Counters::add(&self.stats.counters.probes, 1);
         self.actions.push_back(Action::Probe { slot });
+        life.suspected = life.moved;
         life.look_again(now, delay);
     }
 

@@ -378,6 +378,8 @@ pub(crate) struct Life {
     /// How long after a look at a quiet life there is another, and when that is.
     pub(crate) patience: Duration,
     pub(crate) next_probe: Now,
+    /// What `moved` was when the evidence of a stall was last asked for.
+    pub(crate) suspected: Now,
     pub(crate) closed_output_at: Option<Now>,
     /// It had answered everything and closed its stdout, but went on running until it was killed.
     pub(crate) lingered: bool,

@@ -14,3 +14,4 @@ mod laziness;
 mod order;
 mod panics;
 mod protocol;
+mod verdicts;
