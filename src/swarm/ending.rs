@@ -600,7 +600,12 @@ impl Core {
             _ => (ErrorKind::Died, "the worker ended before it answered".to_owned()),
         };
         self.push_half(&mut message, life);
-        Error::new(kind, message)
+        let error = Error::new(kind, message);
+        if life.why.is_some_and(Why::is_asked) && self.spec.replies.as_sentinel().is_some() {
+            // It went on reading, or it would not have been asked to end.
+            return error.hint("it never printed the mark: look in the request for something left open, such as a quote or a bracket, that swallowed the sync command");
+        }
+        error
     }
 
     /// Quotes what a life wrote and never ended.

@@ -14,4 +14,5 @@ mod laziness;
 mod order;
 mod panics;
 mod protocol;
+mod sentinel;
 mod verdicts;
