@@ -270,6 +270,10 @@ impl Core {
     }
 
     pub(crate) fn enqueue(&mut self, run: Run, care: Care) {
+        if self.stopping.is_some() {
+            // It was on its way from a life that has ended when a failure ended the feed.
+            return self.halt_run(run);
+        }
         self.pending_count += run.len() as u64;
         self.careful += usize::from(care != Care::Free);
         let at = run.first().since(self.origin);

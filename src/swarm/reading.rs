@@ -42,12 +42,14 @@ impl Core {
         match self.order {
             Order::Completion => yielded >= self.resolved,
             Order::Input => {
-                let front = |run: Option<&Run>| run.map(|run| run.first().since(self.origin));
-                if front(life.in_flight.front()) == Some(yielded) {
-                    return true;
-                }
-                // The head is in nobody's hands: whoever makes room first will get it.
-                front(self.pending.front().map(|job| &job.run)) == Some(yielded)
+                // What was sent again may stand behind later packets: those must come out first.
+                let head = |run: &Run| {
+                    let first = run.first().since(self.origin);
+                    (first..first + run.len() as u64).contains(&yielded)
+                };
+                life.in_flight.iter().any(head)
+                    // The head is in nobody's hands: whoever makes room first will get it.
+                    || self.pending.front().is_some_and(|job| head(&job.run))
             }
         }
     }
