@@ -288,7 +288,7 @@ impl Schedule {
             1 => OnStall::Fail,
             _ => OnStall::Recycle,
         };
-        manners.opaque = !needs_evidence && rng.one_in(8);
+        manners.opaque = !needs_evidence && !manners.leaves && rng.one_in(8);
         policy.stall_delay = rng.pick(&[MS, 100 * MS, 100 * MS, 2_000 * MS]);
         spec
     }

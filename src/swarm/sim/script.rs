@@ -37,7 +37,7 @@ pub(super) struct Manners {
     write_most: usize,
     pub(super) stdin_room: usize,
     pub(super) stdout_room: usize,
-    leaves: bool,
+    pub(super) leaves: bool,
     farewell: Duration,
     pub(super) withholds: bool,
     pub(super) hangs: bool,

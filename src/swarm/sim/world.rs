@@ -137,8 +137,59 @@ impl World {
         }
     }
 
-    /// The driver's loop, and what must hold at its end.
+    /// Plays the schedule to its end.
     pub(super) fn run(&mut self) -> Result<Report, Failure> {
+        let report = self.drive().and_then(|()| self.finish());
+        if self.trace && report.is_err() {
+            self.dump();
+        }
+        report
+    }
+
+    /// Where everything is, for whoever reads a trace.
+    fn dump(&self) {
+        let core = &self.core;
+        eprintln!(
+            "{} pulled, {} yielded, {} resolved, {} of {} bytes are held",
+            self.source.pulled,
+            self.sink.yielded,
+            core.resolved,
+            self.gate.held(),
+            self.schedule.max_bytes
+        );
+        let place = |run: &crate::record::Run| {
+            let first = run.first().since(self.schedule.origin);
+            format!("{first}..{}", first + run.len() as u64)
+        };
+        for job in &core.pending {
+            eprintln!("pending {} {:?}", place(&job.run), job.care);
+        }
+        for (slot, life) in core.slots.iter().enumerate() {
+            let Slot::Live(life) = life else {
+                eprintln!("slot {slot}: {life:?}");
+                continue;
+            };
+            let in_flight: Vec<_> = life.in_flight.iter().map(place).collect();
+            eprintln!(
+                "slot {slot}: life {}, {:?}, {:?}, in flight {in_flight:?}, owes {}, holds {}, \
+                 proven {}, prompt {}, quarantined {}, depth {}, timer {:?}, may be read {}",
+                life.serial,
+                life.phase,
+                life.why,
+                life.owed(),
+                life.held_count,
+                life.proven,
+                life.prompt,
+                life.quarantined,
+                life.depth.limit(),
+                life.timer,
+                core.may_read(slot)
+            );
+        }
+    }
+
+    /// The driver's loop.
+    fn drive(&mut self) -> Result<(), Failure> {
         loop {
             self.steps += 1;
             must!(self.steps < MOST_STEPS, "no end after {MOST_STEPS} steps");
@@ -147,7 +198,7 @@ impl World {
             self.core.spent.clear();
             self.check()?;
             if self.core.is_finished() {
-                break;
+                return Ok(());
             }
             if let Some(slot) = self.core.next_start(self.now) {
                 self.launch(slot)?;
@@ -183,7 +234,6 @@ impl World {
             self.wait(timer)?;
             self.hungry = false;
         }
-        self.finish()
     }
 
     /// The driver's thread is over; the consumer takes what is left.
