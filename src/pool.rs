@@ -61,6 +61,9 @@ impl<T: Send> Batch for Items<T> {
     fn bytes(&self) -> usize {
         0
     }
+    fn append(&mut self, next: &mut Self) {
+        self.items.append(&mut next.items);
+    }
     fn clear(&mut self) {
         self.items.clear();
     }

@@ -47,6 +47,8 @@ pub(crate) trait Batch: Send {
     fn len(&self) -> usize;
     /// How many bytes it counts for at the gate.
     fn bytes(&self) -> usize;
+    /// Takes over what is in another one, which continues this one, and empties it.
+    fn append(&mut self, next: &mut Self);
     /// Empties it, to be filled again.
     fn clear(&mut self);
 }
@@ -88,6 +90,15 @@ impl Batch for Requests {
 
     fn bytes(&self) -> usize {
         self.columns.iter().map(|column| column.bytes.len()).sum()
+    }
+
+    fn append(&mut self, next: &mut Self) {
+        debug_assert!(next.len() == 0 || self.first.plus(self.len() as u64) == next.first);
+        for (column, more) in self.columns.iter_mut().zip(&mut next.columns) {
+            let base = column.bytes.len();
+            column.bytes.append(&mut more.bytes);
+            column.ends.extend(more.ends.drain(..).map(|end| base + end));
+        }
     }
 
     fn clear(&mut self) {
@@ -230,6 +241,29 @@ mod tests {
         assert_eq!(run.bytes(0), b"bb\nccc\n");
         assert_eq!(run.first(), PacketId(1));
         assert_eq!(run.request(), b"bb\n");
+    }
+
+    #[test]
+    fn a_batch_goes_on_where_the_one_before_ended() {
+        let batch = |first: u64, records: &[&str]| {
+            let mut batch = Requests::new(1);
+            batch.begin(PacketId(first));
+            for record in records {
+                batch.columns[0].bytes.extend_from_slice(record.as_bytes());
+                let end = batch.columns[0].bytes.len();
+                batch.columns[0].ends.push(end);
+            }
+            batch
+        };
+        let (mut open, mut next) = (batch(u64::MAX, &["a\n"]), batch(0, &["bb\n", ""]));
+        open.append(&mut next);
+        assert_eq!((open.len(), open.bytes(), next.len(), next.bytes()), (3, 5, 0, 0));
+        assert_eq!(
+            (open.request(0), open.request(1), open.request(2)),
+            (&b"a\n"[..], &b"bb\n"[..], &b""[..])
+        );
+        open.pop();
+        assert_eq!((open.len(), open.bytes()), (2, 5));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(crate) struct Handover<B: Batch = Requests> {
     pub(crate) slot: Slot<B>,
     /// The executor is about to sleep and has room: whoever has something wakes it.
     pub(crate) hungry: AtomicBool,
+    /// The intake has pulled an item and makes a request of it, which may take its time.
+    packing: AtomicBool,
     /// The outlet was dropped.
     dropped: AtomicBool,
     /// Answered batches on their way back.
@@ -64,6 +66,7 @@ impl<B: Batch> Handover<B> {
         Self {
             slot: Slot::new(),
             hungry: AtomicBool::new(false),
+            packing: AtomicBool::new(false),
             dropped: AtomicBool::new(false),
             spares: Mutex::new(Vec::new()),
             wake: Box::new(wake),
@@ -88,6 +91,12 @@ impl<B: Batch> Handover<B> {
         if self.hungry.load(SeqCst) && self.hungry.swap(false, SeqCst) {
             (self.wake)();
         }
+    }
+
+    /// Executor: whether nothing that was pulled is still in the intake's hands: it waits at the gate
+    /// or inside the source.
+    pub(crate) fn is_empty_handed(&self) -> bool {
+        self.slot.is_parked() && !self.packing.load(SeqCst)
     }
 
     /// Executor: gives an answered batch back to be filled again.
@@ -265,6 +274,9 @@ fn refused(error: BoxError) -> Error {
 pub(crate) trait Pack<T> {
     type Batch: Batch;
 
+    /// Whether packing an item takes no time worth mentioning.
+    const QUICK: bool = true;
+
     /// A new batch, where none comes back to be filled again.
     fn empty(&self) -> Self::Batch;
 
@@ -294,6 +306,7 @@ pub(crate) struct Writer<E, S> {
 
 impl<T, E: Encode<T>, S: Store<T>> Pack<T> for Writer<E, S> {
     type Batch = Requests;
+    const QUICK: bool = E::QUICK;
 
     fn empty(&self) -> Requests {
         Requests::new(self.scribe.framings.len())
@@ -377,6 +390,7 @@ impl<B: Batch, R> Intake<B, R> {
     {
         let slot = &self.handover.slot;
         let mut spare: Option<Box<B>> = None;
+        let mut aside: Option<Box<B>> = None;
         loop {
             // The batch, if any, is parked here from the moment this iteration begins.
             let open = spare.take();
@@ -394,13 +408,11 @@ impl<B: Batch, R> Intake<B, R> {
             if self.gate.is_stopped() {
                 return self.flush(slot.unpark());
             }
-            let next = unwind::catch(|| source.next());
-            let mut batch = slot.unpark();
-            let item = match next {
+            let item = match unwind::catch(|| source.next()) {
                 Ok(Some(item)) => item,
-                Ok(None) => return self.flush(batch),
+                Ok(None) => return self.flush(slot.unpark()),
                 Err(payload) => {
-                    self.flush(batch)?;
+                    self.flush(slot.unpark())?;
                     return Err(End(Some(payload)));
                 }
             };
@@ -408,15 +420,38 @@ impl<B: Batch, R> Intake<B, R> {
             *pulled += 1;
             if packer.passes(&item) {
                 packer.pass(item);
-                self.flush(batch)?;
+                self.flush(slot.unpark())?;
                 self.settle(packet, Outcome::Passed)?;
                 continue;
             }
-            let open = batch.get_or_insert_with(|| self.handover.spare(|| packer.empty()));
-            if open.len() == 0 {
-                open.begin(packet);
+            let mut batch;
+            let packed;
+            if P::QUICK {
+                batch = slot.unpark();
+                let open = batch.get_or_insert_with(|| self.handover.spare(|| packer.empty()));
+                if open.len() == 0 {
+                    open.begin(packet);
+                }
+                packed = packer.pack(item, packet, open);
+            } else {
+                // The batch stays parked while the user's code takes its time with this item; otherwise
+                // the executor, woken for the items before, would find nothing to steal.
+                let mut one =
+                    aside.take().unwrap_or_else(|| self.handover.spare(|| packer.empty()));
+                one.begin(packet);
+                self.handover.packing.store(true, SeqCst);
+                packed = packer.pack(item, packet, &mut one);
+                batch = slot.unpark();
+                self.handover.packing.store(false, SeqCst);
+                match &mut batch {
+                    None => batch = Some(one),
+                    Some(open) => {
+                        open.append(&mut one);
+                        aside = Some(one);
+                    }
+                }
             }
-            match packer.pack(item, packet, open) {
+            match packed {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     self.flush(batch.take())?;

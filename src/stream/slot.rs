@@ -1,9 +1,9 @@
 //! The open batch, where the executor can take it while the source blocks.
 //!
 //! The intake fills one batch at a time. Before it calls the user's `next()`, which may block for
-//! ever, it *parks* the batch in the slot; afterwards it takes it back. While the batch is parked the
-//! executor may steal it. So a record never sits unpublished while the source blocks, and publishing
-//! costs two atomic swaps a record and no lock.
+//! ever, it *parks* the batch in the slot; afterwards (and after a user's `encode`, which may take its
+//! time) it takes it back. While the batch is parked the executor may steal it. So a record never sits
+//! unpublished while the source blocks, and publishing costs two atomic swaps a record and no lock.
 //!
 //! ```text
 //!            park(batch)                 steal
@@ -78,7 +78,8 @@ impl<B: Send> Slot<B> {
         parked != Self::HELD && parked != Self::EMPTY
     }
 
-    /// Whether the intake is inside the source, or about to look at the stop flag before it enters.
+    /// Whether the intake is inside the source or `encode`, or about to look at the stop flag before it
+    /// enters.
     pub(crate) fn is_parked(&self) -> bool {
         self.batch.load(SeqCst) != Self::HELD
     }

@@ -181,7 +181,7 @@ impl Driver {
                     self.supply.stop_asking();
                     continue;
                 }
-                if !self.core.intake_is_lost() || !self.supply.handover.slot.is_parked() {
+                if !self.core.intake_is_lost() || !self.supply.handover.is_empty_handed() {
                     self.lost_since = None;
                 } else if now - *self.lost_since.get_or_insert(now) >= COME_OUT_WITHIN {
                     // It stays inside the user's `next()` and will never be listened to again.

@@ -168,6 +168,9 @@ impl fmt::Debug for Reply<'_> {
 /// How an item becomes a request. Implemented by [`AsBytes`] and by closures through
 /// [`Template::encode`](crate::Template::encode).
 pub trait Encode<T: ?Sized>: Send {
+    /// Whether encoding takes no time worth mentioning. If not, the requests before stay within the
+    /// executor's reach meanwhile.
+    const QUICK: bool = false;
     /// Writes the bytes of `item`, without framing.
     ///
     /// # Errors
@@ -194,6 +197,7 @@ pub trait Decode: Send {
 pub struct AsBytes;
 
 impl<T: AsRef<[u8]> + ?Sized> Encode<T> for AsBytes {
+    const QUICK: bool = true;
     fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
         request.push(item);
         Ok(())

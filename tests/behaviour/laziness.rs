@@ -335,6 +335,27 @@ fn a_record_does_not_wait_for_company() {
 }
 
 #[test]
+fn a_slow_encode_holds_up_its_own_item_and_not_those_before() {
+    within(|| {
+        // Each item is encoded only when the reply to the one before has been seen.
+        let seen = Arc::new(AtomicU64::new(0));
+        let replies = Arc::clone(&seen);
+        let template = Template::new("cat").encode(move |k: &u64, request| {
+            while replies.load(SeqCst) < *k && *k < 200 {
+                thread::yield_now();
+            }
+            request.push(k.to_string());
+            Ok::<_, subfeed::Error>(())
+        });
+        let mut feed = (0..).feed_subprocesses_ordered(template, 2, 1_000);
+        for k in 0..200 {
+            assert_eq!(feed.next().unwrap().unwrap(), k.to_string());
+            seen.store(k + 1, SeqCst);
+        }
+    });
+}
+
+#[test]
 fn an_endless_input_ends_with_take() {
     within(|| {
         let pulled = Pulled::default();
