@@ -242,9 +242,12 @@ where
                 (Arc::new(Handover::new(|| {})), None)
             }
             Ok(poller) => {
-                let to_wake = Arc::clone(&poller);
+                // The driver's alone: its descriptors are closed with it, whoever still has a handover.
+                let to_wake = Arc::downgrade(&poller);
                 let handover = Arc::new(Handover::new(move || {
-                    to_wake.wake();
+                    if let Some(poller) = to_wake.upgrade() {
+                        poller.wake();
+                    }
                 }));
                 let (send, receive) = bounded(BATCHES_WAITING);
                 let supply = Supply::new(Arc::clone(&handover), receive, Arc::clone(&gate));

@@ -124,7 +124,8 @@ impl<T, S> Store<T> for Keeper<T, S> {
 /// # Dropping
 /// Dropping it stops the pulling, ends the children and reaps them, whatever they are doing: within
 /// 500 ms plus the kill ladder. It never panics. The thread that pulls the source is joined too,
-/// unless it is inside the source's own `next()`, which nothing can interrupt: then it ends after it.
+/// unless it stays inside the source's own `next()` (or `encode`, or the source's `Drop`), which
+/// nothing can interrupt: then it ends after it.
 ///
 /// # Panics
 /// `next` resumes a panic of the source, of `encode`, of `check` or of a custom framing at the

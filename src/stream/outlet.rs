@@ -343,20 +343,24 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 
     fn join(&mut self) {
+        let upstream_of = Gate::of_this_thread();
+        let _inside = upstream_of.as_ref().map(|gate| gate.inside_feed());
         if let Some(executor) = self.threads.executor.take() {
             let _ = executor.join();
         }
         let Some(intake) = self.threads.intake.take() else { return };
-        // The intake ends by itself unless it is inside the user's `next()`, which nothing can
-        // interrupt. Inside the `next()` of another feed it has been woken and will be out soon.
-        loop {
+        // The intake ends by itself unless it is inside code of the user's, which nothing can interrupt:
+        // the source's `next()` or `encode`, for which it parks, or else the source's `Drop`. Inside
+        // another feed it has been woken and will be out within that one's bound.
+        for round in 0.. {
             match self.threads.intake_done.recv_timeout(DETACH_AFTER) {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => {
                     let _ = intake.join();
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    if self.handover.slot.is_parked() && !self.gate.is_inside_feed() {
+                    let inside = self.handover.slot.is_parked() || round >= ROUNDS;
+                    if inside && !self.gate.is_inside_feed() {
                         return;
                     }
                 }
@@ -367,6 +371,8 @@ impl<B: Batch, R> Outlet<B, R> {
 
 /// How long a stopped intake that seems to be inside the user's `next()` is given to come out.
 const DETACH_AFTER: Duration = Duration::from_millis(50);
+/// So many times as long, if it does not seem to be: descheduled, it has a few instructions to go.
+const ROUNDS: u32 = 9;
 
 impl<B: Batch, R> Drop for Outlet<B, R> {
     fn drop(&mut self) {

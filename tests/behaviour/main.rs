@@ -9,6 +9,7 @@ mod common;
 mod codec;
 mod config;
 mod conservation;
+mod dropping;
 mod errors;
 mod laziness;
 mod order;
