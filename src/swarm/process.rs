@@ -325,8 +325,35 @@ pub(crate) fn block_sigpipe(block: bool) {
     use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
     let mut set = SigSet::empty();
     set.add(NixSignal::SIGPIPE);
+    if !block {
+        forget_pending(&set);
+    }
     let how = if block { SigmaskHow::SIG_BLOCK } else { SigmaskHow::SIG_UNBLOCK };
     let _ = pthread_sigmask(how, Some(&set), None);
+}
+
+/// A write to a closed pipe leaves the signal pending while it is blocked; unblocked, it would be
+/// delivered after all, and end a process that has its default disposition.
+fn forget_pending(set: &signal::SigSet) {
+    use nix::libc;
+    #[cfg(target_os = "linux")]
+    {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the set and the time are valid, and no information is asked for.
+        unsafe { libc::sigtimedwait(set.as_ref(), std::ptr::null_mut(), &at_once) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let mut pending = *signal::SigSet::empty().as_ref();
+        // SAFETY: `pending` is a signal set, and sigpending leaves one in it.
+        let pending = unsafe {
+            libc::sigpending(&mut pending);
+            signal::SigSet::from_sigset_t_unchecked(pending)
+        };
+        if pending.contains(NixSignal::SIGPIPE) {
+            let _ = set.wait();
+        }
+    }
 }
 
 impl Process {

@@ -17,3 +17,4 @@ mod panics;
 mod protocol;
 mod sentinel;
 mod verdicts;
+mod surroundings;
