@@ -280,7 +280,7 @@ impl Core {
         let after = |job: &Job| job.run.first().since(self.origin) < at;
         let place = match self.pending.back() {
             None => 0,
-            Some(last) if after(last) => self.pending.len(),
+            Some(last) if after(last) || mutated!(OutOfOrder) => self.pending.len(),
             Some(_) => self.pending.partition_point(after),
         };
         self.pending.insert(place, Job { run, care });
@@ -355,7 +355,9 @@ impl Core {
 
     /// The requests of a run are needed no more.
     pub(crate) fn spend(&mut self, run: Run) {
-        self.gate.release(run.weight());
+        if !mutated!(LeakedBytes) {
+            self.gate.release(run.weight());
+        }
         self.recycle(run);
     }
 

@@ -174,7 +174,7 @@ impl Core {
                 continue;
             }
             life.why = Some(Why::Stopped);
-            if life.is_torn() {
+            if life.is_torn() && !mutated!(TornRequest) {
                 // A shell would run the half of a line that it has when its stdin ends: it must be
                 // dead before that.
                 self.actions.push_back(Action::Signal { slot, signal: Signal::Kill });
@@ -214,7 +214,9 @@ impl Core {
 
     /// Sets the timer for whatever comes next in a life.
     pub(crate) fn watch(&mut self, slot: usize, now: Now) {
-        if let Some(at) = self.next_look(slot, now) {
+        if let Some(at) = self.next_look(slot, now)
+            && !mutated!(ForgottenTimer)
+        {
             self.arm(slot, at);
         }
     }
@@ -559,7 +561,7 @@ impl Core {
 
     /// Who is to blame, and who gets what is unanswered.
     fn redistribute(&mut self, mut life: Life, status: Option<ExitStatus>) {
-        let alone = life.given == 1;
+        let alone = life.given == 1 || mutated!(BlamedInnocent);
         let untouched = life.untouched();
         let mut in_flight = std::mem::take(&mut life.in_flight);
         if life.why == Some(Why::Distrusted) {
@@ -632,6 +634,9 @@ impl Core {
     /// have read is free of suspicion.
     fn isolate(&mut self, mut in_flight: VecDeque<Run>, untouched: u64) {
         let Some(head) = pop_front(&mut in_flight) else { return };
+        if mutated!(SentTwice) {
+            self.send_again(head.clone(), Care::Free);
+        }
         self.send_again(head, Care::Alone);
         let rest: u64 = in_flight.iter().map(|run| run.len() as u64).sum();
         let suspects = rest - untouched.min(rest);
@@ -658,6 +663,9 @@ impl Core {
     }
 
     pub(crate) fn send_again(&mut self, run: Run, care: Care) {
+        if mutated!(SkippedRedelivery) {
+            return;
+        }
         Counters::add(&self.counters().redeliveries, run.len() as u64);
         self.enqueue(run, care);
     }

@@ -201,7 +201,8 @@ impl Input {
 
     /// Whether it is time to close our end.
     pub(crate) fn take_close(&mut self) -> bool {
-        let now = self.closing && !self.closed && self.queue.is_empty();
+        let written = self.queue.is_empty() || mutated!(ClosedEarly);
+        let now = self.closing && !self.closed && written;
         self.closed |= now;
         now
     }

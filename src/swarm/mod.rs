@@ -4,6 +4,17 @@
 //! events in, actions out, no system call and no clock. [`driver`] performs the actions and reports the
 //! events; [`process`], [`readiness`] and [`probe`] hold the system calls.
 
+/// Whether the core is to make this mistake: never, but in the test of the simulation.
+macro_rules! mutated {
+    ($mistake:ident) => {{
+        #[cfg(test)]
+        let on = crate::swarm::sim::mutants::is_on(crate::swarm::sim::mutants::Mutant::$mistake);
+        #[cfg(not(test))]
+        let on = false;
+        on
+    }};
+}
+
 pub(crate) mod core;
 pub(crate) mod depth;
 pub(crate) mod dispatch;

@@ -497,7 +497,7 @@ impl Core {
         life.moved = now;
         life.head_since = now;
         // A whole output proves nothing before it is known how its process ended.
-        if !life.stdin_closed && !self.spec.replies.is_until_eof() {
+        if (!life.stdin_closed && !self.spec.replies.is_until_eof()) || mutated!(HeldNothing) {
             life.proven = true;
         }
         self.gate.hold(at.len());
@@ -525,7 +525,9 @@ impl Core {
                 return self.recycle_life(slot, now);
             }
         }
-        self.offer(slot);
+        if !mutated!(LostWakeUp) {
+            self.offer(slot);
+        }
         self.watch(slot, now);
     }
 
@@ -586,6 +588,9 @@ impl Core {
 
     /// More replies than requests: from here on nothing of this life can be trusted.
     fn too_many(&mut self, slot: usize, said: &str, now: Now) {
+        if mutated!(ExtraIgnored) {
+            return;
+        }
         let Slot::Live(life) = &self.slots[slot] else { return };
         let unasked = life.given == 0 && !life.is_open();
         if unasked && self.spec.replies.is_until_eof() {

@@ -16,5 +16,5 @@ mod order;
 mod panics;
 mod protocol;
 mod sentinel;
-mod verdicts;
 mod surroundings;
+mod verdicts;

@@ -39,7 +39,10 @@ fn json() -> Vec<Vec<u8>> {
 fn jq() {
     let Some(jq) = tool(&["jq", "--unbuffered", "-c", "."]) else { return };
     // Not JSON: jq says so on stderr and exits. Half a JSON text: it waits for the rest.
-    jq.requests(json()).fails("{not json}", &[ErrorKind::Died]).fails("[1,", &[ErrorKind::Died]).run();
+    jq.requests(json())
+        .fails("{not json}", &[ErrorKind::Died])
+        .fails("[1,", &[ErrorKind::Died])
+        .run();
 }
 
 #[test]

@@ -199,11 +199,7 @@ impl Tool {
     }
 
     /// A request that is to end in an error of one of these kinds, asked at a few positions.
-    pub(crate) fn fails(
-        mut self,
-        request: impl AsRef<[u8]>,
-        kinds: &'static [ErrorKind],
-    ) -> Self {
+    pub(crate) fn fails(mut self, request: impl AsRef<[u8]>, kinds: &'static [ErrorKind]) -> Self {
         self.failing.push((BString::from(request.as_ref()), kinds));
         self
     }

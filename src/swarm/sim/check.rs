@@ -41,6 +41,7 @@ pub(super) struct Oracle {
     /// The item or the end that carried the fatal error.
     pub(super) fatal: Option<String>,
     pub(super) halted: u64,
+    remarks: usize,
 }
 
 impl Oracle {
@@ -121,12 +122,25 @@ impl Oracle {
         Ok(())
     }
 
+    /// Whoever has miscounted, and was heard to its end, has not gone unnoticed.
+    pub(super) fn noticed(&self, schedule: &Schedule, child: &Child) -> Result<(), Failure> {
+        let heard = child.status == Some(0) && child.stdout.bytes.is_empty();
+        must!(
+            !child.miscounts || !heard || self.fatal.is_some() || self.remarks > 0,
+            "nobody has noticed that life {} of {:?} miscounted",
+            child.pid,
+            schedule.family
+        );
+        Ok(())
+    }
+
     pub(super) fn ended(&mut self, schedule: &Schedule, end: End) -> Result<(), Failure> {
         if let Some(error) = end.fatal {
             must!(schedule.may_end_early(), "the feed ended: {error:?}");
             must!(self.fatal.is_none(), "a second fatal: {error:?}");
             self.fatal = Some(format!("{error:?}"));
         }
+        self.remarks = end.remarks.len();
         must!(end.panic.is_none(), "a panic");
         if matches!(schedule.family, Family::Clean | Family::Poison) {
             must!(end.remarks.is_empty(), "remarks: {:?}", end.remarks);

@@ -12,21 +12,21 @@ pub(crate) enum Mutant {
     LostWakeUp,
     /// What a dead life owed is forgotten.
     SkippedRedelivery,
-    /// A packet that was answered is sent again too.
-    AnsweredTwice,
+    /// The head of a dead life is sent again twice.
+    SentTwice,
     /// The head of a dead life is sent again with the others, and charged with their death.
     BlamedInnocent,
     /// An input is closed before everything is written.
     ClosedEarly,
     /// The bytes of answered requests stay counted.
     LeakedBytes,
-    /// A reply too many is taken for the next packet's.
-    ExtraAccepted,
-    /// The rest of a batch that was cut in two goes out before its front.
+    /// A reply too many stays where it is, to be taken for the next packet's.
+    ExtraIgnored,
+    /// What is sent again goes to the end of the queue.
     OutOfOrder,
     /// The timer of a quiet life is not set.
     ForgottenTimer,
-    /// The half of a request is left in the pipe when the feed is dropped.
+    /// A stdin is closed after half a request when the feed is dropped.
     TornRequest,
     /// Replies of a life that was never proven are believed at once.
     HeldNothing,
@@ -36,11 +36,11 @@ pub(crate) const ALL: [Mutant; 12] = [
     Mutant::WindowOffByOne,
     Mutant::LostWakeUp,
     Mutant::SkippedRedelivery,
-    Mutant::AnsweredTwice,
+    Mutant::SentTwice,
     Mutant::BlamedInnocent,
     Mutant::ClosedEarly,
     Mutant::LeakedBytes,
-    Mutant::ExtraAccepted,
+    Mutant::ExtraIgnored,
     Mutant::OutOfOrder,
     Mutant::ForgottenTimer,
     Mutant::TornRequest,

@@ -66,6 +66,8 @@ pub(super) struct Child {
     pub(super) killed: bool,
     /// What it has written cannot be told from replies to other requests.
     pub(super) tainted: bool,
+    /// It has written more or fewer replies than it was asked for.
+    pub(super) miscounts: bool,
     /// Every request that it has read a byte of and looked at, by position in the input.
     pub(super) looked_at: Vec<u64>,
     rng: Rng,
@@ -97,6 +99,7 @@ impl Child {
             status: None,
             killed: false,
             tainted: false,
+            miscounts: false,
             looked_at: Vec::new(),
             rng,
             doomed: None,
@@ -314,6 +317,7 @@ impl Child {
             due,
             Some(Fault::LongReply | Fault::WrongReply | Fault::ExtraReply | Fault::SkipReply)
         );
+        self.miscounts |= matches!(due, Some(Fault::ExtraReply | Fault::SkipReply));
         match due {
             Some(Fault::DieRead) => return self.die(now),
             Some(Fault::DieHalf) => {
