@@ -114,8 +114,13 @@ impl Core {
             input.push(channel, run.clone());
         }
         life.in_flight.push_back(run);
+        let given = life.given;
         self.to_write.push(slot);
-        if self.spec.life_records().is_some_and(|most| life.given >= most) {
+        if self.drain {
+            // Where every channel is optional, it has been handed all that it must.
+            self.settle_written(slot, now);
+        }
+        if self.spec.life_records().is_some_and(|most| given >= most) {
             // That is all that a life of this template is for.
             return self.part_from(slot, Why::Recycled, now);
         }
