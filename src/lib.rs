@@ -66,6 +66,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
+#[cfg(doctest)]
+mod compile_fail;
 mod error;
 mod ext;
 mod feed;

@@ -1,0 +1,107 @@
+//! What must not compile, as doctests (after rayon-core's module of the same name). Each begins with
+//! its smallest relative that compiles, so that it fails for the reason it names.
+
+/// A source that borrows needs a scope.
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+/// let words = vec!["a".to_owned()];
+/// std::thread::scope(|scope| {
+///     words.iter().feed(Template::new("cat")).start_scoped(scope).count();
+/// });
+/// ```
+/// ```compile_fail,E0597
+/// use subfeed::{FeedExt, Template};
+/// let words = vec!["a".to_owned()];
+/// words.iter().feed(Template::new("cat")).start().count();
+/// ```
+struct BorrowedSource;
+
+/// So does an `encode` that borrows; a `decode` may borrow as it likes, since it runs in `next()`.
+///
+/// ```
+/// use subfeed::{BoxError, FeedExt, Template};
+/// let mut seen = 0;
+/// let template = Template::new("cat").decode(|_| { seen += 1; Ok::<_, BoxError>(()) });
+/// ["a"].into_iter().feed_subprocesses(template, 1, 1).count();
+/// assert_eq!(seen, 1);
+/// ```
+/// ```compile_fail,E0597
+/// use subfeed::{BoxError, FeedExt, Template};
+/// let suffix = "!".to_owned();
+/// let template = Template::new("cat").encode(|_: &&str, request| {
+///     request.push(&suffix);
+///     Ok::<_, BoxError>(())
+/// });
+/// ["a"].into_iter().feed_subprocesses(template, 1, 1).count();
+/// ```
+struct BorrowedEncode;
+
+/// A source that stays on its thread cannot be pulled by the intake.
+///
+/// ```compile_fail,E0277
+/// use subfeed::{FeedExt, Template};
+/// let text = std::rc::Rc::new("a".to_owned());
+/// std::iter::once(0).map(move |_| text.to_string()).feed_subprocesses(Template::new("cat"), 1, 1);
+/// ```
+struct SourceThatIsNotSend;
+
+/// Items that are no bytes need an `encode`.
+///
+/// ```compile_fail,E0277
+/// use subfeed::{FeedExt, Template};
+/// let _feed = (0..3).feed_subprocesses(Template::new("cat"), 1, 1);
+/// ```
+struct ItemsWithoutBytes;
+
+/// A batch is lent: it cannot be kept while the next is taken, since its credit has not come back.
+///
+/// ```compile_fail,E0499
+/// use subfeed::{FeedExt, Template};
+/// let mut batches = ["a"].into_iter().feed(Template::new("cat")).batches();
+/// let first = batches.next_batch();
+/// let second = batches.next_batch();
+/// drop(first);
+/// ```
+struct TwoBatchesAtOnce;
+
+/// A reply of a batch is lent too.
+///
+/// ```compile_fail,E0505
+/// use subfeed::{FeedExt, Template};
+/// let mut batches = ["a"].into_iter().feed(Template::new("cat")).batches();
+/// let mut batch = batches.next_batch().unwrap();
+/// let reply = batch.next().unwrap().unwrap();
+/// drop(batch);
+/// assert_eq!(reply, "a");
+/// ```
+struct ReplyOutlivesBatch;
+
+/// A feed that nobody takes anything from is a mistake.
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// use subfeed::{FeedExt, Template};
+/// ["a"].into_iter().feed_subprocesses(Template::new("cat"), 1, 1);
+/// ```
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// use subfeed::{FeedExt, Template};
+/// ["a"].into_iter().feed(Template::new("cat"));
+/// ```
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// use subfeed::{FeedExt, Template};
+/// ["a"].into_iter().feed(Template::new("cat")).batches();
+/// ```
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// use subfeed::Template;
+/// Template::new("cat").arg("-u");
+/// ```
+/// ```
+/// #![deny(unused_must_use)]
+/// use subfeed::{FeedExt, Template};
+/// let _ = ["a"].into_iter().feed_subprocesses(Template::new("cat").arg("-u"), 1, 1);
+/// ```
+struct UnusedFeed;

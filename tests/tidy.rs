@@ -1,0 +1,69 @@
+//! What is said about the crate in several places is the same everywhere (after jiff's and xshell's).
+
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[test]
+fn the_changelog_names_the_current_version_first() {
+    let changelog = read("CHANGELOG.md");
+    let first = changelog.lines().find_map(|line| line.strip_prefix("## ")).expect("a heading");
+    assert_eq!(first.split_whitespace().next(), Some(VERSION), "in CHANGELOG.md");
+}
+
+#[test]
+fn wherever_a_dependency_on_us_is_shown_it_is_on_this_version() {
+    let mut parts = VERSION.split('.');
+    let (major, minor) = (parts.next().unwrap(), parts.next().unwrap());
+    for path in ["README.md", "src/lib.rs"] {
+        for line in read(path).lines().filter(|line| line.contains("subfeed = ")) {
+            assert!(line.contains(&format!("\"{major}.{minor}")), "{path}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_lock_file_is_of_this_version() {
+    let lock = read("Cargo.lock");
+    let (_, ours) = lock.split_once("name = \"subfeed\"\nversion = \"").expect("ourselves");
+    assert!(ours.starts_with(&format!("{VERSION}\"")), "run cargo build");
+}
+
+#[test]
+fn the_readme_states_the_oldest_compiler_if_any() {
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    assert!(!oldest.is_empty(), "Cargo.toml states a rust-version");
+    for line in read("README.md").lines().filter(|line| line.contains("Rust 1.")) {
+        assert!(line.contains(&format!("Rust {oldest}")), "README.md: {line}");
+    }
+}
+
+#[test]
+fn the_public_interface_names_no_crate_that_is_an_implementation_detail() {
+    // Good enough a look: signatures of public items, in the files that have any.
+    fn visit(dir: &Path, check: &mut dyn FnMut(&Path, &str)) {
+        for entry in fs::read_dir(dir).expect("src").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                visit(&path, check);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                check(&path, &fs::read_to_string(&path).expect("a source file"));
+            }
+        }
+    }
+    let hidden = ["nix::", "polling::", "rustix::", "itertools::", "crossbeam_"];
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |path, text| {
+        for line in text.lines().map(str::trim_start) {
+            let public = ["pub fn ", "pub use ", "pub type ", "pub const ", "pub struct "];
+            if public.iter().any(|start| line.starts_with(start)) {
+                let named = hidden.iter().find(|name| line.contains(**name));
+                assert!(named.is_none(), "{}: {line}", path.display());
+            }
+        }
+    });
+}
