@@ -218,7 +218,9 @@ where
 
     fn parts(&self, keep_requests: bool) -> Parts<I::Item, D> {
         let mut spec = self.template.spec.clone();
-        if let Some(sentinel) = spec.replies.as_sentinel_mut() {
+        if let Some(sentinel) = spec.replies.as_sentinel_mut()
+            && !sentinel.is_fixed()
+        {
             sentinel.renew();
         }
         let spec = Arc::new(spec);

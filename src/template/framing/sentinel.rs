@@ -154,11 +154,15 @@ impl Sentinel {
 
     /// Draws a fresh nonce, so that marks of an earlier feed mean nothing in this one.
     ///
-    /// A feed does this when it starts. A nonce of [one's own](Self::with_nonce) stays.
+    /// A feed does this when it starts, unless the nonce is [one's own](Self::with_nonce).
     pub fn renew(&mut self) {
-        if !self.fixed {
-            self.nonce = random();
-        }
+        self.nonce = random();
+        self.fixed = false;
+    }
+
+    /// Whether the nonce is one of the user's own.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.fixed
     }
 
     /// The mark of a packet.
