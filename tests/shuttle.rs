@@ -1,7 +1,7 @@
 //! The hand-overs between intake, executor and outlet under a model checker: random schedules of real
 //! code (`src/stream/*.rs`, compiled once more with the checker's primitives). A lost wake-up is a
 //! deadlock, which the checker reports with the schedule that leads to it.
-#![allow(dead_code, unreachable_pub, missing_docs, missing_debug_implementations)]
+#![allow(unused, unreachable_pub, missing_docs, missing_debug_implementations)]
 #![allow(clippy::all)]
 
 #[path = "../src/template/codec.rs"]
