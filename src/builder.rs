@@ -331,7 +331,7 @@ where
                 }
             }
         }
-        let outlet = Outlet::new(
+        let mut outlet = Outlet::new(
             parts.gate,
             parts.handover,
             parts.outbox,
@@ -339,6 +339,7 @@ where
             parts.order,
             parts.first,
         );
+        outlet.panics_last = true;
         let Parts { stats, store, names, .. } = parts;
         Feed { outlet, decode, store, stats, names, hint }
     }
@@ -429,6 +430,9 @@ where
     D: Deliver<I::Item>,
 {
     /// Starts the feed with its intake in a scope, so that the source and `encode` may borrow.
+    ///
+    /// Take it to its end, or drop it, inside the scope: the scope waits for the intake, and the intake
+    /// for somebody who makes room in the window.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};

@@ -129,8 +129,9 @@ impl<T, S> Store<T> for Keeper<T, S> {
 ///
 /// # Panics
 /// `next` resumes a panic of the source, of `encode`, of `check` or of a custom framing at the
-/// position of the item concerned, with its own payload; afterwards the feed has ended. A panic of
-/// `decode` passes through and costs only its item.
+/// position of the item concerned, with its own payload; afterwards the feed has ended. (In completion
+/// order that is after everything else that was pulled.) A panic of `decode` passes through and costs
+/// only its item.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct Feed<T, D: Deliver<T>> {
     pub(crate) outlet: Outlet,

@@ -99,6 +99,10 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     done: bool,
     /// How many items may be yielded at most: the upper bound of a `size_hint`.
     pub(crate) most: Option<usize>,
+    /// In completion order a panic waits for everything else that was pulled, as one of the source does.
+    pub(crate) panics_last: bool,
+    /// The panic that waits.
+    panic: Option<Payload>,
 }
 
 impl<B: Batch, R> Outlet<B, R> {
@@ -128,6 +132,8 @@ impl<B: Batch, R> Outlet<B, R> {
             end: None,
             done: false,
             most: None,
+            panics_last: false,
+            panic: None,
         }
     }
 
@@ -260,8 +266,15 @@ impl<B: Batch, R> Outlet<B, R> {
         }
         match taken {
             Taken::Spans => {
+                let panics_last = self.panics_last && matches!(self.queue, Queue::Unordered(_));
                 for span in self.fresh.drain(..) {
-                    self.queue.put(span);
+                    match span.outcome {
+                        Outcome::Panicked(payload) if panics_last => {
+                            self.gate.stop();
+                            self.panic.get_or_insert(payload);
+                        }
+                        outcome => self.queue.put(Span { outcome, ..span }),
+                    }
                 }
                 true
             }
@@ -276,8 +289,10 @@ impl<B: Batch, R> Outlet<B, R> {
     /// The stream has ended; a last error or panic may still be owed.
     fn finished(&mut self) -> bool {
         let Some(end) = &mut self.end else { return false };
-        // Conservation is the executor's duty; should it ever break it, what is here still comes out.
+        // Conservation is the executor's duty; should it ever break it, what is here still comes out,
+        // but not before the panic that broke it.
         if let Queue::Ordered(window) = &mut self.queue
+            && end.panic.is_none()
             && let Some(span) = window.take_any()
         {
             self.current = Some(span);
@@ -292,7 +307,7 @@ impl<B: Batch, R> Outlet<B, R> {
             // break the upper bound of `size_hint`, on which collectors rely. `finish` reports it.
             end.remarks.insert(0, error);
         }
-        if let Some(payload) = end.panic.take() {
+        if let Some(payload) = self.panic.take().or_else(|| end.panic.take()) {
             self.panicked(payload);
         }
         self.done = true;

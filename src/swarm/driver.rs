@@ -143,11 +143,16 @@ pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<R
         lost_since: None,
     };
     // A panic here is a bug of ours, or of a framing: the consumer gets it rather than waiting for ever.
-    let end = match unwind::catch(move || driver.run()) {
+    let end = match unwind::catch(|| driver.run()) {
         Ok(end) => end,
-        Err(payload) => End { panic: Some(payload), ..End::default() },
+        Err(payload) => {
+            driver.outbox.put(&mut driver.core.out);
+            End { panic: Some(payload), ..End::default() }
+        }
     };
     gate.stop();
+    // The children first: a consumer that has seen the end finds nothing left of them.
+    drop(driver);
     for_end.end(end);
 }
 

@@ -160,6 +160,51 @@ fn a_panic_while_a_framing_is_made_comes_too() {
 }
 
 #[test]
+fn a_panic_while_a_later_framing_is_made_leaves_no_hole_before_it() {
+    within(|| {
+        use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+        for lives in 2..8 {
+            let made = AtomicU32::new(0);
+            let framing = ReplyFraming::custom(move || {
+                if made.fetch_add(1, SeqCst) == lives {
+                    throw(0);
+                }
+                Box::new(Lines { line: 0, throw_at: None })
+            });
+            let template = child("exit_after 3 0").replies(framing);
+            let mut feed = numbers(100).feed_subprocesses_ordered(template, 2, 30);
+            let (items, payload) = until_panic(&mut feed);
+            assert_eq!(
+                texts(items.iter().map(|item| Ok(item.as_ref().unwrap().clone()))),
+                numbers(items.len() as u64).collect::<Vec<_>>()
+            );
+            assert!(payload.is::<Own>());
+            assert!(feed.next().is_none());
+        }
+    });
+}
+
+#[test]
+fn in_completion_order_a_panic_waits_for_all_that_was_pulled_before_it() {
+    within(|| {
+        for k in [0, 1, 17, 60] {
+            let template = child("echo").encode(move |n: &u64, request| {
+                if *n == k {
+                    throw(k);
+                }
+                request.push(n.to_string());
+                Ok::<_, BoxError>(())
+            });
+            let mut feed = (0..).feed_subprocesses(template, 3, 30);
+            let (items, payload) = until_panic(&mut feed);
+            assert_eq!(items.into_iter().map(Result::unwrap).count() as u64, k);
+            assert_eq!(payload.downcast_ref::<Own>(), Some(&Own(k)));
+            assert!(feed.next().is_none());
+        }
+    });
+}
+
+#[test]
 fn a_later_panic_waits_for_the_replies_before_it() {
     within(|| {
         let dir = crate::common::Dir::new();
