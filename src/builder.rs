@@ -26,6 +26,9 @@ use crate::template::{Spec, Template};
 /// Full batches that may wait for the executor.
 const BATCHES_WAITING: usize = 4;
 
+/// More workers than any system has descriptors for. There is a slot for each from the start.
+const MOST_WORKERS: usize = 1 << 18;
+
 /// A feed that is not started yet: every option, with its default.
 ///
 /// | option | default |
@@ -90,7 +93,7 @@ impl<I, E, D> Builder<I, E, D> {
         }
     }
 
-    /// How many workers. Zero is an error, yielded by the feed.
+    /// How many workers. Zero is an error, yielded by the feed, and so is more than 2^18.
     pub fn workers(mut self, n: usize) -> Self {
         self.workers = n;
         self
@@ -200,6 +203,12 @@ where
     fn validate(&self) -> Result<(), Error> {
         if self.workers == 0 {
             return Err(Error::config("a feed needs at least one worker, and n is 0"));
+        }
+        if self.workers > MOST_WORKERS {
+            return Err(Error::config(format!(
+                "a feed cannot have {} workers: {MOST_WORKERS} at most",
+                self.workers
+            )));
         }
         if self.buffer == 0 {
             return Err(Error::config(

@@ -11,6 +11,7 @@ mod config;
 mod conservation;
 mod dropping;
 mod errors;
+mod extremes;
 mod laziness;
 mod order;
 mod panics;
