@@ -124,7 +124,8 @@ impl Oracle {
 
     /// Whoever has miscounted, and was heard to its end, has not gone unnoticed.
     pub(super) fn noticed(&self, schedule: &Schedule, child: &Child) -> Result<(), Failure> {
-        let heard = child.status == Some(0) && child.stdout.bytes.is_empty();
+        // One that has left before its stdin ended may just have had enough.
+        let heard = child.status == Some(0) && child.eof && child.stdout.bytes.is_empty();
         must!(
             !child.miscounts || !heard || self.fatal.is_some() || self.remarks > 0,
             "nobody has noticed that life {} of {:?} miscounted",

@@ -81,7 +81,8 @@ pub(super) struct Child {
     flush: usize,
     /// What is done when that is written.
     after_flush: Option<i32>,
-    eof: bool,
+    /// It has seen the end of its stdin.
+    pub(super) eof: bool,
     records: u64,
 }
 

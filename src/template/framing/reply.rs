@@ -276,7 +276,8 @@ impl ReplyFraming {
 
     /// The whole output of the process, which therefore serves one packet: `sort`, `gzip`.
     ///
-    /// No output at all is an empty reply.
+    /// No output at all is an empty reply. A process that is killed or exits with another status than
+    /// 0 has not answered, whatever it wrote: half an output looks just like a whole one.
     #[must_use]
     pub const fn until_eof() -> Self {
         Self(Kind::UntilEof)
