@@ -93,4 +93,6 @@ pub use crate::template::codec::{
     AsBytes, Decode, DecodeFn, Encode, EncodeFn, Owned, Reply, Request, Side,
 };
 pub use crate::template::framing;
+#[cfg(feature = "json")]
+pub use crate::template::json::{FromJson, ToJson};
 pub use crate::template::policy::{Halt, OnStall, Signal};

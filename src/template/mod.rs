@@ -12,6 +12,8 @@ pub(crate) mod channel;
 pub(crate) mod codec;
 pub(crate) mod command;
 pub mod framing;
+#[cfg(feature = "json")]
+pub(crate) mod json;
 pub(crate) mod policy;
 pub(crate) mod words;
 

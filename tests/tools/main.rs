@@ -9,6 +9,8 @@ mod common;
 
 mod filters;
 mod harness;
+#[cfg(feature = "json")]
+mod json;
 mod languages;
 mod per_packet;
 mod repls;
