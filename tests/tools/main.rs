@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cheats;
 mod filters;
 mod harness;
 #[cfg(feature = "json")]
