@@ -124,10 +124,6 @@ impl Core {
             // That is all that a life of this template is for.
             return self.part_from(slot, Why::Recycled, now);
         }
-        if self.drain {
-            // Where every channel is optional, it has been handed all that it must.
-            self.settle_written(slot, now);
-        }
         self.watch(slot, now);
     }
 

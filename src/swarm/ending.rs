@@ -71,7 +71,7 @@ impl Core {
     /// Nothing more will be given to this life: closes its inputs, now or when it has answered.
     pub(crate) fn part_from(&mut self, slot: usize, why: Why, now: Now) {
         let Slot::Live(life) = &self.slots[slot] else { return };
-        let only_then = self.spec.policy.at_eof || self.spec.replies.is_until_eof();
+        let only_then = self.spec.policy.at_eof || self.spec.is_until_eof();
         if life.is_open() && (life.owed() == 0 || only_then) {
             self.close_inputs(slot, why, now);
         }
@@ -498,7 +498,7 @@ impl Core {
 
     /// Replies that waited for the end of their life are delivered if their number is right.
     fn settle_held(&mut self, slot: usize, status: Option<ExitStatus>) {
-        let until_eof = self.spec.replies.is_until_eof();
+        let until_eof = self.spec.is_until_eof();
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         if life.held.is_empty() || life.answered + life.held_count != life.given {
             return;

@@ -497,7 +497,7 @@ impl Core {
         life.moved = now;
         life.head_since = now;
         // A whole output proves nothing before it is known how its process ended.
-        if (!life.stdin_closed && !self.spec.replies.is_until_eof()) || mutated!(HeldNothing) {
+        if (!life.stdin_closed && !self.spec.is_until_eof()) || mutated!(HeldNothing) {
             life.proven = true;
         }
         self.gate.hold(at.len());
@@ -593,7 +593,7 @@ impl Core {
         }
         let Slot::Live(life) = &self.slots[slot] else { return };
         let unasked = life.given == 0 && !life.is_open();
-        if unasked && self.spec.replies.is_until_eof() {
+        if unasked && self.spec.is_until_eof() {
             // What a tool makes of no input at all is nobody's reply (`gzip` has twenty bytes for it).
             return;
         }

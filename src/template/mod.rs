@@ -49,13 +49,15 @@ impl Spec {
             .collect()
     }
 
+    /// Whether a reply, or the part of it on some output, ends with its process.
+    pub(crate) fn is_until_eof(&self) -> bool {
+        let sides = self.channels.side_outputs.iter().filter_map(|side| side.framing.as_ref());
+        std::iter::once(&self.replies).chain(sides).any(ReplyFraming::is_until_eof)
+    }
+
     /// How many requests one life is for.
     pub(crate) fn life_records(&self) -> Option<u64> {
-        let sides = self.channels.side_outputs.iter().filter_map(|side| side.framing.as_ref());
-        if std::iter::once(&self.replies).chain(sides).any(ReplyFraming::is_until_eof) {
-            return Some(1);
-        }
-        self.policy.recycle_records
+        if self.is_until_eof() { Some(1) } else { self.policy.recycle_records }
     }
 
     /// What can be known to be wrong before anything is started.
