@@ -95,7 +95,9 @@ fn run_all(first: u64, many: u64) -> (Vec<(u64, String)>, Report) {
             }
             if wait % 400 == 0 {
                 let now: Vec<u64> = at_work.iter().map(|seed| seed.load(Relaxed)).collect();
-                for seed in now.iter().filter(|seed| before.contains(*seed) && **seed != u64::MAX) {
+                let mut stuck =
+                    now.iter().filter(|seed| before.contains(*seed) && **seed != u64::MAX);
+                if let Some(seed) = stuck.next() {
                     eprintln!("seed {seed} does not come back");
                     std::process::exit(101);
                 }
