@@ -105,7 +105,7 @@ fn halting(n: u64) -> impl Iterator<Item = u64> + Send {
 fn next_on_the_only_thread_of_the_pool_does_the_work_itself() {
     let only = pool(1);
     let feed = halting(50).feed_in_threads().pool(&only).workers(2).buffer(4).map(|n| n * n);
-    assert_eq!(only.install(move || feed.sum::<u64>()), (0..50).map(|n| n * n).sum());
+    assert_eq!(only.install(move || feed.sum::<u64>()), (0..50).map(|n| n * n).sum::<u64>());
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn next_on_the_only_thread_of_the_pool_does_the_work_of_every_stage() {
     let only = pool(1);
     let squares = halting(50).feed_in_threads().pool(&only).workers(2).buffer(4).map(|n| n * n);
     let feed = squares.feed_in_threads().pool(&only).workers(2).buffer(4).map(|n| n + 1);
-    assert_eq!(only.install(move || feed.sum::<u64>()), (0..50).map(|n| n * n + 1).sum());
+    assert_eq!(only.install(move || feed.sum::<u64>()), (0..50).map(|n| n * n + 1).sum::<u64>());
 }
 
 #[test]
