@@ -92,6 +92,9 @@ pub use crate::template::channel::{LineBuffered, Redirect};
 pub use crate::template::codec::{
     AsBytes, Decode, DecodeFn, Encode, EncodeFn, Owned, Reply, Request, Side,
 };
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use crate::template::command::replaced;
 pub use crate::template::framing;
 #[cfg(feature = "json")]
 pub use crate::template::json::{FromJson, ToJson};

@@ -11,19 +11,10 @@ fuzz_target!(|data: &[u8]| {
     let (requests, replies) = match first % 6 {
         0 => (RequestFraming::line(), ReplyFraming::line()),
         1 => (RequestFraming::delimited(0), ReplyFraming::delimited(0)),
-        2 => (
-            RequestFraming::prefixed(Prefix::u8()),
-            ReplyFraming::prefixed(Prefix::u8()),
-        ),
-        3 => (
-            RequestFraming::prefixed(Prefix::u64_le()),
-            ReplyFraming::prefixed(Prefix::u64_le()),
-        ),
+        2 => (RequestFraming::prefixed(Prefix::u8()), ReplyFraming::prefixed(Prefix::u8())),
+        3 => (RequestFraming::prefixed(Prefix::u64_le()), ReplyFraming::prefixed(Prefix::u64_le())),
         4 => (RequestFraming::netstring(), ReplyFraming::netstring()),
-        _ => (
-            RequestFraming::content_length(),
-            ReplyFraming::content_length(),
-        ),
+        _ => (RequestFraming::content_length(), ReplyFraming::content_length()),
     };
     let mut out = b"earlier".to_vec();
     let start = out.len();

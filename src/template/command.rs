@@ -183,6 +183,12 @@ pub(crate) fn replace(text: &OsStr, id: usize, fd: impl Fn(&str) -> Option<i32>)
     OsString::from_vec(out)
 }
 
+/// For fuzz/tokens: [`replace`] on any bytes, for worker 3 with the one side channel `side`, number 11.
+#[cfg(fuzzing)]
+pub fn replaced(text: &[u8]) -> Vec<u8> {
+    replace(OsStr::from_bytes(text), 3, |name| (name == "side").then_some(11)).into_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
