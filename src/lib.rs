@@ -51,6 +51,8 @@
 //! its errors on stderr only, use a [sentinel](framing::ReplyFraming::sentinel): it is the only framing
 //! that does not have to trust the tool's counting. [`framing`] has a table.
 //!
+//! The [cookbook] has a tested recipe for each kind of tool.
+//!
 //! # When to use something else
 //!
 //! For a function instead of a program, rayon's parallel iterators are simpler if the input is finite
@@ -68,6 +70,8 @@
 mod builder;
 #[cfg(doctest)]
 mod compile_fail;
+#[cfg(any(doc, doctest))]
+pub mod cookbook;
 mod error;
 mod ext;
 mod feed;

@@ -10,6 +10,7 @@ mod common;
 mod cheats;
 mod filters;
 mod harness;
+mod here;
 #[cfg(feature = "json")]
 mod json;
 mod languages;

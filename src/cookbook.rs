@@ -1,0 +1,301 @@
+//! One recipe for each kind of tool.
+//!
+//! Three questions find the recipe: *how does the tool know that a request is complete*, *how do you know
+//! that its reply is*, and *does it answer at once, or when its buffer is full*? Each recipe below runs as
+//! a test of this crate, against the real tool.
+//!
+//! | the tool | is | recipe |
+//! |---|---|---|
+//! | `jq`, `sed -u`, `grep --line-buffered` | a filter: line in, line out | [jq](#jq-a-filter-with-a-flag-for-its-buffer) |
+//! | `tr`, `cut`, `rev` | a filter without such a flag | [tr](#tr-a-filter-without-one) |
+//! | `bc`, `dc`, `z3` | a calculator: no answer at all to what it rejects | [bc](#bc-a-calculator-that-keeps-silent-when-it-fails) |
+//! | `sqlite3` | an SQL shell: any number of lines | [sqlite3](#sqlite3-any-number-of-lines) |
+//! | `psql` | the same with a server behind it | [psql](#psql-the-same-behind-a-connection) |
+//! | `exiftool -stay_open` | a tool with an end marker, which the end of its input does not end | [exiftool](#exiftool-an-end-marker-and-a-farewell) |
+//! | `git cat-file --batch` | a size in front of the content | [git](#git-cat-file-a-size-in-a-header) |
+//! | `hunspell -a`, `aspell -a` | a banner first, then blocks | [hunspell](#hunspell-a-banner-then-blocks) |
+//! | a script of your own | whatever you like | [python](#python-a-side-channel), [a model](#a-model-that-takes-long-to-load) |
+//! | `gzip`, `sort`, `base64` | one answer per process | [gzip](#gzip-one-process-per-packet) |
+//!
+//! # jq: a filter with a flag for its buffer
+//!
+//! Lines both ways, which is the default. `--unbuffered` makes it answer at once; without it the feed would
+//! work as well, but would have to close its stdin and start it again to get at what it holds. A filter
+//! that may print none or several lines for one input (`.[]`, `select`) is no line-in, line-out tool:
+//! wrap its result in an array.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["jq"]) { return Ok(()); }
+//! use subfeed::{FeedExt, Template};
+//!
+//! let jq = Template::new("jq").args(["--unbuffered", "-c", "[.tags[] | select(. != \"draft\")]"]);
+//! let documents = [r#"{"tags":["a","draft","b"]}"#, r#"{"tags":[]}"#];
+//! let tags: Vec<_> = documents.into_iter().feed_subprocesses_ordered(jq, 4, 1_000).collect::<Result<_, _>>()?;
+//! assert_eq!(tags, [r#"["a","b"]"#, "[]"]);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! With the feature `json`, [`Template::json`](crate::Template) speaks values of your own types instead.
+//!
+//! # tr: a filter without one
+//!
+//! [`line_buffered`](crate::Template::line_buffered) has a table of what helps with which tool.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["tr", "stdbuf"]) { return Ok(()); }
+//! use subfeed::{FeedExt, LineBuffered, Template};
+//!
+//! let tr = Template::new("tr").args(["a-z", "A-Z"]).line_buffered(LineBuffered::Stdbuf);
+//! let loud: Vec<_> = ["tic", "tac"].into_iter().feed_subprocesses_ordered(tr, 2, 100).collect::<Result<_, _>>()?;
+//! assert_eq!(loud, ["TIC", "TAC"]);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # bc: a calculator that keeps silent when it fails
+//!
+//! What `bc` rejects it names on stderr; on stdout there is nothing to count. A
+//! [sentinel](crate::framing::Sentinel) makes it print a mark behind each request, so that an empty reply is
+//! just that, and nothing shifts.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["bc"]) { return Ok(()); }
+//! use subfeed::framing::{ReplyFraming, Sentinel};
+//! use subfeed::{FeedExt, Template};
+//!
+//! let bc = Template::new("bc")
+//!     .arg("-q")
+//!     .env("BC_LINE_LENGTH", "0") // or it wraps at 70 columns
+//!     .replies(ReplyFraming::sentinel(Sentinel::new("print \"{mark}\\n\"")));
+//! let sums = ["2^100", "1/0", "6*7"];
+//! let replies: Vec<_> = sums.into_iter().feed_subprocesses_ordered(bc, 2, 100).collect::<Result<_, _>>()?;
+//! assert_eq!(replies, ["1267650600228229401496703205376\n", "", "42\n"]);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # sqlite3: any number of lines
+//!
+//! The same idea; the reply is all rows, each with its line feed. Every worker opens the database for
+//! itself, so let them read, or give each one of its own (`"{id}.db"`).
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["sqlite3"]) { return Ok(()); }
+//! use subfeed::framing::{ReplyFraming, Sentinel};
+//! use subfeed::{FeedExt, Template};
+//!
+//! let sqlite = Template::new("sqlite3")
+//!     .args(["-batch", ":memory:"])
+//!     .preamble("CREATE TABLE t(n); INSERT INTO t VALUES (1), (2), (3);\n")
+//!     .replies(ReplyFraming::sentinel(Sentinel::new(".print {mark}")));
+//! let queries = (1..=3).map(|n| format!("SELECT n * n FROM t WHERE n < {n};"));
+//! let rows: Vec<_> = queries.feed_subprocesses_ordered(sqlite, 2, 100).collect::<Result<_, _>>()?;
+//! assert_eq!(rows, ["", "1\n", "1\n4\n"]);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # psql: the same behind a connection
+//!
+//! `-X` skips the user's settings, `-A -t` prints bare rows. Where a statement may take long, a
+//! [`packet_timeout`](crate::Template::packet_timeout) bounds it, and where it must not run twice,
+//! [`at_most_once`](crate::Template::at_most_once) says so. (This one is only compiled here;
+//! `tests/tools/servers.rs` runs it against a server of its own.)
+//!
+//! ```no_run
+//! use subfeed::framing::{ReplyFraming, Sentinel};
+//! use subfeed::{FeedExt, Template};
+//!
+//! let psql = Template::new("psql")
+//!     .args(["-X", "-A", "-t", "service=reports"])
+//!     .replies(ReplyFraming::sentinel(Sentinel::new("\\echo {mark}")))
+//!     .at_most_once();
+//! let statements = (1..100).map(|id| format!("SELECT name FROM users WHERE id = {id};"));
+//! for name in statements.feed_subprocesses_ordered(psql, 4, 1_000) {
+//!     println!("{}", name?);
+//! }
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # exiftool: an end marker and a farewell
+//!
+//! With `-stay_open` it reads arguments, one a line, runs them at `-execute`, and ends what it prints with
+//! `{ready}`. It does not end when its input does: it wants to be told, which is what a
+//! [`farewell`](crate::Template::farewell) is for.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["exiftool"]) { return Ok(()); }
+//! # let dir = std::env::temp_dir().join(format!("subfeed-exiftool-{}", std::process::id()));
+//! # std::fs::create_dir_all(&dir)?;
+//! # let path = dir.join("one.gif");
+//! # std::fs::write(&path, b"GIF89a\x03\0\x02\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x03\0\x02\0\0\x02\x03D\x02\x05\0;")?;
+//! # let photos = [path.to_str().unwrap().to_owned()];
+//! use subfeed::framing::{ReplyFraming, RequestFraming};
+//! use subfeed::{FeedExt, Template};
+//!
+//! let exiftool = Template::new("exiftool")
+//!     .args(["-stay_open", "True", "-@", "-"])
+//!     .requests(RequestFraming::raw())
+//!     .replies(ReplyFraming::end_marker("{ready}\n"))
+//!     .farewell("-stay_open\nFalse\n");
+//! let requests = photos.into_iter().map(|path| format!("-s3\n-ImageSize\n{path}\n-execute\n"));
+//! let sizes: Vec<_> = requests.feed_subprocesses_ordered(exiftool, 4, 1_000).collect::<Result<_, _>>()?;
+//! assert_eq!(sizes, ["3x2\n"]);
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # git cat-file: a size in a header
+//!
+//! A header with the size, then as many bytes: content may hold anything. A name that does not exist is
+//! answered with a header alone.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["git"]) { return Ok(()); }
+//! # let dir = std::env::temp_dir().join(format!("subfeed-git-{}", std::process::id()));
+//! # let git = |args: &[&str]| std::process::Command::new("git").arg("-C").arg(&dir).args(args).output();
+//! # std::fs::create_dir_all(&dir)?;
+//! # git(&["init", "-q"])?;
+//! # std::fs::write(dir.join("file"), "two\nlines\n")?;
+//! # git(&["add", "file"])?;
+//! # let repository = &dir;
+//! use subfeed::framing::ReplyFraming;
+//! use subfeed::{FeedExt, Template};
+//!
+//! let git = Template::new("git")
+//!     .args(["cat-file", "--batch"])
+//!     .current_dir(repository)
+//!     .replies(ReplyFraming::git_batch());
+//! let objects: Vec<_> = [":file", "nothing"].into_iter().feed_subprocesses_ordered(git, 2, 100).collect::<Result<_, _>>()?;
+//! assert!(objects[0].ends_with(b" blob 10\ntwo\nlines\n"));
+//! assert_eq!(objects[1], "nothing missing");
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # hunspell: a banner, then blocks
+//!
+//! Each worker prints one line of its own before anything is asked; each answer is a block that a blank
+//! line ends. The `^` in front keeps a word from being taken for a command.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["hunspell"]) { return Ok(()); }
+//! use subfeed::framing::ReplyFraming;
+//! use subfeed::{BoxError, FeedExt, Template};
+//!
+//! let hunspell = Template::new("hunspell")
+//!     .args(["-d", "en_US", "-a"])
+//!     .skip_lines(1)
+//!     .replies(ReplyFraming::block())
+//!     .encode(|word: &&str, request| {
+//!         request.push("^");
+//!         request.push(word);
+//!         Ok::<_, BoxError>(())
+//!     })
+//!     .decode(|reply| Ok::<_, BoxError>(matches!(reply.first(), Some(b'*' | b'+' | b'-'))));
+//! let words = ["receive", "recieve", "!"];
+//! let known: Vec<bool> = words.into_iter().feed_subprocesses_ordered(hunspell, 2, 100).collect::<Result<_, _>>()?;
+//! assert_eq!(known, [true, false, false]);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # python: a side channel
+//!
+//! A second input in step with stdin: the worker finds the descriptor's number in the environment variable
+//! of the channel's name. `-u` keeps it from buffering what it prints.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["python3"]) { return Ok(()); }
+//! use subfeed::{BoxError, FeedExt, Template};
+//!
+//! let script = "
+//! import os, sys
+//! weights = os.fdopen(int(os.environ['weights']))
+//! for line in sys.stdin:
+//!     print(float(line) * float(weights.readline()))
+//! ";
+//! let python = Template::new("python3")
+//!     .args(["-u", "-c"])
+//!     .raw_arg(script)
+//!     .side_input("weights")
+//!     .encode(|(value, weight): &(f64, f64), request| {
+//!         request.push(value.to_string());
+//!         request.side("weights").push(weight.to_string());
+//!         Ok::<_, BoxError>(())
+//!     })
+//!     .decode(|reply| Ok::<f64, BoxError>(std::str::from_utf8(&reply)?.parse()?));
+//! let pairs = [(1.5, 2.0), (3.0, 0.5)];
+//! let products: Vec<f64> = pairs.into_iter().feed_subprocesses_ordered(python, 2, 100).collect::<Result<_, _>>()?;
+//! assert_eq!(products, [3.0, 1.5]);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # A model that takes long to load
+//!
+//! [`ready`](crate::Template::ready) sends nothing before the marker has come, and bounds how long that may
+//! take; what was printed before it is skipped. Requests and replies that may hold anything are best
+//! [prefixed](crate::framing::RequestFraming::prefixed) with their length. A worker that is still loading
+//! costs nobody anything: the others get the work.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["python3"]) { return Ok(()); }
+//! use std::time::Duration;
+//! use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
+//! use subfeed::{FeedExt, Template};
+//!
+//! let script = "
+//! import struct, sys, time
+//! print('loading weights')
+//! time.sleep(0.3)  # thirty seconds, in earnest
+//! print('READY', flush=True)
+//! requests, replies = sys.stdin.buffer, sys.stdout.buffer
+//! while prefix := requests.read(4):
+//!     text = requests.read(struct.unpack('>I', prefix)[0])
+//!     reply = b'%d' % len(text)
+//!     replies.write(struct.pack('>I', len(reply)) + reply)
+//!     replies.flush()
+//! ";
+//! let model = Template::new("python3")
+//!     .arg("-c")
+//!     .raw_arg(script)
+//!     .ready("READY\n", Duration::from_secs(60))
+//!     .requests(RequestFraming::prefixed(Prefix::u32_be()))
+//!     .replies(ReplyFraming::prefixed(Prefix::u32_be()));
+//! let texts = ["one\nrecord, two lines", ""];
+//! let lengths: Vec<_> = texts.into_iter().feed_subprocesses_ordered(model, 2, 100).collect::<Result<_, _>>()?;
+//! assert_eq!(lengths, ["21", "0"]);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # gzip: one process per packet
+//!
+//! A tool that answers when its input ends serves one packet: the whole of what it prints is the reply.
+//! For many small records, [`answers_at_eof`](crate::Template::answers_at_eof) shares a process among
+//! as many as you say, where the tool still answers record by record.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # if !tools::here(&["gzip"]) { return Ok(()); }
+//! use subfeed::framing::{ReplyFraming, RequestFraming};
+//! use subfeed::{FeedExt, Template};
+//!
+//! let whole = |template: Template| {
+//!     template.requests(RequestFraming::raw()).replies(ReplyFraming::until_eof())
+//! };
+//! let documents = vec!["text\n".repeat(1_000), String::new()];
+//! let there_and_back: Vec<_> = documents
+//!     .clone()
+//!     .into_iter()
+//!     .feed_subprocesses_ordered(whole(Template::new("gzip")), 2, 100)
+//!     .map(|zipped| zipped.expect("gzip"))
+//!     .feed_subprocesses_ordered(whole(Template::new("gzip").arg("-d")), 2, 100)
+//!     .collect::<Result<_, _>>()?;
+//! assert_eq!(there_and_back, documents);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
