@@ -15,8 +15,10 @@ macro_rules! mutated {
     }};
 }
 
+pub(crate) mod arrivals;
 pub(crate) mod core;
 pub(crate) mod depth;
+pub(crate) mod describing;
 pub(crate) mod dispatch;
 pub(crate) mod drain;
 pub(crate) mod driver;
@@ -30,3 +32,7 @@ pub(crate) mod readiness;
 pub(crate) mod reading;
 #[cfg(test)]
 mod sim;
+pub(crate) mod stalls;
+pub(crate) mod starting;
+pub(crate) mod stopping;
+pub(crate) mod timers;

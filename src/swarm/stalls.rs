@@ -1,0 +1,74 @@
+//! Stalls: when a quiet worker is looked at, and what the evidence leads to.
+//!
+//! # Invariants
+//! 1. Nobody is judged but on evidence that was taken after its last movement (`suspected == moved`).
+//! 2. Without certainty nothing is done to a worker, unless it is to be given nothing more: to be asked
+//!    to end costs that one nothing.
+//! 3. A look that decides nothing is followed by another, ever later.
+
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+use crate::stats::Counters;
+use crate::swarm::core::{Core, Slot, Verdict};
+use crate::swarm::life::Now;
+use crate::template::policy::OnStall;
+
+/// The advice for a tool that buffers.
+const WITHHOLDS: &str = "withholds its replies until its buffer is full: use its unbuffered or \
+                         line-buffered flag (sed -u, grep --line-buffered, jq --unbuffered, python3 -u, \
+                         mawk -W interactive), or Template::line_buffered";
+
+impl Core {
+    /// How long nothing must have moved before a stall is looked for. The evidence is the same, however
+    /// soon; for a tool that is known to withhold it is worth looking early.
+    pub(crate) fn patience(&self) -> Duration {
+        let delay = self.spec.policy.stall_delay;
+        if self.withholding { delay / 8 } else { delay }
+    }
+
+    /// The evidence about a worker that has gone quiet.
+    pub(crate) fn probed(&mut self, slot: usize, verdict: Verdict, now: Now) {
+        let Slot::Live(life) = &self.slots[slot] else { return };
+        if !life.is_open() || life.owed() == 0 {
+            return;
+        }
+        if life.moved != life.suspected {
+            // It has answered since it was suspected, and perhaps been given more that it has had no
+            // time to read: what was seen says nothing of that.
+            return self.watch(slot, now);
+        }
+        if verdict != Verdict::Busy
+            && let Some(why) = self.is_parting(life)
+        {
+            // It will be given nothing more: asking costs nothing.
+            self.close_inputs(slot, why, now);
+            return self.watch(slot, now);
+        }
+        match verdict {
+            Verdict::Waiting => match self.spec.policy.on_stall {
+                OnStall::Wait => {}
+                OnStall::Recycle => {
+                    self.withholding = true;
+                    Counters::add(&self.stats.counters.recycles, 1);
+                    self.stats.hint(format!("`{}` {WITHHOLDS}", self.command));
+                    self.recycle_life(slot, now);
+                }
+                OnStall::Fail => {
+                    let error =
+                        self.describe(slot, ErrorKind::Stalled, "the worker withholds its replies");
+                    self.fail(error.hint(WITHHOLDS));
+                }
+            },
+            // There is another look later.
+            Verdict::Busy => {}
+            Verdict::Unclear(why) => {
+                self.stats.hint(format!(
+                    "`{}` owes replies and is quiet, but it cannot be told whether it waits for us ({why}); \
+                     if it buffers its output, use its unbuffered flag or Template::line_buffered",
+                    self.command
+                ));
+            }
+        }
+    }
+}
