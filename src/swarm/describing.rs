@@ -2,9 +2,9 @@
 
 use std::process::ExitStatus;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, excerpt};
 use crate::swarm::core::{Core, Slot};
-use crate::swarm::life::Life;
+use crate::swarm::life::{Life, Output, Why};
 
 impl Core {
     /// An error about a slot's life, with all that is known.
@@ -33,5 +33,59 @@ impl Core {
             .by(life.label.worker, life.label.pid, &self.command)
             .said(life.stderr.to_vec())
             .exited(status)
+    }
+
+    /// The error of a packet that was alone in a life that failed.
+    pub(crate) fn unanswered(&self, life: &Life) -> Error {
+        let policy = &self.spec.policy;
+        let (kind, mut message) = match life.why {
+            Some(Why::Timeout) => {
+                let limit = policy.packet_timeout.or(policy.start_timeout).unwrap_or_default();
+                (ErrorKind::Timeout, format!("no reply within {limit:?}"))
+            }
+            Some(Why::ClosedOutput) => {
+                let closed = life.outputs.iter().position(|output| output.eof).unwrap_or(0);
+                let name =
+                    if closed == 0 { "its stdout".to_owned() } else { self.output_name(closed) };
+                (ErrorKind::Died, format!("the worker closed {name} before it answered"))
+            }
+            Some(Why::ClosedInput) => {
+                (ErrorKind::Died, "the worker closed its stdin and did not answer".to_owned())
+            }
+            _ => (ErrorKind::Died, "the worker ended before it answered".to_owned()),
+        };
+        self.push_half(&mut message, life);
+        let error = Error::new(kind, message);
+        if life.why.is_some_and(Why::is_asked) && self.spec.replies.as_sentinel().is_some() {
+            // It went on reading, or it would not have been asked to end.
+            return error.hint("it never printed the mark: look in the request for something left open, such as a quote or a bracket, that swallowed the sync command");
+        }
+        error
+    }
+
+    /// Quotes what a life wrote and never ended.
+    pub(crate) fn push_half(&self, message: &mut String, life: &Life) {
+        let halves =
+            life.outputs.iter().enumerate().filter(|(_, output)| !output.unread().is_empty());
+        for (channel, output) in halves {
+            let said = excerpt(output.unread());
+            message.push_str(&match channel {
+                0 if life.in_banner => format!(", with {said}, which is not all of its banner"),
+                0 => format!(", with half a reply {said}"),
+                _ => format!(", with half a reply {said} on {}", self.output_name(channel)),
+            });
+        }
+        let started = life.outputs.iter().any(|output| !output.whole.is_empty());
+        let missing = |output: &Output| output.whole.is_empty() && output.unread().is_empty();
+        if started && let Some(channel) = life.outputs.iter().position(missing) {
+            message.push_str(&format!(", with nothing on {}", self.output_name(channel)));
+        }
+    }
+
+    pub(crate) fn fail_clogged(&mut self, slot: usize, channel: usize) {
+        let name = self.spec.side_input_names().swap_remove(channel - 1);
+        let message = format!("the worker leaves the side input `{name}` unread");
+        let error = self.describe(slot, ErrorKind::Channel, message);
+        self.fail(error.hint("if it need not read everything, declare it with Template::optional_side_input and a cap"));
     }
 }

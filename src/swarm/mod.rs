@@ -16,16 +16,19 @@ macro_rules! mutated {
 }
 
 pub(crate) mod arrivals;
+pub(crate) mod blame;
 pub(crate) mod core;
 pub(crate) mod depth;
 pub(crate) mod describing;
 pub(crate) mod dispatch;
 pub(crate) mod drain;
 pub(crate) mod driver;
+pub(crate) mod due;
 pub(crate) mod ending;
 pub(crate) mod exit;
 pub(crate) mod ladder;
 pub(crate) mod life;
+pub(crate) mod parting;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod readiness;

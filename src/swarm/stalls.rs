@@ -10,14 +10,17 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::stats::Counters;
-use crate::swarm::core::{Core, Slot, Verdict};
-use crate::swarm::life::Now;
+use crate::swarm::core::{Action, Core, Slot, Verdict};
+use crate::swarm::life::{Life, Now};
 use crate::template::policy::OnStall;
 
 /// The advice for a tool that buffers.
 const WITHHOLDS: &str = "withholds its replies until its buffer is full: use its unbuffered or \
                          line-buffered flag (sed -u, grep --line-buffered, jq --unbuffered, python3 -u, \
                          mawk -W interactive), or Template::line_buffered";
+
+/// How long the input may idle before a tool that answers at the end of its input is asked to.
+const AT_EOF_IDLE: Duration = Duration::from_millis(10);
 
 impl Core {
     /// How long nothing must have moved before a stall is looked for. The evidence is the same, however
@@ -70,5 +73,36 @@ impl Core {
                 ));
             }
         }
+    }
+
+    /// When a life that owes replies, and has read all that it was given, has been quiet for long
+    /// enough to be looked at.
+    pub(crate) fn quiet_until(&self, life: &Life) -> Option<Now> {
+        let policy = &self.spec.policy;
+        if !life.is_open()
+            || life.owed() == 0
+            || !life.may_be_waiting()
+            || life.closed_output_at.is_some()
+        {
+            return None;
+        }
+        let delay = if policy.at_eof {
+            self.patience().min(AT_EOF_IDLE)
+        } else if policy.on_stall == OnStall::Wait && self.is_parting(life).is_none() {
+            return None;
+        } else {
+            self.patience()
+        };
+        Some(life.moved.saturating_add(delay).max(life.next_probe))
+    }
+
+    /// Asks for the evidence; if that decides nothing there is another look, ever later.
+    pub(crate) fn probe(&mut self, slot: usize, now: Now) {
+        let delay = self.spec.policy.stall_delay;
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        Counters::add(&self.stats.counters.probes, 1);
+        self.actions.push_back(Action::Probe { slot });
+        life.suspected = life.moved;
+        life.look_again(now, delay);
     }
 }

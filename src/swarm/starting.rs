@@ -148,4 +148,12 @@ impl Core {
             StartError::NotNow(error) | StartError::Never(error) => self.fail(error),
         }
     }
+
+    /// After a life that came to nothing the next one waits a while.
+    pub(crate) fn back_off(&mut self, slot: usize, now: Now) {
+        let policy = &self.spec.policy;
+        let doublings = self.streak.saturating_sub(1).min(20);
+        let wait = policy.backoff.saturating_mul(1 << doublings).min(policy.backoff_cap);
+        self.slots[slot] = Slot::Vacant { not_before: now.saturating_add(wait) };
+    }
 }

@@ -11,8 +11,9 @@ use crate::error::{Error, ErrorKind};
 use crate::record::Run;
 use crate::stats::Counters;
 use crate::stream::packet::{End, Outcome, Span};
-use crate::swarm::core::{Core, Slot, Stopping};
-use crate::template::policy::Halt;
+use crate::swarm::core::{Action, Core, Slot, Stopping};
+use crate::swarm::life::{Now, Phase, Why};
+use crate::template::policy::{DROP_GRACE, Halt, Signal};
 
 impl Core {
     /// A fatal error: the feed ends, and says why once.
@@ -130,5 +131,39 @@ impl Core {
             format!("the feed was halted: {} items have failed", self.failures),
         )
         .running(&self.command)
+    }
+
+    /// Every life must end, now: the outlet was dropped, or the feed has failed.
+    pub(crate) fn stop_lives(&mut self) {
+        for slot in 0..self.slots.len() {
+            let Slot::Live(life) = &mut self.slots[slot] else { continue };
+            if !matches!(life.phase, Phase::Open | Phase::Ending) {
+                continue;
+            }
+            life.why = Some(Why::Stopped);
+            if life.is_torn() && !mutated!(TornRequest) {
+                // A shell would run the half of a line that it has when its stdin ends: it must be
+                // dead before that.
+                self.actions.push_back(Action::Signal { slot, signal: Signal::Kill });
+                life.phase = Phase::Killing { step: usize::MAX, next: Now::MAX };
+                for (channel, input) in life.inputs.iter_mut().enumerate() {
+                    if !input.closed {
+                        input.shut(channel);
+                        self.actions.push_back(Action::CloseInput { slot, channel });
+                    }
+                }
+                continue;
+            }
+            for (channel, input) in life.inputs.iter_mut().enumerate() {
+                if !input.closed {
+                    input.shut(channel);
+                    self.actions.push_back(Action::CloseInput { slot, channel });
+                }
+            }
+            life.stdin_closed = true;
+            let grace = self.now.saturating_add(DROP_GRACE);
+            life.phase = Phase::Killing { step: 0, next: grace };
+            self.arm(slot, grace);
+        }
     }
 }

@@ -1,0 +1,209 @@
+//! What falls due in a life: its limits and graces, and what is done when they are over.
+//!
+//! # Invariants
+//! 1. [`next_look`](Core::next_look) names the earliest time at which [`look_at`](Core::look_at) would do
+//!    something; whatever changes one of the times it looks at calls [`watch`](Core::watch).
+//! 2. Time in which we do not read, for want of room, is nobody's fault: it counts for no limit.
+//! 3. A look either ends something or sets the next timer.
+
+use std::time::Duration;
+
+use crate::stats::Counters;
+use crate::swarm::core::{Action, Core, Slot};
+use crate::swarm::life::{Now, Phase, Why};
+
+/// How long a worker that has closed one of its pipes may take over what it has read.
+const CLOSED_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a side input may stay clogged while nothing is owed before that is an error.
+const CLOGGED_GRACE: Duration = Duration::from_secs(2);
+
+/// How soon a worker whose output we do not read for want of room is looked at again.
+const LATER: Duration = Duration::from_secs(1);
+
+/// How long a worker that has closed its stdout may take to exit.
+pub(crate) const SILENT_GRACE: Duration = Duration::from_millis(500);
+
+impl Core {
+    /// Sets the timer for whatever comes next in a life.
+    pub(crate) fn watch(&mut self, slot: usize, now: Now) {
+        if let Some(at) = self.next_look(slot, now)
+            && !mutated!(ForgottenTimer)
+        {
+            self.arm(slot, at);
+        }
+    }
+
+    fn next_look(&self, slot: usize, _now: Now) -> Option<Now> {
+        let Slot::Live(life) = &self.slots[slot] else { return None };
+        let policy = &self.spec.policy;
+        let mut next: Option<Now> = None;
+        let mut at = |time: Now| next = Some(next.map_or(time, |next| next.min(time)));
+        match life.phase {
+            Phase::Open | Phase::Ending => {
+                if let Some(quiet) = self.quiet_until(life) {
+                    at(quiet);
+                }
+                if life.owed() > 0 {
+                    if let Some(limit) = policy.packet_timeout {
+                        at(life.head_since.saturating_add(limit));
+                    }
+                    if let Some(limit) = policy.start_timeout
+                        && life.answered + life.held_count == 0
+                    {
+                        at(life.head_since.max(life.started).saturating_add(limit));
+                    }
+                    if life.why == Some(Why::ClosedInput) {
+                        at(life.moved.saturating_add(CLOSED_GRACE));
+                    }
+                }
+                if life.in_banner
+                    && let Some(limit) = policy.ready_timeout
+                {
+                    at(life.started.saturating_add(limit));
+                }
+                if life.owed() == 0 && life.is_open() && life.clogged().is_some() {
+                    at(life.moved.saturating_add(CLOGGED_GRACE));
+                }
+                if life.owed() > 0 {
+                } else if !life.is_open() {
+                    let limit = match life.why {
+                        Some(Why::ClosedInput) => Some(SILENT_GRACE),
+                        _ => policy.end_timeout,
+                    };
+                    if let Some(limit) = limit {
+                        at(life.moved.saturating_add(limit));
+                    }
+                } else if let Some(age) = policy.recycle_age
+                    && life.given > 0
+                {
+                    at(life.started.saturating_add(age));
+                }
+                if let Some(closed) = life.closed_output_at {
+                    at(closed.saturating_add(SILENT_GRACE));
+                }
+            }
+            Phase::Killing { next, .. } => at(next),
+            Phase::Exited { drained_by } => at(drained_by),
+            Phase::Finished => {}
+        }
+        next
+    }
+
+    /// A life's timer has run out: does what is due.
+    pub(crate) fn look_at(&mut self, slot: usize, now: Now) {
+        let readable = self.may_read(slot);
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        let policy = &self.spec.policy;
+        let readable = readable || life.closed_output_at.is_some();
+        if !readable && matches!(life.phase, Phase::Open | Phase::Ending) {
+            // It may have answered long ago: it is we who do not read, for want of room. The time
+            // that this takes is not its own.
+            life.moved = now;
+            life.head_since = now;
+            life.look_again(now, policy.stall_delay);
+            let at = life.next_probe.min(now.saturating_add(LATER));
+            return self.arm(slot, at);
+        }
+        let due = |since: Now, limit: Duration| now >= since.saturating_add(limit);
+        match life.phase {
+            Phase::Open | Phase::Ending => {
+                let owed = life.owed();
+                if life.in_banner
+                    && policy.ready_timeout.is_some_and(|limit| due(life.started, limit))
+                {
+                    life.why = Some(Why::Timeout);
+                    Counters::add(&self.stats.counters.timeouts, 1);
+                    return self.kill_life(slot, now);
+                }
+                if owed == 0 && life.is_open() && due(life.moved, CLOGGED_GRACE) {
+                    let Slot::Live(life) = &self.slots[slot] else { return };
+                    if let Some(channel) = life.clogged() {
+                        return self.fail_clogged(slot, channel);
+                    }
+                }
+                let Slot::Live(life) = &mut self.slots[slot] else { return };
+                if life.closed_output_at.is_some_and(|closed| due(closed, SILENT_GRACE)) {
+                    // An answer can never come any more.
+                    life.lingered = owed == 0;
+                    life.why = life
+                        .why
+                        .filter(|why| why.is_asked() && owed == 0)
+                        .or(Some(Why::ClosedOutput));
+                    return self.kill_life(slot, now);
+                }
+                if owed == 0 {
+                    let limit = match life.why {
+                        Some(Why::ClosedInput) => Some(SILENT_GRACE),
+                        _ => policy.end_timeout,
+                    };
+                    if !life.is_open() && limit.is_some_and(|limit| due(life.moved, limit)) {
+                        return self.kill_life(slot, now);
+                    }
+                    // One that was never given anything is as good as a fresh one.
+                    if life.is_open()
+                        && life.given > 0
+                        && policy.recycle_age.is_some_and(|age| due(life.started, age))
+                    {
+                        return self.recycle_life(slot, now);
+                    }
+                    return self.watch(slot, now);
+                }
+                if life.why == Some(Why::ClosedInput) && due(life.moved, CLOSED_GRACE) {
+                    return self.kill_life(slot, now);
+                }
+                let started = life.head_since.max(life.started);
+                let never = life.answered + life.held_count == 0;
+                let late = policy.packet_timeout.is_some_and(|limit| due(life.head_since, limit))
+                    || (never && policy.start_timeout.is_some_and(|limit| due(started, limit)));
+                if late {
+                    return self.ran_late(slot, now);
+                }
+                let Slot::Live(life) = &self.slots[slot] else { return };
+                if self.quiet_until(life).is_some_and(|quiet| now >= quiet) {
+                    if policy.at_eof {
+                        return self.recycle_life(slot, now);
+                    }
+                    self.probe(slot, now);
+                }
+                self.watch(slot, now);
+            }
+            Phase::Killing { step, next } => {
+                if now < next {
+                    return self.arm(slot, next);
+                }
+                if let Some(&(signal, wait)) = policy.ladder.get(step) {
+                    let next = now.saturating_add(wait);
+                    life.phase = Phase::Killing { step: step + 1, next };
+                    Counters::add(&self.stats.counters.signals, 1);
+                    self.actions.push_back(Action::Signal { slot, signal });
+                    if step + 1 < policy.ladder.len() {
+                        self.arm(slot, next);
+                    }
+                }
+            }
+            Phase::Exited { drained_by } => {
+                if now >= drained_by {
+                    self.finish(slot);
+                } else {
+                    self.arm(slot, drained_by);
+                }
+            }
+            Phase::Finished => {}
+        }
+    }
+
+    /// A packet has taken too long.
+    pub(crate) fn ran_late(&mut self, slot: usize, now: Now) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if life.is_open() && !life.prompt {
+            // It may only be buffering: asked to answer, it gets the limit once more.
+            life.head_since = now;
+            Counters::add(&self.stats.counters.recycles, 1);
+            return self.recycle_life(slot, now);
+        }
+        Counters::add(&self.stats.counters.timeouts, 1);
+        life.why = Some(Why::Timeout);
+        self.kill_life(slot, now);
+    }
+}
