@@ -13,9 +13,9 @@ use std::process::ExitStatus;
 use crate::error::{Error, ErrorKind};
 use crate::record::Run;
 use crate::stats::Counters;
+use crate::swarm::answers::pop_front;
 use crate::swarm::core::{Care, Core};
 use crate::swarm::life::{Life, Why};
-use crate::swarm::reading::pop_front;
 
 impl Core {
     /// Who is to blame, and who gets what is unanswered.

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use crate::error::{Error, ErrorKind, excerpt};
 use crate::swarm::core::{Core, Slot};
 use crate::swarm::life::{Life, Output, Why};
+use crate::template::framing::{FramingError, FramingErrorKind};
 
 impl Core {
     /// An error about a slot's life, with all that is known.
@@ -87,5 +88,30 @@ impl Core {
         let message = format!("the worker leaves the side input `{name}` unread");
         let error = self.describe(slot, ErrorKind::Channel, message);
         self.fail(error.hint("if it need not read everything, declare it with Template::optional_side_input and a cap"));
+    }
+
+    pub(crate) fn not_a_reply(
+        &self,
+        slot: usize,
+        channel: usize,
+        said: &str,
+        cause: FramingError,
+    ) -> Error {
+        let name = self.output_name(channel);
+        let message = format!("no reply could be cut out of {name}, which goes on {said}");
+        let too_long = matches!(cause.kind(), FramingErrorKind::TooLong { .. });
+        let error = self.describe(slot, ErrorKind::Reply, message).because(cause);
+        if too_long { error.hint("raise the limit with Template::reply_limit") } else { error }
+    }
+
+    pub(crate) fn output_name(&self, channel: usize) -> String {
+        if channel == 0 {
+            return "stdout".to_owned();
+        }
+        let framed = self.spec.channels.side_outputs.iter().filter(|side| side.framing.is_some());
+        framed
+            .map(|side| format!("the side output `{}`", side.name))
+            .nth(channel - 1)
+            .unwrap_or_default()
     }
 }

@@ -15,9 +15,11 @@ macro_rules! mutated {
     }};
 }
 
+pub(crate) mod answers;
 pub(crate) mod arrivals;
 pub(crate) mod blame;
 pub(crate) mod core;
+pub(crate) mod cutting;
 pub(crate) mod depth;
 pub(crate) mod describing;
 pub(crate) mod dispatch;
@@ -39,3 +41,4 @@ pub(crate) mod stalls;
 pub(crate) mod starting;
 pub(crate) mod stopping;
 pub(crate) mod timers;
+pub(crate) mod together;

@@ -1,0 +1,230 @@
+//! From replies to spans: whose they are, whether they are believed, and what follows for the life.
+//!
+//! # Invariants
+//! 1. Replies belong to the front of `in_flight`, in order.
+//! 2. A life that has not answered while its stdin was open is not proven: its replies are held until it
+//!    has ended well with the number it owes.
+//! 3. Whoever has answered is offered to the dispatcher again.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind};
+use crate::record::{Buffer, PacketId, Run};
+use crate::stats::Counters;
+use crate::stream::packet::{Cut, Outcome, Replies, Span};
+use crate::stream::unwind::Payload;
+use crate::swarm::core::{Core, Slot, Stopping};
+use crate::swarm::cutting::nth_end;
+use crate::swarm::life::{Held, Now, Why};
+
+impl Core {
+    /// `count` replies came, to the packets at the front.
+    pub(crate) fn answered(
+        &mut self,
+        slot: usize,
+        buffer: Arc<Buffer>,
+        at: Range<usize>,
+        cut: Cut,
+        count: u64,
+        now: Now,
+    ) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        life.moved = now;
+        life.head_since = now;
+        // A whole output proves nothing before it is known how its process ended.
+        if (!life.stdin_closed && !self.spec.is_until_eof()) || mutated!(HeldNothing) {
+            life.proven = true;
+        }
+        self.gate.hold(at.len());
+        self.ever_answered = true;
+        self.streak = 0;
+        if !life.proven {
+            life.held_count += count;
+            life.held.push(Held { buffer, at, cut, count });
+            self.watch(slot, now);
+            return;
+        }
+        life.depth.answered(count, life.given - life.answered - count, now);
+        self.deliver(slot, buffer, at, cut, count);
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        if life.owed() == 0 {
+            life.prompt |= life.is_open();
+            life.quarantined = false;
+            if self.spec.life_records().is_some_and(|most| life.given >= most) {
+                return self.part_from(slot, Why::Recycled, now);
+            }
+            if let Some(age) = self.spec.policy.recycle_age
+                && life.is_open()
+                && now.saturating_sub(life.started) >= age
+            {
+                return self.recycle_life(slot, now);
+            }
+        }
+        if !mutated!(LostWakeUp) {
+            self.offer(slot);
+        }
+        self.watch(slot, now);
+    }
+
+    /// Makes spans of replies, cut at the borders of the runs they answer. Their bytes are counted.
+    pub(crate) fn deliver(
+        &mut self,
+        slot: usize,
+        buffer: Arc<Buffer>,
+        mut at: Range<usize>,
+        mut cut: Cut,
+        mut count: u64,
+    ) {
+        Counters::add(&self.counters().replies, count);
+        while count > 0 {
+            let Slot::Live(life) = &mut self.slots[slot] else { return };
+            let Some(front) = life.in_flight.front_mut() else { return };
+            let here = count.min(front.len() as u64);
+            let run = if here < front.len() as u64 {
+                front.split_front(here as usize)
+            } else {
+                match life.in_flight.pop_front() {
+                    Some(run) => run,
+                    None => return,
+                }
+            };
+            life.answered += here;
+            count -= here;
+            let label = Arc::clone(&life.label);
+            let (these, these_cut) = if count == 0 {
+                (at.clone(), cut.clone())
+            } else {
+                split_cut(&buffer, &mut at, &mut cut, here)
+            };
+            let first = run.first();
+            let mut weight = these.len();
+            if !self.attempts.is_empty() {
+                for i in 0..here {
+                    self.attempts.remove(&first.plus(i).0);
+                }
+            }
+            let requests = if self.keep_requests {
+                weight += run.weight();
+                Some(run)
+            } else {
+                self.spend(run);
+                None
+            };
+            let outcome = Outcome::Replies(Replies {
+                buffer: Arc::clone(&buffer),
+                at: these,
+                cut: these_cut,
+                label,
+                requests,
+            });
+            self.emit(Span { first, count: here, weight, outcome });
+        }
+    }
+
+    /// More replies than requests: from here on nothing of this life can be trusted.
+    pub(crate) fn too_many(&mut self, slot: usize, said: &str, now: Now) {
+        if mutated!(ExtraIgnored) {
+            return;
+        }
+        let Slot::Live(life) = &self.slots[slot] else { return };
+        let unasked = life.given == 0 && !life.is_open();
+        if unasked && self.spec.is_until_eof() {
+            // What a tool makes of no input at all is nobody's reply (`gzip` has twenty bytes for it).
+            return;
+        }
+        // Nothing can be shifted by what a life says that was never asked.
+        let over = (unasked || self.all_resolved()) && self.stopping.is_none();
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        let (owed, got) = (life.given, life.given + 1);
+        life.why = Some(Why::Distrusted);
+        let message = format!(
+            "the worker wrote more replies than it was sent requests ({owed}); the extra one begins {said}"
+        );
+        let error = self
+            .describe(slot, ErrorKind::ReplyCount { owed, got }, message)
+            .hint("if this is a banner or a prompt, skip it or use a sentinel framing; if the tool answers more than once, frame its replies by what ends them");
+        if over {
+            self.end.remarks.push(error);
+            self.kill_life(slot, now);
+        } else if self.stopping != Some(Stopping::Dropped) {
+            self.fail(error);
+        }
+    }
+
+    /// The packet that is to be answered next fails; nothing more of this life is believed, what it
+    /// still owes goes to others, and so does what it has answered without proof.
+    pub(crate) fn distrust(&mut self, slot: usize, problem: Result<Error, Payload>, now: Now) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        // Replies that were held until now are not believed either: those packets go to others too.
+        let Some(packet) = take_nth(&mut life.in_flight, life.held_count) else { return };
+        life.answered += 1;
+        life.why = Some(Why::Distrusted);
+        let held = life.take_held();
+        self.gate.release(held);
+        match problem {
+            Ok(error) => self.emit_failure(packet, error),
+            Err(payload) => self.emit_panic(packet, payload),
+        }
+        self.kill_life(slot, now);
+    }
+}
+
+/// Splits the first `n` replies off.
+fn split_cut(buffer: &Buffer, at: &mut Range<usize>, cut: &mut Cut, n: u64) -> (Range<usize>, Cut) {
+    match cut {
+        Cut::Delimiter { delimiter, .. } => {
+            let len = nth_end(&buffer[at.clone()], *delimiter, n);
+            let front = at.start..at.start + len;
+            at.start += len;
+            (front, cut.clone())
+        }
+        Cut::Parts { ranges, next, sides } => {
+            let front = Cut::Parts { ranges: Arc::clone(ranges), next: *next, sides: *sides };
+            *next += n as usize * (1 + *sides);
+            // The bytes are shared; each span is charged with what it really refers to.
+            let end = ranges.get(*next).map_or(at.end, |range| range.start).max(at.start);
+            let taken = at.start..end;
+            at.start = end;
+            (taken, front)
+        }
+    }
+}
+
+pub(crate) fn nth_packet(in_flight: &VecDeque<Run>, mut n: u64) -> Option<PacketId> {
+    for run in in_flight {
+        if n < run.len() as u64 {
+            return Some(run.first().plus(n));
+        }
+        n -= run.len() as u64;
+    }
+    None
+}
+
+/// Takes one packet out of the middle.
+pub(crate) fn take_nth(in_flight: &mut VecDeque<Run>, mut n: u64) -> Option<Run> {
+    for i in 0..in_flight.len() {
+        let len = in_flight[i].len() as u64;
+        if n >= len {
+            n -= len;
+            continue;
+        }
+        if n > 0 {
+            let front = in_flight[i].split_front(n as usize);
+            in_flight.insert(i, front);
+            return take_nth(in_flight, in_flight.range(..=i).map(|run| run.len() as u64).sum());
+        }
+        if len == 1 {
+            return in_flight.remove(i);
+        }
+        return Some(in_flight[i].split_front(1));
+    }
+    None
+}
+
+/// Takes the first packet off the front run.
+pub(crate) fn pop_front(in_flight: &mut VecDeque<Run>) -> Option<Run> {
+    let front = in_flight.front_mut()?;
+    if front.len() > 1 { Some(front.split_front(1)) } else { in_flight.pop_front() }
+}
