@@ -1,0 +1,182 @@
+//! Bytes to and from the children.
+//!
+//! # Invariants
+//! 1. Nobody is read more than a few times in a row, so that all get their turn.
+//! 2. An output is read until a call says that there is nothing, or until the core says that it may not
+//!    be: then the slot stays in `to_read`.
+//! 3. An error of a write is the reader's end: no error of the feed.
+
+use std::io::{ErrorKind as IoErrorKind, IoSlice, Read, Write};
+use std::time::Duration;
+
+use crate::swarm::core::Slot;
+use crate::swarm::driver::Driver;
+use crate::swarm::driver::ports::Port;
+use crate::swarm::process::unread;
+use crate::swarm::readiness::Interest;
+
+/// Reads of one output in a row before the others get their turn.
+const READS_IN_A_ROW: usize = 4;
+
+/// Slices in one vectored write.
+const SLICES: usize = 16;
+
+impl Driver {
+    pub(super) fn write(&mut self, now: Duration) {
+        for slot in std::mem::take(&mut self.to_write) {
+            for channel in 0..self.keys.inputs {
+                self.write_channel(slot, channel, now);
+            }
+        }
+    }
+
+    fn write_channel(&mut self, slot: usize, channel: usize, now: Duration) {
+        loop {
+            let Some(ports) = &mut self.ports[slot] else { return };
+            let Slot::Live(life) = &self.core.slots[slot] else { return };
+            if !ports.writable[channel] || life.inputs[channel].is_written() {
+                return;
+            }
+            let Some(file) = &mut ports.process.inputs[channel] else { return };
+            let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(SLICES);
+            life.inputs[channel].slices(channel, &mut slices, SLICES);
+            let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+            match file.write_vectored(&slices) {
+                Ok(n) => {
+                    if n < wanted {
+                        ports.writable[channel] = false;
+                    }
+                    if n < wanted && !ports.input_watched[channel] {
+                        // The first time that anybody must be told when there is room again.
+                        ports.input_watched[channel] = true;
+                        let key = self.keys.key(slot, Port::Input(channel));
+                        self.watch_input(slot, channel, key);
+                    }
+                    self.core.wrote(slot, channel, n, now);
+                }
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => {
+                    ports.writable[channel] = false;
+                    if !ports.input_watched[channel] {
+                        ports.input_watched[channel] = true;
+                        let key = self.keys.key(slot, Port::Input(channel));
+                        self.watch_input(slot, channel, key);
+                    }
+                    return;
+                }
+                // EPIPE, or anything else that a pipe can say: nobody reads it any more.
+                Err(_) => {
+                    if let Some(bytes) = unread(file)
+                        && self.core.drain
+                    {
+                        self.core.left_unread(slot, channel, bytes);
+                    }
+                    return self.core.write_closed(slot, channel, now);
+                }
+            }
+        }
+    }
+
+    fn watch_input(&mut self, slot: usize, channel: usize, key: usize) {
+        let Some(ports) = &self.ports[slot] else { return };
+        let Some(file) = &ports.process.inputs[channel] else { return };
+        if self.poller.add(file, key, Interest::Writable).is_err() {
+            // Out of memory for one more registration: nothing would ever tell when there is room, so
+            // this life cannot be fed any more.
+            let now = self.start.elapsed();
+            self.core.write_closed(slot, channel, now);
+        }
+    }
+
+    pub(super) fn read(&mut self, now: Duration) {
+        for slot in std::mem::take(&mut self.to_read) {
+            if self.ports[slot].is_none() {
+                continue;
+            }
+            let mut more = self.read_stderr(slot, now);
+            for output in 0..self.keys.outputs {
+                more |= self.read_output(slot, output, now);
+            }
+            if more && !self.to_read.contains(&slot) {
+                self.to_read.push(slot);
+            }
+        }
+    }
+
+    /// Reads what there is. Says whether it must be tried again without waiting for the poller.
+    pub(super) fn read_output(&mut self, slot: usize, output: usize, now: Duration) -> bool {
+        for _ in 0..READS_IN_A_ROW {
+            if !self.core.may_read(slot) {
+                return self.ports[slot].as_ref().is_some_and(|ports| ports.readable[output]);
+            }
+            let Some(ports) = &mut self.ports[slot] else { return false };
+            if !ports.readable[output] {
+                return false;
+            }
+            let Some(file) = &mut ports.process.outputs[output] else { return false };
+            let room = self.core.read_room(slot, output);
+            if room.is_empty() {
+                return false;
+            }
+            let wanted = room.len();
+            match file.read(room) {
+                Ok(0) => {
+                    ports.readable[output] = false;
+                    self.poller.remove(&*file);
+                    ports.process.outputs[output] = None;
+                    self.core.read_closed(slot, output, now);
+                    return false;
+                }
+                Ok(n) => {
+                    // A pipe that gives less than was asked for is empty; the next byte is an edge.
+                    ports.readable[output] = n == wanted || ports.draining;
+                    self.core.read(slot, output, n, now);
+                }
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => {
+                    ports.readable[output] = false;
+                    return false;
+                }
+                // A pseudo-terminal ends with an error of its own.
+                Err(_) => {
+                    ports.readable[output] = false;
+                    self.poller.remove(&*file);
+                    ports.process.outputs[output] = None;
+                    self.core.read_closed(slot, output, now);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn read_stderr(&mut self, slot: usize, now: Duration) -> bool {
+        let mut room = [0; 8 << 10];
+        for _ in 0..READS_IN_A_ROW {
+            let Some(ports) = &mut self.ports[slot] else { return false };
+            if !ports.stderr_readable {
+                return false;
+            }
+            let Some(file) = &mut ports.process.stderr else { return false };
+            match file.read(&mut room) {
+                Ok(0) => {
+                    ports.stderr_readable = false;
+                    self.poller.remove(&*file);
+                    ports.process.stderr = None;
+                    self.core.stderr_closed(slot);
+                    return false;
+                }
+                Ok(n) => {
+                    ports.stderr_readable = n == room.len() || ports.draining;
+                    self.core.heard_stderr(slot, &room[..n], now);
+                }
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(_) => {
+                    ports.stderr_readable = false;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,174 @@
+//! What the core asks for, done: starting, closing, signalling, looking for evidence, reaping.
+//!
+//! # Invariants
+//! 1. Each deed is reported back with the event that the core waits for, also where it failed.
+//! 2. Suspects are looked at together: one walk over `/proc` serves them all.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+
+use crate::error::{Error, ErrorKind};
+use crate::swarm::core::{Action, StartError, Verdict};
+use crate::swarm::driver::Driver;
+use crate::swarm::probe::{Doubt, Evidence, Suspect, evidence_of_all};
+use crate::swarm::process::{block_sigpipe, unread};
+use crate::template::policy::Signal;
+
+/// Workers whose evidence is taken together, so that the driver is not away for long.
+const SUSPECTS_AT_ONCE: usize = 64;
+
+impl Driver {
+    pub(super) fn launch(&mut self, slot: usize) {
+        block_sigpipe(false);
+        let started = self.launcher.start(slot);
+        block_sigpipe(true);
+        let now = self.start.elapsed();
+        let process = match started {
+            Ok(process) => process,
+            Err(error) => return self.core.start_failed(slot, error, now),
+        };
+        let pid = process.pid();
+        match self.watch(slot, process) {
+            Ok(ports) => {
+                let outputs: Vec<bool> =
+                    ports.process.outputs.iter().map(Option::is_some).collect();
+                let stderr = ports.process.stderr.is_some();
+                let stdin = ports.process.inputs[0].is_some();
+                self.ports[slot] = Some(ports);
+                self.core.started(slot, Some(pid), now);
+                for (output, piped) in outputs.into_iter().enumerate() {
+                    if !piped {
+                        self.core.not_piped(slot, output);
+                    }
+                }
+                if !stderr {
+                    self.core.stderr_closed(slot);
+                }
+                if !stdin {
+                    self.core.no_stdin(slot);
+                }
+            }
+            Err(error) => {
+                let error = Error::new(ErrorKind::Spawn, "the worker's pipes cannot be watched")
+                    .because(error)
+                    .running(&self.core.command);
+                self.core.start_failed(slot, StartError::NotNow(error), now);
+            }
+        }
+    }
+
+    pub(super) fn exited(&mut self, slot: usize, now: Duration) {
+        let Some(ports) = &mut self.ports[slot] else { return };
+        ports.exited = true;
+        ports.draining = true;
+        ports.readable.fill(true);
+        ports.stderr_readable = true;
+        self.to_read.push(slot);
+        self.core.exited(slot, now);
+    }
+
+    pub(super) fn perform(&mut self, now: Duration) {
+        let mut suspects = Vec::new();
+        while let Some(action) = self.core.actions.pop_front() {
+            match action {
+                Action::CloseInput { slot, channel } => {
+                    if let Some(ports) = &mut self.ports[slot]
+                        && let Some(input) = ports.process.inputs[channel].take()
+                        && ports.input_watched[channel]
+                    {
+                        self.poller.remove(&input);
+                    }
+                }
+                Action::Signal { slot, signal } => {
+                    if let Some(ports) = &self.ports[slot] {
+                        ports.process.signal(signal);
+                    }
+                }
+                // Workers stall together: one look at the system serves them all.
+                Action::Probe { slot } => suspects.push(slot),
+                Action::Finish { slot } => {
+                    self.look_for_leftovers(slot);
+                    let status = self.ports[slot].take().and_then(|ports| {
+                        self.unwatch(&ports);
+                        ports.process.finish()
+                    });
+                    self.core.ended(slot, status, self.start.elapsed());
+                }
+            }
+        }
+        for suspects in suspects.chunks(SUSPECTS_AT_ONCE) {
+            self.probe(suspects, now);
+        }
+    }
+
+    /// What a worker that nobody collects from has not read goes to others: counts it, once nobody can
+    /// read it any more.
+    fn look_for_leftovers(&mut self, slot: usize) {
+        let Some(ports) = &self.ports[slot] else { return };
+        if !self.core.drain {
+            return;
+        }
+        ports.process.signal(Signal::Kill);
+        for (channel, input) in ports.process.inputs.iter().enumerate() {
+            if let Some(bytes) = input.as_ref().and_then(unread) {
+                self.core.left_unread(slot, channel, bytes);
+            }
+        }
+    }
+
+    /// Looks for the evidence that workers which have gone quiet wait for us.
+    fn probe(&mut self, slots: &[usize], now: Duration) {
+        let mut inputs = Vec::new();
+        for &slot in slots {
+            let Some(ports) = &self.ports[slot] else { continue };
+            let open = ports.process.inputs.iter().zip(&ports.input_ids);
+            let known = open.filter_map(|(file, id)| Some((file.as_ref()?.as_fd(), (*id)?)));
+            let pgid = Pid::from_raw(ports.process.pid().cast_signed());
+            inputs.push((slot, pgid, known.collect::<Vec<_>>()));
+        }
+        let suspects: Vec<_> =
+            inputs.iter().map(|(_, pgid, inputs)| Suspect { pgid: *pgid, inputs }).collect();
+        let verdicts: Vec<_> = evidence_of_all(&suspects).into_iter().map(verdict).collect();
+        let slots: Vec<usize> = inputs.iter().map(|(slot, ..)| *slot).collect();
+        for (slot, verdict) in slots.into_iter().zip(verdicts) {
+            if verdict == Verdict::Waiting && self.has_spoken(slot, now) {
+                continue;
+            }
+            self.core.probed(slot, verdict, now);
+        }
+    }
+
+    /// A reply may have been written just before the evidence was taken: it is in the pipe then, and
+    /// the worker does not withhold anything.
+    fn has_spoken(&mut self, slot: usize, now: Duration) -> bool {
+        let before = self.core.counters().read_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        if let Some(ports) = &mut self.ports[slot] {
+            ports.readable.fill(true);
+        }
+        for output in 0..self.keys.outputs {
+            if self.read_output(slot, output, now) {
+                self.to_read.push(slot);
+            }
+        }
+        self.core.counters().read_bytes.load(std::sync::atomic::Ordering::Relaxed) != before
+    }
+}
+
+/// What the core needs to know of the evidence.
+fn verdict(evidence: Evidence) -> Verdict {
+    match evidence {
+        Evidence::Waiting => Verdict::Waiting,
+        Evidence::NotCertain(doubt) => match doubt {
+            Doubt::EventLoop => Verdict::Unclear("it runs an event loop"),
+            Doubt::OtherRead => Verdict::Unclear("it reads something that does not come from us"),
+            Doubt::NoReader => Verdict::Unclear("nobody in its process group reads what we write"),
+            Doubt::Unreadable => Verdict::Unclear("/proc does not tell"),
+            Doubt::Stopped => Verdict::Unclear("it is stopped"),
+            Doubt::Unread | Doubt::Busy | Doubt::Sleeping | Doubt::Writing | Doubt::Changed => {
+                Verdict::Busy
+            }
+        },
+    }
+}

@@ -1,0 +1,234 @@
+//! The driver: the thread that owns every child, descriptor and timer.
+//!
+//! It performs what the core asks for and reports what happens; all judgement is the core's. It
+//! never blocks but in the poller, and is not generic over items.
+//!
+//! Readiness is edge-triggered: a descriptor is registered once, and a flag remembers that it is
+//! readable or writable until a call says otherwise. So back-pressure costs no system call (a paused
+//! output is simply not read), and an end that has been closed cannot spin.
+
+mod bytes;
+mod deeds;
+mod ports;
+
+use std::io::ErrorKind as IoErrorKind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind};
+use crate::stream::intake::Supply;
+use crate::stream::outbox::Outbox;
+use crate::stream::packet::End;
+use crate::stream::unwind;
+use crate::swarm::core::Core;
+use crate::swarm::process::{Launcher, block_sigpipe};
+use crate::swarm::readiness::{Readiness, Ready};
+
+use ports::{Keys, Port, Ports};
+
+/// How long a stopped intake may take to come out of the source, with an input that was on its way
+/// and has a right to its item, before the feed ends without it.
+const COME_OUT_WITHIN: Duration = Duration::from_millis(50);
+
+pub(crate) struct Driver {
+    core: Core,
+    supply: Supply,
+    outbox: Arc<Outbox>,
+    launcher: Launcher,
+    poller: Arc<Readiness>,
+    keys: Keys,
+    ports: Vec<Option<Ports>>,
+    start: Instant,
+    /// Slots with something to write, or to read, that is not waiting for the poller.
+    to_write: Vec<usize>,
+    to_read: Vec<usize>,
+    /// Since when nothing is left to do but to wait for an intake that is inside the user's `next()`.
+    lost_since: Option<Duration>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+/// Runs a driver to its end, on the thread that is to be the driver's.
+pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<Readiness>) {
+    let spec = Arc::clone(&core.spec);
+    let workers = core.slots.len();
+    let keys = Keys {
+        inputs: 1 + spec.side_input_names().len(),
+        outputs: 1 + spec.channels.side_outputs.iter().filter(|side| side.file.is_none()).count(),
+    };
+    let launcher = Launcher::new(spec, Arc::clone(&core.command));
+    let for_end = Arc::clone(&outbox);
+    let gate = Arc::clone(&core.gate);
+    let mut driver = Driver {
+        core,
+        supply,
+        outbox,
+        launcher,
+        poller,
+        keys,
+        ports: (0..workers).map(|_| None).collect(),
+        start: Instant::now(),
+        to_write: Vec::new(),
+        to_read: Vec::new(),
+        lost_since: None,
+    };
+    // A panic here is a bug of ours, or of a framing: the consumer gets it rather than waiting for ever.
+    let end = match unwind::catch(|| driver.run()) {
+        Ok(end) => end,
+        Err(payload) => {
+            driver.outbox.put(&mut driver.core.out);
+            End { panic: Some(payload), ..End::default() }
+        }
+    };
+    gate.stop();
+    // The children first: a consumer that has seen the end finds nothing left of them.
+    drop(driver);
+    for_end.end(end);
+}
+
+impl Driver {
+    fn run(&mut self) -> End {
+        block_sigpipe(true);
+        let mut events = Ready::new();
+        loop {
+            let now = self.start.elapsed();
+            self.turn(now);
+            self.outbox.put(&mut self.core.out);
+            for batch in self.core.spent.drain(..) {
+                self.supply.handover.give_back(batch);
+            }
+            if self.core.is_finished() {
+                return self.core.take_end();
+            }
+            if let Some(slot) = self.core.next_start(now) {
+                self.launch(slot);
+                self.wait(&mut events, Some(Duration::ZERO));
+                continue;
+            }
+            if self.has_work() {
+                self.wait(&mut events, Some(Duration::ZERO));
+                continue;
+            }
+            let asking = self.core.wants_input();
+            if asking {
+                self.supply.ask();
+                if self.take_input(now) {
+                    self.supply.stop_asking();
+                    continue;
+                }
+                if !self.core.intake_is_lost() || !self.supply.handover.is_empty_handed() {
+                    self.lost_since = None;
+                } else if now - *self.lost_since.get_or_insert(now) >= COME_OUT_WITHIN {
+                    // It stays inside the user's `next()` and will never be listened to again.
+                    self.supply.stop_asking();
+                    self.core.give_up_intake();
+                    continue;
+                }
+            }
+            let timer = self.core.next_timer();
+            if !asking {
+                // It came out; a date that is past would keep the driver awake.
+                self.lost_since = None;
+            }
+            let given_up = self.lost_since.map(|since| since + COME_OUT_WITHIN);
+            let next = timer.into_iter().chain(given_up).min();
+            let timeout = next.map(|at| at.saturating_sub(self.start.elapsed()));
+            self.wait(&mut events, timeout);
+            if asking {
+                self.supply.stop_asking();
+            }
+        }
+    }
+
+    /// Whether something can be done without waiting.
+    fn has_work(&mut self) -> bool {
+        self.core.can_dispatch()
+            || !self.core.actions.is_empty()
+            || self.to_read.iter().any(|&slot| self.core.may_read(slot))
+    }
+
+    /// Everything that can be done now.
+    fn turn(&mut self, now: Duration) {
+        if self.supply.handover.is_dropped() {
+            self.core.cancel();
+        }
+        // What has come is read before anybody is judged for being late with it.
+        self.read(now);
+        self.core.tick(now);
+        for slot in 0..self.ports.len() {
+            // Only where there is no pidfd; otherwise the flag is never set.
+            if self.ports[slot].as_ref().is_some_and(|ports| !ports.exited && ports.exit.is_known())
+            {
+                self.exited(slot, now);
+            }
+        }
+        while self.core.wants_input() && self.take_input(now) {}
+        self.core.dispatch(now);
+        self.core.close_if_done(now);
+        self.perform(now);
+        self.to_write.append(&mut self.core.to_write);
+        self.write(now);
+        self.perform(now);
+    }
+
+    fn take_input(&mut self, now: Duration) -> bool {
+        match self.supply.take() {
+            Some(arrival) => {
+                self.core.arrived(arrival, now);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn wait(&mut self, events: &mut Ready, timeout: Option<Duration>) {
+        if let Err(error) = self.poller.wait(events, timeout) {
+            if error.kind() != IoErrorKind::Interrupted {
+                let error = Error::new(ErrorKind::Thread, "the poller failed").because(error);
+                self.core.fail(error);
+            }
+            return;
+        }
+        let now = self.start.elapsed();
+        for event in events.iter() {
+            let (slot, port) = self.keys.port(event.key);
+            let Some(ports) = self.ports.get_mut(slot).and_then(Option::as_mut) else { continue };
+            match port {
+                Port::Exit => {
+                    if !ports.exited {
+                        self.exited(slot, now);
+                    }
+                }
+                Port::Stderr => {
+                    ports.stderr_readable = true;
+                    ports.draining |= event.hung_up;
+                    self.to_read.push(slot);
+                }
+                Port::Output(output) => {
+                    ports.readable[output] = true;
+                    ports.draining |= event.hung_up;
+                    self.to_read.push(slot);
+                }
+                Port::Input(channel) => {
+                    ports.writable[channel] = true;
+                    self.to_write.push(slot);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for ports in &mut self.ports {
+            if let Some(ports) = ports.take() {
+                // Only after a panic: the usual way out leaves nobody behind.
+                ports.process.finish();
+            }
+        }
+    }
+}
