@@ -87,7 +87,7 @@ pub use crate::builder::{Builder, Drained, Exit};
 pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
 pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput};
-pub use crate::pool::{FeedThreads, Threads};
+pub use crate::pool::{FeedThreads, InPool, InScope, Place, Threads};
 pub use crate::source::iterate_in_subprocess;
 pub use crate::stats::{Monitor, Snapshot};
 pub use crate::stream::outlet::Order;

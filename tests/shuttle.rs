@@ -12,6 +12,8 @@ mod error;
 mod framing;
 #[path = "../src/stream/gate.rs"]
 mod gate;
+#[path = "../src/stream/help.rs"]
+mod help;
 #[path = "../src/stream/intake.rs"]
 mod intake;
 #[path = "../src/stream/outbox.rs"]
@@ -25,7 +27,7 @@ mod slot;
 #[path = "../src/stream/unwind.rs"]
 mod unwind;
 mod stream {
-    pub(crate) use crate::{gate, intake, outbox, packet, slot, unwind};
+    pub(crate) use crate::{gate, help, intake, outbox, packet, slot, unwind};
     pub mod sync {
         //! In the place of `src/stream/sync.rs`.
         pub use shuttle::sync::{Mutex, MutexGuard, atomic};

@@ -109,7 +109,6 @@ fn next_on_the_only_thread_of_the_pool_does_the_work_itself() {
 }
 
 #[test]
-#[ignore = "the consumer helps its own stage only, and nobody is left for the first"]
 fn next_on_the_only_thread_of_the_pool_does_the_work_of_every_stage() {
     let only = pool(1);
     let squares = halting(50).feed_in_threads().pool(&only).workers(2).buffer(4).map(|n| n * n);
@@ -264,4 +263,132 @@ fn the_size_hint_is_the_sources_less_what_was_yielded() {
 fn no_workers_or_no_buffer_is_a_panic_at_the_call() {
     assert!(catch_unwind(|| (0..3).feed_threads(|n| n, 0, 1)).is_err());
     assert!(catch_unwind(|| (0..3).feed_threads(|n| n, 1, 0)).is_err());
+}
+
+// ------------------------------------------------------------------------------------------- in scopes
+
+#[test]
+fn in_a_scope_everything_may_borrow() {
+    let words: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+    let lengths = std::sync::Mutex::new(0);
+    let seen: Vec<&str> = thread::scope(|scope| {
+        let feed = words.iter().feed_in_threads().workers(3).buffer(16).scoped(scope);
+        let feed = feed.map(|word| {
+            *lengths.lock().unwrap() += word.len();
+            word.as_str()
+        });
+        feed.collect()
+    });
+    assert_eq!(seen, words);
+    assert_eq!(lengths.into_inner().unwrap(), 10 + 90 * 2 + 900 * 3);
+}
+
+#[test]
+fn stages_in_one_scope_borrow_and_chain() {
+    let factor = 3;
+    let sum: u64 = thread::scope(|scope| {
+        let tripled = (0..500u64).feed_in_threads().workers(2).buffer(4).scoped(scope);
+        let tripled = tripled.map(|n| n * factor);
+        let feed = tripled.feed_in_threads().workers(2).buffer(4).order(Order::Completion);
+        feed.scoped(scope).map(|n| n + factor).sum()
+    });
+    assert_eq!(sum, (0..500).map(|n| n * 3 + 3).sum());
+}
+
+#[test]
+fn a_scope_ends_when_its_feed_is_dropped_early() {
+    let pulled = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let source = (0..).inspect(|_| {
+            pulled.fetch_add(1, SeqCst);
+        });
+        let feed = source.feed_in_threads().workers(3).buffer(5).scoped(scope).map(|n| n);
+        assert!(feed.take(7).eq(0..7));
+    });
+    assert!(pulled.load(SeqCst) <= 12);
+}
+
+#[test]
+fn a_panic_in_a_scope_comes_out_of_next_and_not_of_the_scope() {
+    thread::scope(|scope| {
+        let feed = (0..100).feed_in_threads().workers(4).buffer(10).scoped(scope);
+        let mut feed = feed.map(|n| if n == 30 { panic!("thirty") } else { n });
+        assert!((0..30).all(|n| feed.next() == Some(n)));
+        let payload = catch_unwind(AssertUnwindSafe(|| feed.next())).unwrap_err();
+        assert_eq!(*payload.downcast_ref::<&str>().unwrap(), "thirty");
+        assert_eq!(feed.next(), None);
+    });
+}
+
+#[test]
+fn a_scope_has_as_many_states_as_workers_at_most() {
+    let states = AtomicUsize::new(0);
+    let sum: usize = thread::scope(|scope| {
+        let feed = (0..300).feed_in_threads().workers(3).buffer(30).scoped(scope);
+        feed.map_init(|| states.fetch_add(1, SeqCst), |_, n| n).sum()
+    });
+    assert_eq!(sum, 300 * 299 / 2);
+    assert!((1..=3).contains(&states.load(SeqCst)));
+}
+
+// --------------------------------------------------------------------------------- on blocked pools
+
+#[test]
+fn next_on_the_only_thread_of_the_pool_reaches_up_a_chain_with_a_subprocess_in_it() {
+    let only = pool(1);
+    let text = halting(50).feed_in_threads().pool(&only).workers(2).buffer(4);
+    let cat =
+        text.map(|n| n.to_string()).feed_subprocesses_ordered(subfeed::Template::new("cat"), 1, 4);
+    let feed = cat.feed_in_threads().pool(&only).workers(2).buffer(4);
+    let feed = feed.map(|reply| reply.unwrap().to_string().parse::<u64>().unwrap());
+    assert_eq!(only.install(move || feed.sum::<u64>()), (0..50).sum::<u64>());
+}
+
+#[test]
+fn consumers_on_every_thread_of_the_pool_help_chains_of_three_in_either_order() {
+    for order in [Order::Input, Order::Completion] {
+        let two = pool(2);
+        let sums = two.broadcast(|_| {
+            let stage = |n: u64| n + 1;
+            let first = (0..300).feed_in_threads().pool(&two).workers(3).buffer(5).order(order);
+            let second =
+                first.map(stage).feed_in_threads().pool(&two).workers(1).buffer(2).order(order);
+            let third =
+                second.map(stage).feed_in_threads().pool(&two).workers(3).buffer(3).order(order);
+            third.map(stage).sum::<u64>()
+        });
+        assert_eq!(sums, [(3..303).sum::<u64>(); 2]);
+    }
+}
+
+#[test]
+fn a_consumer_never_does_the_work_of_a_feed_that_it_does_not_wait_for() {
+    let only = pool(1);
+    let same = Arc::clone(&only);
+    let here = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let there = Arc::clone(&here);
+    // Its one task may only run when the consumer below has come to its end.
+    let (done, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let work = halting(20).feed_in_threads().pool(&only).workers(1).buffer(2).map(|n| n);
+    let (sum, other) = only.install(move || {
+        let other = (0..1).feed_in_threads().workers(1).buffer(1);
+        let other = other.pool(&same).map(move |n| {
+            wait.lock().unwrap().recv().unwrap();
+            there.lock().unwrap().push(n);
+        });
+        let sum = work.sum::<u64>();
+        done.send(()).unwrap();
+        (sum, other)
+    });
+    assert_eq!((sum, other.count()), (190, 1));
+    assert_eq!(*here.lock().unwrap(), [0]);
+}
+
+#[test]
+fn a_feed_outlives_every_other_handle_to_its_pool() {
+    let two = pool(2);
+    let feed = halting(100).feed_in_threads().pool(&two).workers(2).buffer(4).map(|n| n);
+    drop(two);
+    assert_eq!(feed.sum::<u64>(), 4_950);
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use crate::stream::help::Help;
 use crate::stream::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::stream::sync::thread::{self, Thread};
 use crate::stream::sync::{self, OnceLock};
@@ -27,6 +28,8 @@ pub(crate) struct Gate {
     intake: OnceLock<Waker>,
     /// How deep the intake's thread is inside the `next()` of other feeds, which this gate can wake.
     inside_feed: AtomicUsize,
+    /// What a consumer that would otherwise sleep can do for this feed.
+    pub(crate) help: Help,
 }
 
 /// How whoever pulls is woken: the intake is a thread that parks, a keeper waits in its poller.
@@ -64,6 +67,7 @@ impl Gate {
             asleep: AtomicU8::new(AWAKE),
             intake: OnceLock::new(),
             inside_feed: AtomicUsize::new(0),
+            help: Help::default(),
         }
     }
 
@@ -207,6 +211,12 @@ impl Gate {
         Inside(self)
     }
 
+    /// The same, for something that comes out of that feed's outlet.
+    pub(crate) fn inside_outlet(&self, upstream: &Arc<Self>) -> Inside<'_> {
+        self.help.enter(upstream);
+        self.inside_feed()
+    }
+
     pub(crate) fn is_inside_feed(&self) -> bool {
         self.inside_feed.load(SeqCst) > 0
     }
@@ -218,6 +228,7 @@ pub(crate) struct Inside<'a>(&'a Gate);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
+        self.0.help.leave();
         self.0.inside_feed.fetch_sub(1, SeqCst);
     }
 }

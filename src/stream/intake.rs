@@ -49,7 +49,6 @@ pub(crate) struct Handover<B: Batch = Requests> {
     /// Answered batches on their way back.
     spares: Mutex<Vec<B>>,
     wake: Box<dyn Fn() + Send + Sync>,
-    help: Option<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl<B: Batch> std::fmt::Debug for Handover<B> {
@@ -70,20 +69,7 @@ impl<B: Batch> Handover<B> {
             dropped: AtomicBool::new(false),
             spares: Mutex::new(Vec::new()),
             wake: Box::new(wake),
-            help: None,
         }
-    }
-
-    /// With something that the consumer's thread can do instead of sleeping.
-    pub(crate) fn helped(mut self, help: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        self.help = Some(Box::new(help));
-        self
-    }
-
-    /// Outlet: does a piece of the executor's work here, where this thread would have to do it. Says
-    /// whether it did.
-    pub(crate) fn help(&self) -> bool {
-        self.help.as_ref().is_some_and(|help| help())
     }
 
     /// Wakes the executor if it waits for input.

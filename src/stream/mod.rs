@@ -9,6 +9,7 @@
 //! The README beside this file states the invariants.
 
 pub(crate) mod gate;
+pub(crate) mod help;
 pub(crate) mod inputs;
 pub(crate) mod intake;
 pub(crate) mod outbox;

@@ -78,14 +78,6 @@ impl<R> Outbox<R> {
         self.leave(shelf, |spans| spans.push(Span::one(packet, outcome)));
     }
 
-    /// Has the outlet look again, if it sleeps.
-    pub(crate) fn nudge(&self) {
-        let asleep = lock(&self.state).asleep.take();
-        if let Some(thread) = asleep {
-            thread.unpark();
-        }
-    }
-
     /// Takes what lies on the shelves.
     fn clear_shelves(&self, into: &mut Vec<Span<R>>) {
         for shelf in &self.shelves {

@@ -14,6 +14,7 @@ use memchr::memchr;
 use crate::error::Error;
 use crate::record::{Batch, PacketId, Requests};
 use crate::stream::gate::Gate;
+use crate::stream::help::help;
 use crate::stream::intake::Handover;
 use crate::stream::outbox::{Outbox, Taken};
 use crate::stream::packet::{Cut, End, LifeEnd, Outcome, Replies, Span};
@@ -248,7 +249,7 @@ impl<B: Batch, R> Outlet<B, R> {
                 self.handover.wake();
             }
             let upstream_of = Gate::of_this_thread();
-            let _inside = upstream_of.as_ref().map(|gate| gate.inside_feed());
+            let _inside = upstream_of.as_ref().map(|gate| gate.inside_outlet(&self.gate));
             loop {
                 taken = self.outbox.take_or_sleep(&mut self.fresh);
                 if !matches!(taken, Taken::Nothing) {
@@ -259,7 +260,7 @@ impl<B: Batch, R> Outlet<B, R> {
                     self.done = true;
                     return false;
                 }
-                if !self.handover.help() {
+                if !help(&self.gate) {
                     thread::park();
                 }
             }

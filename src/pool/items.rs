@@ -1,0 +1,64 @@
+//! What travels from the intake to the threads: the items themselves.
+
+use crate::error::Error;
+use crate::record::{Batch, PacketId};
+use crate::stream::intake::Pack;
+use crate::stream::unwind::Payload;
+
+/// A batch for threads.
+#[derive(Debug)]
+pub(crate) struct Items<T> {
+    pub(super) first: PacketId,
+    pub(super) items: Vec<T>,
+}
+
+impl<T> Items<T> {
+    fn none() -> Self {
+        Self { first: PacketId(0), items: Vec::new() }
+    }
+}
+
+impl<T: Send> Batch for Items<T> {
+    fn begin(&mut self, first: PacketId) {
+        self.first = first;
+    }
+    fn len(&self) -> usize {
+        self.items.len()
+    }
+    fn bytes(&self) -> usize {
+        0
+    }
+    fn append(&mut self, next: &mut Self) {
+        self.items.append(&mut next.items);
+    }
+    fn clear(&mut self) {
+        self.items.clear();
+    }
+}
+
+/// Packs items as they are.
+pub(super) struct AsIs;
+
+impl<T: Send> Pack<T> for AsIs {
+    type Batch = Items<T>;
+
+    fn empty(&self) -> Items<T> {
+        Items::none()
+    }
+
+    fn passes(&self, _item: &T) -> bool {
+        false
+    }
+
+    fn pass(&mut self, _item: T) {}
+
+    fn pack(
+        &mut self,
+        item: T,
+        _packet: PacketId,
+        batch: &mut Items<T>,
+    ) -> Result<Result<(), Error>, Payload> {
+        batch.items.push(item);
+        Ok(Ok(()))
+    }
+}

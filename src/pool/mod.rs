@@ -1,0 +1,210 @@
+//! The thread executor: the same stream, with rayon jobs in the place of subprocesses.
+//!
+//! There is no driver. The intake's wake-up *calls a hand*: a job that takes items, maps them, leaves
+//! the values on its shelf in the outbox, and retires when there is nothing to do (see [`crew`]). A job
+//! never waits for anything, so any number of feeds share a pool, and may be stages of one another.
+//!
+//! A consumer that waits on a thread of the same pool would take that thread from its own feed: it
+//! maps items itself instead of sleeping, and only those of this feed and of the feeds that it waits
+//! for by way of it (see [`help`](crate::stream::help); rayon's own `yield_now` may begin a job that
+//! waits for something further down the same stack).
+//!
+//! In a scope the jobs are done by threads of that scope, so that everything may borrow.
+
+mod crew;
+mod feed;
+mod items;
+mod jobs;
+mod place;
+mod task;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::{self, Scope};
+
+use rayon::ThreadPool;
+
+pub use self::feed::FeedThreads;
+use self::items::{AsIs, Items};
+use self::place::Plan;
+pub use self::place::{InPool, InScope, Place};
+use self::task::{Plain, Task, WithState};
+use crate::record::PacketId;
+use crate::stream::intake::Pack;
+use crate::stream::outlet::Order;
+
+/// A map in threads that is not started yet.
+///
+/// | option | default |
+/// |---|---|
+/// | [`workers`](Threads::workers) | the number of processors |
+/// | [`buffer`](Threads::buffer) | 1,000 items |
+/// | [`order`](Threads::order) | [`Order::Input`] |
+/// | [`first_packet`](Threads::first_packet) | 0 |
+/// | [`pool`](Threads::pool) or [`scoped`](Threads::scoped) | rayon's global pool |
+///
+/// Started by [`map`](Threads::map) or [`map_init`](Threads::map_init).
+///
+/// # Panics
+/// Both panic if there are no workers or there is no buffer. A panic of the source or of the closure
+/// comes out of the feed's `next()`, with its payload, at its position; then the feed has ended.
+#[must_use = "a builder starts nothing by itself: call map"]
+pub struct Threads<I, W = InPool> {
+    source: I,
+    workers: usize,
+    buffer: usize,
+    order: Order,
+    first_packet: u64,
+    place: W,
+}
+
+impl<I, W: fmt::Debug> fmt::Debug for Threads<I, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threads")
+            .field("workers", &self.workers)
+            .field("buffer", &self.buffer)
+            .field("order", &self.order)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator> Threads<I> {
+    pub(crate) fn new(source: I) -> Self {
+        Self {
+            source,
+            workers: thread::available_parallelism().map_or(1, usize::from),
+            buffer: 1_000,
+            order: Order::Input,
+            first_packet: 0,
+            place: InPool(None),
+        }
+    }
+
+    /// The pool whose threads do the work, rather than rayon's global one.
+    ///
+    /// The feed keeps the pool: dropping every other handle to it does not end it before the feed does.
+    /// So there is no such thing as a feed whose pool has been shut down. The global pool is the one of
+    /// [`rayon::spawn`]: built on first use, with a thread for each processor, unless the program has
+    /// built it differently; it is never shut down. If it cannot be built, the feed ends with rayon's own
+    /// panic, in `next()`.
+    pub fn pool(mut self, pool: &Arc<ThreadPool>) -> Self {
+        self.place = InPool(Some(Arc::clone(pool)));
+        self
+    }
+
+    /// In threads of the scope, as many as there are workers, rather than in a pool: then the source, its
+    /// items and the closures may borrow whatever outlives the scope.
+    ///
+    /// The threads are started at the call and end with the feed. Take the feed to its end, or drop it,
+    /// inside the scope: the scope waits for its threads, and they for somebody who makes room in the
+    /// window.
+    ///
+    /// ```
+    /// use subfeed::FeedExt;
+    /// let words = vec!["one".to_owned(), "three".to_owned()];
+    /// let longest = 3;
+    /// let short: Vec<(&str, bool)> = std::thread::scope(|scope| {
+    ///     let feed = words.iter().feed_in_threads().workers(2).scoped(scope);
+    ///     feed.map(|word| (word.as_str(), word.len() <= longest)).collect()
+    /// });
+    /// assert_eq!(short, [("one", true), ("three", false)]);
+    /// ```
+    pub fn scoped<'scope, 'env>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> Threads<I, InScope<'scope, 'env>> {
+        let Self { source, workers, buffer, order, first_packet, place: _ } = self;
+        Threads { source, workers, buffer, order, first_packet, place: InScope(scope) }
+    }
+}
+
+impl<I: Iterator, W> Threads<I, W> {
+    /// How many items may be mapped at a time; the pool's size is a bound too.
+    pub fn workers(mut self, n: usize) -> Self {
+        self.workers = n;
+        self
+    }
+
+    /// The window, in items: ordered, input `k + buffer` is not pulled before output `k` has been
+    /// yielded; in completion order at most `buffer` inputs are pulled and not yet yielded.
+    ///
+    /// Tiny tasks are handed to the workers several at a time, which changes nothing about this: the
+    /// chunks are cut from what has been pulled, and are never waited for.
+    pub fn buffer(mut self, items: usize) -> Self {
+        self.buffer = items;
+        self
+    }
+
+    /// In which order values are yielded.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// The packet id of the first input, 0 by default; ids wrap at `u64::MAX`.
+    pub fn first_packet(mut self, id: u64) -> Self {
+        self.first_packet = id;
+        self
+    }
+
+    /// Starts at once: maps each item with `f`.
+    #[track_caller]
+    pub fn map<'s, U, F>(self, f: F) -> FeedThreads<I::Item, U>
+    where
+        W: Place<'s>,
+        I: Send + 's,
+        I::Item: Send + 's,
+        U: Send + 's,
+        F: Fn(I::Item) -> U + Send + Sync + 's,
+    {
+        self.start(AsIs, Plain(f))
+    }
+
+    /// Starts at once: maps each item with `f`, which also gets what `init` made for its worker.
+    ///
+    /// `init` is called at most once for each of the workers, when it gets its first item, and again
+    /// if the closure has panicked there.
+    ///
+    /// ```
+    /// use subfeed::FeedExt;
+    /// let lengths: Vec<_> = ["a", "bb", "ccc"]
+    ///     .into_iter()
+    ///     .feed_in_threads()
+    ///     .workers(2)
+    ///     .map_init(String::new, |scratch, word| {
+    ///         scratch.clear();
+    ///         scratch.push_str(word);
+    ///         scratch.len()
+    ///     })
+    ///     .collect();
+    /// assert_eq!(lengths, [1, 2, 3]);
+    /// ```
+    #[track_caller]
+    pub fn map_init<'s, S, U, N, F>(self, init: N, f: F) -> FeedThreads<I::Item, U>
+    where
+        W: Place<'s>,
+        I: Send + 's,
+        I::Item: Send + 's,
+        S: Send + 's,
+        U: Send + 's,
+        N: Fn() -> S + Send + Sync + 's,
+        F: Fn(&mut S, I::Item) -> U + Send + Sync + 's,
+    {
+        self.start(AsIs, WithState(init, f))
+    }
+
+    #[track_caller]
+    fn start<'s, T, P, K>(self, pack: P, task: K) -> FeedThreads<T, K::Value>
+    where
+        W: Place<'s>,
+        I: Send + 's,
+        T: Send + 's,
+        P: Pack<I::Item, Batch = Items<T>> + Send + 's,
+        K: Task<T> + 's,
+    {
+        let Self { source, workers, buffer, order, first_packet, place } = self;
+        let first = PacketId(first_packet);
+        place.start(Plan { source, pack, task, workers, buffer, order, first })
+    }
+}
