@@ -20,7 +20,7 @@ use crate::swarm::core::{Core, Plan};
 use crate::swarm::driver;
 use crate::swarm::readiness::Readiness;
 use crate::template::channel::Stream;
-use crate::template::codec::Encode;
+use crate::template::codec::{Decode, Encode};
 use crate::template::{Spec, Template};
 
 /// Full batches that may wait for the executor.
@@ -323,7 +323,7 @@ where
                 .spawn(move || driver::run(core, supply, outbox, poller));
             let started = driver.and_then(|driver| {
                 threads.executor = Some(driver);
-                let store = Keeper { store: parts.store.clone(), keep: D::keep };
+                let store = Keeper { store: parts.store.clone(), keep: D::keep, passes: D::passes };
                 spawn_intake(intake, self.source, Writer { scribe, encode, store }, done)
             });
             match started {
@@ -399,7 +399,10 @@ where
     ///
     /// # Panics
     /// Resumes a panic of the source or of `encode`.
-    pub fn drain(mut self) -> Result<Drained, Error> {
+    pub fn drain(mut self) -> Result<Drained, Error>
+    where
+        D: Decode,
+    {
         self.drain = true;
         self.order = Order::Completion;
         let policy = &mut self.template.spec.policy;
@@ -426,7 +429,10 @@ where
     }
 
     /// Starts the feed, to be taken in batches of borrowed replies; `decode` is not used.
-    pub fn batches(self) -> Batches {
+    pub fn batches(self) -> Batches
+    where
+        D: Decode,
+    {
         let Feed { outlet, stats, .. } = self.launch(false, spawn);
         Batches { outlet, stats }
     }

@@ -1,11 +1,14 @@
 //! The door: methods on every iterator.
 
 use crate::builder::Builder;
+use crate::entry::Entry;
+use crate::error::Error;
 use crate::feed::{Deliver, Feed};
 use crate::pool::{FeedThreads, Threads};
 use crate::stream::outlet::Order;
 use crate::template::Template;
 use crate::template::codec::Encode;
+use crate::through::Through;
 
 /// Adds the feeding methods to every iterator.
 ///
@@ -136,12 +139,84 @@ pub trait FeedExt: Iterator + Sized {
     }
 
     /// A builder for maps in threads, with every option at its default. Starts nothing.
+    ///
+    /// Several inputs are zipped first, with [`Iterator::zip`] or, for more than two, itertools'
+    /// `izip!`; the closure takes a tuple. Like every zip it ends with the shortest, and an element that
+    /// was taken from an earlier input by then is lost.
+    ///
+    /// ```
+    /// use itertools::izip;
+    /// use subfeed::FeedExt;
+    /// let volumes: Vec<u32> = izip!([1, 2, 3], [4, 5, 6], 7..)
+    ///     .feed_in_threads()
+    ///     .map(|(x, y, z)| x * y * z)
+    ///     .collect();
+    /// assert_eq!(volumes, [28, 80, 162]);
+    /// ```
     fn feed_in_threads(self) -> Threads<Self> {
         Threads::new(self)
     }
 
     /// A builder with every option at its default. Starts nothing.
     fn feed<E, D>(self, template: Template<E, D>) -> Builder<Self, E, D> {
+        Builder::new(self, template)
+    }
+
+    /// The builder for an iterator of `Result`s: what is `Ok` is fed, an `Err` comes out in its place,
+    /// as it is.
+    ///
+    /// So a stage can be put behind whatever may fail, a file being read or an earlier feed, without a
+    /// case for it: the errors of all of them come out at the end, each where its item would have been.
+    /// An `Err` goes to no worker; it counts in the window like any item. The feed yields
+    /// `Result<_, X>`, with its own errors converted.
+    ///
+    /// What passes has no request, so [`Builder::keep_input`], [`Builder::drain`] and
+    /// [`Builder::batches`] do not go with it. For threads see [`Threads::try_map`].
+    ///
+    /// ```
+    /// use subfeed::{BoxError, FeedExt, Template};
+    /// let numbers = ["1", "two", "3"].into_iter().map(|text| {
+    ///     text.parse::<u32>()?;
+    ///     Ok::<_, BoxError>(text)
+    /// });
+    /// let mut feed = numbers.try_feed(Template::new("cat")).workers(2).start();
+    /// assert_eq!(feed.next().unwrap().unwrap(), "1");
+    /// assert!(feed.next().unwrap().unwrap_err().to_string().contains("invalid digit"));
+    /// assert_eq!(feed.next().unwrap().unwrap(), "3");
+    /// assert!(feed.next().is_none());
+    /// ```
+    fn try_feed<T, X, E, D>(self, template: Template<E, D>) -> Builder<Self, Through<E>, Through<D>>
+    where
+        Self: Iterator<Item = Result<T, X>>,
+        X: From<Error>,
+    {
+        let Template { spec, encode, decode } = template;
+        let template = Template { spec, encode: Through(encode), decode: Through(decode) };
+        Builder::new(self, template)
+    }
+
+    /// The builder for an iterator with marks in it: an item is fed, a mark comes out in its place.
+    ///
+    /// The feed yields `Entry<Result<_, Error>, M>`. [`Builder::keep_input`], [`Builder::drain`] and
+    /// [`Builder::batches`] do not go with it. For threads see [`Threads::map_items`].
+    ///
+    /// ```
+    /// use subfeed::{Entry, FeedExt, Template};
+    /// let documents = ["a", "b"].map(Entry::Item).into_iter().chain([Entry::Mark(2)]);
+    /// let mut feed = documents.feed_items(Template::new("cat")).workers(2).start();
+    /// assert_eq!(feed.next().unwrap().item().unwrap().unwrap(), "a");
+    /// assert_eq!(feed.next().unwrap().item().unwrap().unwrap(), "b");
+    /// assert_eq!(feed.next().unwrap().mark(), Some(2));
+    /// ```
+    fn feed_items<T, M, E, D>(
+        self,
+        template: Template<E, D>,
+    ) -> Builder<Self, Through<E>, Through<D>>
+    where
+        Self: Iterator<Item = Entry<T, M>>,
+    {
+        let Template { spec, encode, decode } = template;
+        let template = Template { spec, encode: Through(encode), decode: Through(decode) };
         Builder::new(self, template)
     }
 }

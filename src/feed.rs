@@ -32,6 +32,11 @@ pub(crate) mod sealed {
         type Store: Clone + Send;
         const FALLIBLE: bool;
         fn store(first: u64) -> Self::Store;
+        /// Whether the item is no work.
+        fn passes(_item: &T) -> bool {
+            false
+        }
+        /// Takes each item, in the order of the packets.
         fn keep(store: &Self::Store, item: T);
         fn deliver(
             &mut self,
@@ -105,11 +110,12 @@ impl<T> Clone for Kept<T> {
 pub(crate) struct Keeper<T, S> {
     pub(crate) store: S,
     pub(crate) keep: fn(&S, T),
+    pub(crate) passes: fn(&T) -> bool,
 }
 
 impl<T, S> Store<T> for Keeper<T, S> {
-    fn passes(&self, _item: &T) -> bool {
-        false
+    fn passes(&self, item: &T) -> bool {
+        (self.passes)(item)
     }
     fn put(&self, item: T) {
         (self.keep)(&self.store, item);

@@ -72,6 +72,7 @@ mod builder;
 mod compile_fail;
 #[cfg(any(doc, doctest))]
 pub mod cookbook;
+mod entry;
 mod error;
 mod ext;
 mod feed;
@@ -82,8 +83,10 @@ mod stats;
 mod stream;
 mod swarm;
 mod template;
+mod through;
 
 pub use crate::builder::{Builder, Drained, Exit};
+pub use crate::entry::Entry;
 pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
 pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput};
@@ -103,3 +106,4 @@ pub use crate::template::framing;
 #[cfg(feature = "json")]
 pub use crate::template::json::{FromJson, ToJson};
 pub use crate::template::policy::{Halt, OnStall, Signal};
+pub use crate::through::Through;

@@ -8,6 +8,7 @@ use super::crew::{Crew, Values};
 use super::items::Items;
 use super::task::Task;
 use crate::feed::remaining;
+use crate::stream::inputs::Passing;
 use crate::stream::outlet::{Given, Outlet};
 use crate::stream::unwind;
 
@@ -43,6 +44,7 @@ impl Drop for Hold {
 pub struct FeedThreads<T: Send, U> {
     pub(super) outlet: Outlet<Items<T>, Values<U>>,
     pub(super) _crew: Hold,
+    pub(super) passing: Option<Arc<Passing<U>>>,
     pub(super) hint: (usize, Option<usize>),
 }
 
@@ -50,10 +52,10 @@ impl<T: Send, U> Iterator for FeedThreads<T, U> {
     type Item = U;
 
     fn next(&mut self) -> Option<U> {
-        match self.outlet.next()?.1 {
-            Given::Reply(values) => values.pop_front(),
-            Given::Failed(error) => panic!("{error}"),
-            Given::Passed => None,
+        match self.outlet.next()? {
+            (_, Given::Reply(values)) => values.pop_front(),
+            (_, Given::Failed(error)) => panic!("{error}"),
+            (packet, Given::Passed) => self.passing.as_ref()?.take(packet),
         }
     }
 

@@ -1,7 +1,11 @@
 //! What travels from the intake to the threads: the items themselves.
 
+use std::sync::Arc;
+
+use crate::entry::{Entry, Route};
 use crate::error::Error;
 use crate::record::{Batch, PacketId};
+use crate::stream::inputs::Passing;
 use crate::stream::intake::Pack;
 use crate::stream::unwind::Payload;
 
@@ -59,6 +63,46 @@ impl<T: Send> Pack<T> for AsIs {
         batch: &mut Items<T>,
     ) -> Result<Result<(), Error>, Payload> {
         batch.items.push(item);
+        Ok(Ok(()))
+    }
+}
+
+/// Packs what is work, and leaves the rest where the outlet finds it, as what is to be yielded.
+pub(super) struct Routed<P, U> {
+    pub(super) passing: Arc<Passing<U>>,
+    pub(super) wrap: fn(P) -> U,
+}
+
+impl<R: Route, U> Pack<R> for Routed<R::Passed, U>
+where
+    R::Work: Send,
+{
+    type Batch = Items<R::Work>;
+
+    fn empty(&self) -> Items<R::Work> {
+        Items::none()
+    }
+
+    fn passes(&self, item: &R) -> bool {
+        item.work().is_none()
+    }
+
+    fn pass(&mut self, item: R) {
+        if let Entry::Mark(passed) = item.split() {
+            self.passing.put((self.wrap)(passed));
+        }
+    }
+
+    fn pack(
+        &mut self,
+        item: R,
+        _packet: PacketId,
+        batch: &mut Items<R::Work>,
+    ) -> Result<Result<(), Error>, Payload> {
+        self.passing.skip();
+        if let Entry::Item(work) = item.split() {
+            batch.items.push(work);
+        }
         Ok(Ok(()))
     }
 }

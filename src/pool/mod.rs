@@ -25,11 +25,13 @@ use std::thread::{self, Scope};
 use rayon::ThreadPool;
 
 pub use self::feed::FeedThreads;
-use self::items::{AsIs, Items};
+use self::items::{AsIs, Items, Routed};
 use self::place::Plan;
 pub use self::place::{InPool, InScope, Place};
 use self::task::{Plain, Task, WithState};
+use crate::entry::{Entry, Route};
 use crate::record::PacketId;
+use crate::stream::inputs::Passing;
 use crate::stream::intake::Pack;
 use crate::stream::outlet::Order;
 
@@ -192,6 +194,102 @@ impl<I: Iterator, W> Threads<I, W> {
         F: Fn(&mut S, I::Item) -> U + Send + Sync + 's,
     {
         self.start(AsIs, WithState(init, f))
+    }
+
+    /// Starts at once: maps what is `Ok` with `f`, which may fail itself. An `Err` of the source comes out
+    /// in its place, as it is, and goes to no worker.
+    ///
+    /// ```
+    /// use subfeed::{BoxError, FeedExt};
+    /// let numbers = ["1", "two", "3"].into_iter().map(|text| text.parse::<u32>().map_err(BoxError::from));
+    /// let halves = numbers.feed_in_threads().workers(2).try_map(|n| {
+    ///     if n % 2 == 0 { Ok(n / 2) } else { Err(BoxError::from(format!("{n} is odd"))) }
+    /// });
+    /// let said: Vec<_> = halves.map(|half| half.unwrap_err().to_string()).collect();
+    /// assert_eq!(said, ["1 is odd", "invalid digit found in string", "3 is odd"]);
+    /// ```
+    #[track_caller]
+    pub fn try_map<'s, T, U, X, F>(self, f: F) -> FeedThreads<T, Result<U, X>>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = Result<T, X>> + Send + 's,
+        T: Send + 's,
+        U: Send + 's,
+        X: Send + 's,
+        F: Fn(T) -> Result<U, X> + Send + Sync + 's,
+    {
+        self.routed(Plain(f), Err)
+    }
+
+    /// [`try_map`](Threads::try_map) with a state for each worker, as in [`map_init`](Threads::map_init).
+    #[track_caller]
+    pub fn try_map_init<'s, S, T, U, X, N, F>(self, init: N, f: F) -> FeedThreads<T, Result<U, X>>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = Result<T, X>> + Send + 's,
+        S: Send + 's,
+        T: Send + 's,
+        U: Send + 's,
+        X: Send + 's,
+        N: Fn() -> S + Send + Sync + 's,
+        F: Fn(&mut S, T) -> Result<U, X> + Send + Sync + 's,
+    {
+        self.routed(WithState(init, f), Err)
+    }
+
+    /// Starts at once: maps each item with `f`. A mark comes out in its place and goes to no worker; see
+    /// [`Entry`], which has an example.
+    #[track_caller]
+    pub fn map_items<'s, T, U, M, F>(self, f: F) -> FeedThreads<T, Entry<U, M>>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = Entry<T, M>> + Send + 's,
+        T: Send + 's,
+        U: Send + 's,
+        M: Send + 's,
+        F: Fn(T) -> U + Send + Sync + 's,
+    {
+        self.routed(Plain(move |item| Entry::Item(f(item))), Entry::Mark)
+    }
+
+    /// [`map_items`](Threads::map_items) with a state for each worker, as in
+    /// [`map_init`](Threads::map_init).
+    #[track_caller]
+    pub fn map_items_init<'s, S, T, U, M, N, F>(self, init: N, f: F) -> FeedThreads<T, Entry<U, M>>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = Entry<T, M>> + Send + 's,
+        S: Send + 's,
+        T: Send + 's,
+        U: Send + 's,
+        M: Send + 's,
+        N: Fn() -> S + Send + Sync + 's,
+        F: Fn(&mut S, T) -> U + Send + Sync + 's,
+    {
+        let f = move |state: &mut S, item| Entry::Item(f(state, item));
+        self.routed(WithState(init, f), Entry::Mark)
+    }
+
+    /// Starts at once, with a source of which not everything is work: `task` makes of the work what the
+    /// feed yields, and `wrap` of the rest, which passes in its place.
+    #[track_caller]
+    pub(crate) fn routed<'s, R, U, K>(
+        self,
+        task: K,
+        wrap: fn(R::Passed) -> U,
+    ) -> FeedThreads<R::Work, U>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = R> + Send + 's,
+        R: Route + 's,
+        R::Work: Send + 's,
+        R::Passed: 's,
+        U: Send + 's,
+        K: Task<R::Work, Value = U> + 's,
+    {
+        let passing = Arc::new(Passing::new(PacketId(self.first_packet)));
+        let pack = Routed { passing: Arc::clone(&passing), wrap };
+        FeedThreads { passing: Some(passing), ..self.start(pack, task) }
     }
 
     #[track_caller]

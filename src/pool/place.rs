@@ -139,7 +139,7 @@ impl<T: Send, U> Frame<T, U> {
         });
         let behind = Behind { executor: None, intake, intake_done };
         let outlet = Outlet::new(gate, handover, outbox, behind, order, first);
-        FeedThreads { outlet, _crew: crew, hint }
+        FeedThreads { outlet, _crew: crew, passing: None, hint }
     }
 }
 

@@ -1,8 +1,9 @@
-//! The items themselves, kept for whoever wants them back beside their replies.
+//! The items themselves, kept for whoever wants them back: beside their replies, or instead.
 
 use std::collections::VecDeque;
 
 use crate::record::PacketId;
+use crate::stream::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::stream::sync::{Mutex, lock};
 
 /// Items by packet id; the intake puts in order, the outlet takes in any order.
@@ -38,5 +39,46 @@ impl<T> Inputs<T> {
             ring.first = ring.first.plus(1);
         }
         item
+    }
+}
+
+/// Items that are no work, on their way past the executor.
+///
+/// Bounded by the window, like everything between the two ends.
+#[derive(Debug)]
+pub(crate) struct Passing<P> {
+    /// The packet id of the next item. The intake's alone.
+    next: AtomicU64,
+    items: Mutex<VecDeque<(PacketId, P)>>,
+}
+
+impl<P> Passing<P> {
+    pub(crate) fn new(first: PacketId) -> Self {
+        Self { next: AtomicU64::new(first.0), items: Mutex::new(VecDeque::new()) }
+    }
+
+    /// Intake: the next item is work.
+    pub(crate) fn skip(&self) {
+        self.step();
+    }
+
+    /// Intake: the next item is none.
+    pub(crate) fn put(&self, item: P) {
+        let packet = self.step();
+        lock(&self.items).push_back((packet, item));
+    }
+
+    fn step(&self) -> PacketId {
+        let packet = PacketId(self.next.load(Relaxed));
+        self.next.store(packet.plus(1).0, Relaxed);
+        packet
+    }
+
+    /// Outlet: the item of this packet. They come in the order in which they were put, but for those
+    /// that a fatal error has overtaken.
+    pub(crate) fn take(&self, packet: PacketId) -> Option<P> {
+        let mut items = lock(&self.items);
+        let at = items.iter().position(|(id, _)| *id == packet)?;
+        items.remove(at).map(|(_, item)| item)
     }
 }
