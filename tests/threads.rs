@@ -290,9 +290,9 @@ fn stages_in_one_scope_borrow_and_chain() {
         let tripled = (0..500u64).feed_in_threads().workers(2).buffer(4).scoped(scope);
         let tripled = tripled.map(|n| n * factor);
         let feed = tripled.feed_in_threads().workers(2).buffer(4).order(Order::Completion);
-        feed.scoped(scope).map(|n| n + factor).sum()
+        feed.scoped(scope).map(|n| n + factor).sum::<u64>()
     });
-    assert_eq!(sum, (0..500).map(|n| n * 3 + 3).sum());
+    assert_eq!(sum, (0..500).map(|n| n * 3 + 3).sum::<u64>());
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn a_scope_has_as_many_states_as_workers_at_most() {
     let states = AtomicUsize::new(0);
     let sum: usize = thread::scope(|scope| {
         let feed = (0..300).feed_in_threads().workers(3).buffer(30).scoped(scope);
-        feed.map_init(|| states.fetch_add(1, SeqCst), |_, n| n).sum()
+        feed.map_init(|| states.fetch_add(1, SeqCst), |_, n| n).sum::<usize>()
     });
     assert_eq!(sum, 300 * 299 / 2);
     assert!((1..=3).contains(&states.load(SeqCst)));
