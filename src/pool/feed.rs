@@ -3,13 +3,14 @@
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::crew::{Crew, Values};
 use super::items::Items;
 use super::task::Task;
 use crate::feed::remaining;
 use crate::stream::inputs::Passing;
-use crate::stream::outlet::{Given, Outlet};
+use crate::stream::outlet::{Given, Late, Outlet};
 use crate::stream::unwind;
 
 /// Whoever maps the items, as long as somebody wants the values.
@@ -48,15 +49,29 @@ pub struct FeedThreads<T: Send, U> {
     pub(super) hint: (usize, Option<usize>),
 }
 
+impl<T: Send, U> FeedThreads<T, U> {
+    /// As `next`, but waits no longer than until `deadline`.
+    pub(crate) fn next_before(&mut self, deadline: Instant) -> Result<Option<U>, Late> {
+        let Some((packet, given)) = self.outlet.next_before(deadline)? else { return Ok(None) };
+        Ok(value(given).unwrap_or_else(|| self.passing.as_ref()?.take(packet)))
+    }
+}
+
+/// `None` for what was no work, which is elsewhere.
+fn value<U>(given: Given<&mut Values<U>>) -> Option<Option<U>> {
+    match given {
+        Given::Reply(values) => Some(values.pop_front()),
+        Given::Failed(error) => panic!("{error}"),
+        Given::Passed => None,
+    }
+}
+
 impl<T: Send, U> Iterator for FeedThreads<T, U> {
     type Item = U;
 
     fn next(&mut self) -> Option<U> {
-        match self.outlet.next()? {
-            (_, Given::Reply(values)) => values.pop_front(),
-            (_, Given::Failed(error)) => panic!("{error}"),
-            (packet, Given::Passed) => self.passing.as_ref()?.take(packet),
-        }
+        let (packet, given) = self.outlet.next()?;
+        value(given).unwrap_or_else(|| self.passing.as_ref()?.take(packet))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use memchr::memchr;
@@ -106,6 +106,10 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     panic: Option<Payload>,
 }
 
+/// It was time before anything had come; see [`Outlet::next_before`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Late;
+
 impl<B: Batch, R> Outlet<B, R> {
     pub(crate) fn new(
         gate: Arc<Gate>,
@@ -168,6 +172,19 @@ impl<B: Batch, R> Outlet<B, R> {
         Some((packet, given))
     }
 
+    /// As [`next`](Outlet::next), but waits no longer than until `deadline`.
+    pub(crate) fn next_before(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<(PacketId, Given<&mut R>)>, Late> {
+        if self.current.as_ref().is_none_or(|span| span.count == 0)
+            && !self.advance_before(Some(deadline))?
+        {
+            return Ok(None);
+        }
+        Ok(self.next())
+    }
+
     /// The next span whole; the previous one is released.
     pub(crate) fn next_span(&mut self) -> Option<&mut Span<R>> {
         if !self.advance() {
@@ -217,25 +234,30 @@ impl<B: Batch, R> Outlet<B, R> {
 
     /// Makes the next span current. `false` at the end.
     fn advance(&mut self) -> bool {
+        self.advance_before(None).unwrap_or(false)
+    }
+
+    /// The same, but waits no longer than until the deadline, if there is one.
+    fn advance_before(&mut self, deadline: Option<Instant>) -> Result<bool, Late> {
         self.drop_current();
         if self.done {
-            return false;
+            return Ok(false);
         }
         loop {
             if let Some(span) = self.queue.take() {
                 self.current = Some(span);
-                return true;
+                return Ok(true);
             }
-            if !self.fetch() {
-                return self.finished();
+            if !self.fetch(deadline)? {
+                return Ok(self.finished());
             }
         }
     }
 
     /// Waits until something has come. `false` at the end.
-    fn fetch(&mut self) -> bool {
+    fn fetch(&mut self, deadline: Option<Instant>) -> Result<bool, Late> {
         if self.end.is_some() {
-            return false;
+            return Ok(false);
         }
         let mut taken = self.outbox.take(&mut self.fresh);
         if matches!(taken, Taken::Nothing) {
@@ -258,10 +280,22 @@ impl<B: Batch, R> Outlet<B, R> {
                 if upstream_of.as_ref().is_some_and(|gate| gate.is_stopped()) {
                     // The feed that pulls this one has been stopped: it wants nothing more.
                     self.done = true;
-                    return false;
+                    return Ok(false);
                 }
+                // Whoever was told to unpark this thread may still do so: a park that ends early is
+                // followed by another look, here as everywhere.
+                let left = match deadline {
+                    None => None,
+                    Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                        None | Some(Duration::ZERO) => return Err(Late),
+                        left => left,
+                    },
+                };
                 if !help(&self.gate) {
-                    thread::park();
+                    match left {
+                        None => thread::park(),
+                        Some(left) => thread::park_timeout(left),
+                    }
                 }
             }
         }
@@ -277,13 +311,13 @@ impl<B: Batch, R> Outlet<B, R> {
                         outcome => self.queue.put(Span { outcome, ..span }),
                     }
                 }
-                true
+                Ok(true)
             }
             Taken::End(end) => {
                 self.end = Some(end);
-                false
+                Ok(false)
             }
-            Taken::Nothing => false,
+            Taken::Nothing => Ok(false),
         }
     }
 
