@@ -38,6 +38,8 @@ pub(crate) enum Action {
     Probe { slot: usize },
     /// Kill what is left of the group, close every pipe, reap; report `ended`.
     Finish { slot: usize },
+    /// It cannot be killed: close every pipe, leave it to the reaper; report `ended`.
+    Abandon { slot: usize },
 }
 
 /// How carefully a pending run must be dispatched.
@@ -126,7 +128,7 @@ pub(crate) struct Core {
     pub(crate) ever_answered: bool,
     pub(crate) withholding: bool,
     pub(crate) failures: u64,
-    /// The time of the last tick.
+    /// The time of what is happening.
     pub(crate) now: Now,
     /// When any worker last said anything, or was first asked.
     pub(crate) heard: Now,

@@ -55,6 +55,9 @@ impl Core {
             }
             _ => (ErrorKind::Died, "the worker ended before it answered".to_owned()),
         };
+        if life.abandoned {
+            message.push_str(", and did not end although it was killed");
+        }
         self.push_half(&mut message, life);
         let error = Error::new(kind, message);
         if life.why.is_some_and(Why::is_asked) && self.spec.replies.as_sentinel().is_some() {

@@ -172,14 +172,16 @@ impl Core {
                 if now < next {
                     return self.arm(slot, next);
                 }
-                if let Some(&(signal, wait)) = policy.ladder.get(step) {
-                    let next = now.saturating_add(wait);
-                    life.phase = Phase::Killing { step: step + 1, next };
-                    Counters::add(&self.stats.counters.signals, 1);
-                    self.actions.push_back(Action::Signal { slot, signal });
-                    if step + 1 < policy.ladder.len() {
-                        self.arm(slot, next);
-                    }
+                let Some(&(signal, wait)) = policy.ladder.get(step) else {
+                    return self.abandon(slot);
+                };
+                let last = step + 1 == policy.ladder.len();
+                let next = now.saturating_add(if last { policy.kill_grace() } else { wait });
+                life.phase = Phase::Killing { step: step + 1, next };
+                Counters::add(&self.stats.counters.signals, 1);
+                self.actions.push_back(Action::Signal { slot, signal });
+                if !last || !mutated!(WaitsForEver) {
+                    self.arm(slot, next);
                 }
             }
             Phase::Exited { drained_by } => {

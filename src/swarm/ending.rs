@@ -49,7 +49,19 @@ impl Core {
         }
     }
 
-    /// The life is over and reaped; `status` is unknown if somebody else reaped it.
+    /// Every signal of the ladder was sent, and it has not ended: the feed goes on without it.
+    pub(crate) fn abandon(&mut self, slot: usize) {
+        let Slot::Live(life) = &mut self.slots[slot] else { return };
+        life.phase = Phase::Finished;
+        life.abandoned = true;
+        self.actions.push_back(Action::Abandon { slot });
+        self.stats.hint(format!(
+            "a worker of `{}` did not end although it was killed, and was left behind",
+            self.command
+        ));
+    }
+
+    /// The life is over and reaped; `status` is unknown if somebody else reaped it, or if nobody could.
     pub(crate) fn ended(&mut self, slot: usize, status: Option<ExitStatus>, now: Now) {
         if self.stopping.is_none() {
             self.settle_held(slot, status);
@@ -76,6 +88,7 @@ impl Core {
         } else if asked
             // A mark says which packet it answers, so that a missing one shifts nothing.
             && self.spec.replies.as_sentinel().is_none()
+            && !life.abandoned
             && status.is_none_or(|status| status.success())
         {
             return self.miscounted(*life, got, status);
@@ -103,7 +116,8 @@ impl Core {
             return;
         }
         // What a process wrote before it failed looks just like a whole output.
-        if until_eof && !life.lingered && status.is_some_and(|status| !status.success()) {
+        let failed = life.abandoned || status.is_some_and(|status| !status.success());
+        if until_eof && !life.lingered && failed {
             return;
         }
         life.held_count = 0;
@@ -150,7 +164,7 @@ impl Core {
 
     /// A bad exit after the last answer belongs to no packet; `finish` reports it.
     fn judge_farewell(&mut self, life: &Life, status: Option<ExitStatus>) {
-        let bad = status.is_some_and(|status| !status.success());
+        let bad = life.abandoned || status.is_some_and(|status| !status.success());
         if bad && life.why.is_some_and(Why::is_asked) && self.end.remarks.len() < MOST_REMARKS {
             let error = Error::new(ErrorKind::Died, "a worker ended badly after its last answer");
             let error = self.describe_end(life, status, error);

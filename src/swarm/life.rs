@@ -9,6 +9,8 @@
 //!                                     Exited -- outputs at their end, or grace --> Finished
 //! ```
 //!
+//! One that is killed and does not end within a grace is `Finished` too: it is abandoned.
+//!
 //! A life is `Finished` when the driver has been told to kill what is left of its group and to reap
 //! it; the status then comes with the last event of the life.
 
@@ -384,6 +386,8 @@ pub(crate) struct Life {
     pub(crate) closed_output_at: Option<Now>,
     /// It had answered everything and closed its stdout, but went on running until it was killed.
     pub(crate) lingered: bool,
+    /// It was killed and did not end: it is left behind.
+    pub(crate) abandoned: bool,
     /// The earliest timer that is set for it.
     pub(crate) timer: Option<Now>,
 }

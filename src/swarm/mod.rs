@@ -35,6 +35,7 @@ pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod readiness;
 pub(crate) mod reading;
+pub(crate) mod reaper;
 #[cfg(test)]
 mod sim;
 pub(crate) mod stalls;

@@ -24,10 +24,11 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind};
 use crate::swarm::core::StartError;
+use crate::swarm::reaper;
 use crate::template::Spec;
 use crate::template::channel::{Redirect, Stream};
 use crate::template::command::replace;
-use crate::template::policy::Signal;
+use crate::template::policy::{KILL_GRACE, Signal};
 
 /// The lowest number a side channel may have: below are the standard streams and what std needs.
 const LOWEST_SIDE_FD: RawFd = 10;
@@ -382,12 +383,28 @@ impl Process {
         }
     }
 
-    /// Kills what is left of the group, reaps the leader and closes every pipe.
+    /// Kills what is left of the group, reaps the leader and closes every pipe, without waiting.
     ///
-    /// To be called when the leader has exited (or must be killed whatever it does). The status is
-    /// `None` if somebody else has reaped it.
+    /// To be called when the leader has exited, or will not. The status is `None` if somebody else has
+    /// reaped it, or if it cannot be reaped now: then it is left to the [`reaper`].
+    pub(crate) fn reap(mut self) -> Option<ExitStatus> {
+        self.signal(Signal::Kill);
+        match self.child.try_wait() {
+            Ok(None) => {
+                reaper::leave(self.child);
+                None
+            }
+            status => status.ok().flatten(),
+        }
+    }
+
+    /// The same where it is not known whether the leader has exited: waits for it, but not longer than
+    /// something that can be killed takes to die.
     pub(crate) fn finish(mut self) -> Option<ExitStatus> {
         self.signal(Signal::Kill);
-        self.child.wait().ok()
+        match self.child.try_wait() {
+            Ok(None) => reaper::leave(self.child).recv_timeout(KILL_GRACE).ok().flatten(),
+            status => status.ok().flatten(),
+        }
     }
 }

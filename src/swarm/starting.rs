@@ -102,6 +102,7 @@ impl Core {
             suspected: now,
             closed_output_at: None,
             lingered: false,
+            abandoned: false,
             timer: None,
         };
         let mut life = Box::new(life);

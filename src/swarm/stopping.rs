@@ -12,7 +12,7 @@ use crate::record::Run;
 use crate::stats::Counters;
 use crate::stream::packet::{End, Outcome, Span};
 use crate::swarm::core::{Action, Core, Slot, Stopping};
-use crate::swarm::life::{Now, Phase, Why};
+use crate::swarm::life::{Phase, Why};
 use crate::template::policy::{DROP_GRACE, Halt, Signal};
 
 impl Core {
@@ -145,13 +145,15 @@ impl Core {
                 // A shell would run the half of a line that it has when its stdin ends: it must be
                 // dead before that.
                 self.actions.push_back(Action::Signal { slot, signal: Signal::Kill });
-                life.phase = Phase::Killing { step: usize::MAX, next: Now::MAX };
+                let given_up = self.now.saturating_add(self.spec.policy.kill_grace());
+                life.phase = Phase::Killing { step: usize::MAX, next: given_up };
                 for (channel, input) in life.inputs.iter_mut().enumerate() {
                     if !input.closed {
                         input.shut(channel);
                         self.actions.push_back(Action::CloseInput { slot, channel });
                     }
                 }
+                self.arm(slot, given_up);
                 continue;
             }
             for (channel, input) in life.inputs.iter_mut().enumerate() {

@@ -47,8 +47,12 @@ impl Core {
         }
     }
 
-    pub(crate) fn tick(&mut self, now: Now) {
+    /// What time it is, before anything happens at it: a grace that begins must not begin in the past.
+    pub(crate) fn time_is(&mut self, now: Now) {
         self.now = now;
+    }
+
+    pub(crate) fn tick(&mut self, now: Now) {
         if self.feed_timer.is_some_and(|at| at <= now) {
             self.feed_timer = None;
             self.look_at_feed(now);

@@ -83,8 +83,19 @@ pub(crate) struct Policy {
 /// How long a dropped feed lets its workers exit by themselves before the kill ladder.
 pub(crate) const DROP_GRACE: Duration = Duration::from_millis(500);
 
+/// How long a worker may take to end after the last signal of its ladder, at least, before it is left to
+/// be reaped in the background: it sleeps in the kernel, or may not be killed by us.
+pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
+
 /// How long the output of an exited worker is awaited from whoever else holds the pipe.
 pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(100);
+
+impl Policy {
+    /// How long after the last signal of the ladder a worker is no longer waited for.
+    pub(crate) fn kill_grace(&self) -> Duration {
+        self.ladder.last().map_or(KILL_GRACE, |(_, wait)| KILL_GRACE.max(*wait))
+    }
+}
 
 impl Default for Policy {
     fn default() -> Self {
@@ -216,6 +227,12 @@ impl<E, D> Template<E, D> {
 
     /// How a worker that must end is ended: each signal to its process group, then a wait, until it
     /// has exited. Default: SIGTERM, 200 ms, SIGKILL. A final SIGKILL is added where it is missing.
+    ///
+    /// A process that sleeps in the kernel (a dead network file system, a frozen cgroup), or that runs
+    /// under another user, does not end even then. It gets the wait behind the last signal, and a
+    /// second at least; then the feed goes on without it, as if it had died, and a background
+    /// thread of this crate reaps it when it does end. A last wait of [`Duration::MAX`] means to wait for
+    /// it for ever, also when the feed is dropped.
     #[must_use]
     pub fn kill_ladder(mut self, ladder: impl IntoIterator<Item = (Signal, Duration)>) -> Self {
         self.spec.policy.ladder = ladder.into_iter().collect();

@@ -90,17 +90,24 @@ impl Driver {
                 Action::Probe { slot } => suspects.push(slot),
                 Action::Finish { slot } => {
                     self.look_for_leftovers(slot);
-                    let status = self.ports[slot].take().and_then(|ports| {
-                        self.unwatch(&ports);
-                        ports.process.finish()
-                    });
-                    self.core.ended(slot, status, self.start.elapsed());
+                    self.let_go(slot);
                 }
+                // Whether it will read what lies in its pipes is not known, unlike above.
+                Action::Abandon { slot } => self.let_go(slot),
             }
         }
         for suspects in suspects.chunks(SUSPECTS_AT_ONCE) {
             self.probe(suspects, now);
         }
+    }
+
+    /// Closes every pipe of a life that is over, and reaps it if that can be done without waiting.
+    fn let_go(&mut self, slot: usize) {
+        let status = self.ports[slot].take().and_then(|ports| {
+            self.unwatch(&ports);
+            ports.process.reap()
+        });
+        self.core.ended(slot, status, self.start.elapsed());
     }
 
     /// What a worker that nobody collects from has not read goes to others: counts it, once nobody can

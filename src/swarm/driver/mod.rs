@@ -23,6 +23,7 @@ use crate::stream::unwind;
 use crate::swarm::core::Core;
 use crate::swarm::process::{Launcher, block_sigpipe};
 use crate::swarm::readiness::{Readiness, Ready};
+use crate::template::policy::Signal;
 
 use ports::{Keys, Port, Ports};
 
@@ -153,6 +154,7 @@ impl Driver {
 
     /// Everything that can be done now.
     fn turn(&mut self, now: Duration) {
+        self.core.time_is(now);
         if self.supply.handover.is_dropped() {
             self.core.cancel();
         }
@@ -194,6 +196,7 @@ impl Driver {
             return;
         }
         let now = self.start.elapsed();
+        self.core.time_is(now);
         for event in events.iter() {
             let (slot, port) = self.keys.port(event.key);
             let Some(ports) = self.ports.get_mut(slot).and_then(Option::as_mut) else { continue };
@@ -224,11 +227,13 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        for ports in &mut self.ports {
-            if let Some(ports) = ports.take() {
-                // Only after a panic: the usual way out leaves nobody behind.
-                ports.process.finish();
-            }
+        // Only after a panic: the usual way out leaves nobody behind. All at once, so that those who
+        // die slowly do so side by side.
+        for ports in self.ports.iter().flatten() {
+            ports.process.signal(Signal::Kill);
+        }
+        for ports in self.ports.iter_mut().filter_map(Option::take) {
+            ports.process.finish();
         }
     }
 }

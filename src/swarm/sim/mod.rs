@@ -33,6 +33,7 @@
 
 mod check;
 pub(crate) mod mutants;
+mod report;
 mod rng;
 mod schedule;
 mod script;
@@ -47,7 +48,8 @@ use std::time::Duration;
 
 use check::Failure;
 use mutants::Mutant;
-use world::{Report, World};
+use report::Report;
+use world::World;
 
 /// Runs one seed. A panic is a failure like any other.
 fn run(seed: u64, trace: bool) -> Result<Report, Failure> {

@@ -30,9 +30,11 @@ pub(crate) enum Mutant {
     TornRequest,
     /// Replies of a life that was never proven are believed at once.
     HeldNothing,
+    /// Nobody looks again at a worker that was sent the last signal of its ladder.
+    WaitsForEver,
 }
 
-pub(crate) const ALL: [Mutant; 12] = [
+pub(crate) const ALL: [Mutant; 13] = [
     Mutant::WindowOffByOne,
     Mutant::LostWakeUp,
     Mutant::SkippedRedelivery,
@@ -45,6 +47,7 @@ pub(crate) const ALL: [Mutant; 12] = [
     Mutant::ForgottenTimer,
     Mutant::TornRequest,
     Mutant::HeldNothing,
+    Mutant::WaitsForEver,
 ];
 
 thread_local! {

@@ -269,7 +269,8 @@ impl Schedule {
             2 => vec![
                 (Signal::Interrupt, 50 * MS),
                 (Signal::Terminate, 50 * MS),
-                (Signal::Kill, Duration::MAX),
+                // For ever, unless there are some for whom that would be too long.
+                (Signal::Kill, if family == Family::Hangs { 3_000 * MS } else { Duration::MAX }),
             ],
             _ => policy.ladder.clone(),
         };

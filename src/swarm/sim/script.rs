@@ -61,6 +61,8 @@ pub(super) enum Fault {
     /// Dies after the reply is out.
     DieAnswered,
     Hang,
+    /// Sleeps in the kernel, where no signal reaches it, for long or for ever.
+    Stuck,
     /// Never exits after its stdin has ended.
     IgnoreEnd,
     ExtraReply,
@@ -144,7 +146,7 @@ impl Manners {
         match self.family {
             Family::Clean | Family::Poison => &[],
             Family::Deaths => &[DieUnread, DieRead, DieHalf, DieAnswered],
-            Family::Hangs => &[Hang],
+            Family::Hangs => &[Hang, Hang, Stuck],
             Family::Starts => &[DieUnread, DieRead],
             Family::Garbage => &[ExtraReply, SkipReply, LongReply, WrongReply],
             Family::Pipes => &[IgnoreEnd, CloseInput, CloseOutput, Grandchild],

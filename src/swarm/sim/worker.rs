@@ -47,6 +47,8 @@ enum State {
     Running,
     Serving,
     Hung,
+    /// Hears of no signal until it wakes up.
+    Stuck,
     /// Exits with this wait status when it wakes.
     Leaving(i32),
 }
@@ -73,6 +75,8 @@ pub(super) struct Child {
     rng: Rng,
     doomed: Option<(Now, i32)>,
     state: State,
+    /// When it may hear of signals, if it is stuck.
+    wakes_up: Now,
     /// Blocked in a read of its stdin.
     reading: bool,
     inbox: Vec<u8>,
@@ -87,6 +91,8 @@ pub(super) struct Child {
 }
 
 const TICK: Duration = Duration::from_micros(2);
+/// Longer than anybody is ready to wait.
+const STUCK: Duration = Duration::from_secs(60);
 const SIGNAL_DELAY: Duration = Duration::from_micros(300);
 
 impl Child {
@@ -105,6 +111,7 @@ impl Child {
             rng,
             doomed: None,
             state: State::Running,
+            wakes_up: Now::ZERO,
             reading: false,
             inbox: Vec::new(),
             outbox: VecDeque::new(),
@@ -118,6 +125,11 @@ impl Child {
 
     pub(super) fn is_alive(&self) -> bool {
         self.status.is_none()
+    }
+
+    /// Whether no signal reaches it.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.is_alive() && self.state == State::Stuck
     }
 
     /// Whether it certainly waits for us: what a probe finds out.
@@ -143,6 +155,12 @@ impl Child {
         if !self.is_alive() || (signal != Signal::Kill && self.script.ignores_term) {
             return;
         }
+        if self.state == State::Stuck {
+            // A signal that would end it waits for it.
+            self.doomed = Some((self.wakes_up, number));
+            self.wake = (self.wakes_up < Now::MAX).then_some(self.wakes_up);
+            return;
+        }
         let at = now + SIGNAL_DELAY;
         if self.doomed.is_none_or(|(doom, _)| at < doom) {
             self.doomed = Some((at, number));
@@ -160,7 +178,7 @@ impl Child {
         match self.doomed {
             Some((at, signal)) if at <= now => self.exit(signal, &mut noise),
             _ => match self.state {
-                State::Hung => {}
+                State::Hung | State::Stuck => {}
                 State::Leaving(status) => self.exit(status, &mut noise),
                 State::Serving => {
                     self.state = State::Running;
@@ -171,6 +189,7 @@ impl Child {
         }
         if self.is_alive()
             && let Some((at, _)) = self.doomed
+            && at < Now::MAX
         {
             self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
         }
@@ -264,6 +283,10 @@ impl Child {
         match fault {
             Fault::DieUnread => self.die(now),
             Fault::Hang => self.state = State::Hung,
+            Fault::Stuck => {
+                self.state = State::Stuck;
+                self.wakes_up = if self.rng.one_in(2) { Now::MAX } else { now + STUCK };
+            }
             Fault::CloseInput if self.stdin.reader => {
                 // Whatever it says and however little it has read, that is a whole output.
                 self.tainted |= self.script.talk == Talk::UntilEof;

@@ -5,23 +5,22 @@
 //! wake it (an edge at a descriptor, a call from the other side, a timer), so that a lost wake-up is
 //! seen as what it is: nothing can move, and it is not finished.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind};
 use crate::record::Batch;
 use crate::stats::{Counters, Stats};
 use crate::stream::gate::Gate;
 use crate::stream::intake::Arrival;
-use crate::swarm::core::{Action, Core, Plan, Slot, StartError, Stopping, Verdict};
+use crate::swarm::core::{Core, Plan, Slot, Stopping};
 use crate::swarm::life::Now;
+use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
 
-use super::check::{Failure, Oracle, conserved, is_torn, must};
+use super::check::{Failure, Oracle, conserved, must};
+use super::report::Report;
 use super::rng::Rng;
-use super::schedule::{Family, Schedule};
-use super::script::{Script, whole};
+use super::schedule::Schedule;
+use super::script::whole;
 use super::sink::Sink;
 use super::source::Source;
 use super::worker::Child;
@@ -41,20 +40,6 @@ struct Ports {
     exited: bool,
     /// What was written of the request that is not yet whole.
     tail: Vec<u8>,
-}
-
-/// What came of a seed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Report {
-    pub(super) steps: u64,
-    pub(super) lives: u64,
-    pub(super) replies: u64,
-    pub(super) failed: u64,
-    pub(super) fatal: u64,
-    pub(super) dropped: u64,
-    pub(super) recycles: u64,
-    pub(super) redeliveries: u64,
-    pub(super) signals: u64,
 }
 
 pub(super) struct World {
@@ -77,8 +62,13 @@ pub(super) struct World {
     /// Something has called the driver.
     woken: bool,
     dropped: bool,
+    /// When the driver heard of the drop.
+    dropped_at: Option<Now>,
+    /// Until when nobody may be signalled who was in good order then.
+    spared_until: Option<Now>,
     arrived: u64,
     start_failures: u64,
+    abandoned: u64,
     gave_up: bool,
     lost_since: Option<Now>,
 }
@@ -117,6 +107,9 @@ impl World {
             hungry: false,
             woken: false,
             dropped: false,
+            dropped_at: None,
+            spared_until: None,
+            abandoned: 0,
             arrived: 0,
             start_failures: 0,
             gave_up: false,
@@ -245,6 +238,10 @@ impl World {
         for child in &self.children {
             must!(!child.is_alive() || child.killed, "child {} is left", child.pid);
         }
+        if let Some(dropped) = self.dropped_at {
+            let (took, most) = (self.now - dropped, self.longest_drop());
+            must!(took <= most, "a drop took {took:?}, and {most:?} is the bound");
+        }
         let end = self.core.take_end();
         self.gate.stop();
         self.sink.put_end(end, self.now);
@@ -288,7 +285,18 @@ impl World {
             recycles: count(&counters.recycles),
             redeliveries: count(&counters.redeliveries),
             signals: count(&counters.signals),
+            abandoned: self.abandoned,
         })
+    }
+
+    /// What a drop may take: the grace, the ladder, what cannot be killed; and some time to do it in.
+    fn longest_drop(&self) -> Duration {
+        let policy = &self.schedule.spec.policy;
+        let rungs = policy.ladder.len().saturating_sub(1);
+        let waits = policy.ladder[..rungs].iter().map(|(_, wait)| *wait);
+        let at_work = Duration::from_millis(50);
+        let sum = waits.fold(DROP_GRACE + DRAIN_GRACE + at_work, Duration::saturating_add);
+        sum.saturating_add(policy.kill_grace())
     }
 
     fn check(&mut self) -> Result<(), Failure> {
@@ -306,7 +314,13 @@ impl World {
     /// Everything that the driver can do now.
     fn turn(&mut self) -> Result<(), Failure> {
         let now = self.now;
+        self.core.time_is(now);
         if self.dropped {
+            self.spared_until.get_or_insert(match self.core.stopping {
+                None => now + DROP_GRACE,
+                Some(_) => Now::ZERO,
+            });
+            self.dropped_at.get_or_insert(now);
             self.core.cancel();
         }
         self.read()?;
@@ -334,130 +348,14 @@ impl World {
         true
     }
 
-    fn launch(&mut self, slot: usize) -> Result<(), Failure> {
-        let seed = self.rng.next();
-        let mut rng = Rng::new(seed);
-        self.now += Duration::from_micros(self.rng.below(300));
-        let never = self.schedule.family == Family::Starts && rng.one_in(40);
-        let starts = matches!(self.schedule.family, Family::Starts | Family::Mixed);
-        if never || (starts && rng.one_in(4)) {
-            self.start_failures += 1;
-            self.say(|| format!("slot {slot}: cannot be started, never: {never}"));
-            let error = Error::new(ErrorKind::Spawn, "simulated");
-            let alive = self.core.slots.iter().any(|slot| matches!(slot, Slot::Live(_)));
-            let before = self.core.stopping;
-            let error = if never { StartError::Never(error) } else { StartError::NotNow(error) };
-            self.core.start_failed(slot, error, self.now);
-            must!(
-                never || !alive || self.core.stopping == before,
-                "a start that must wait was fatal although workers are alive"
-            );
-            return Ok(());
-        }
-        let pid = self.children.len();
-        let script = Script::new(&mut rng, &self.schedule.manners);
-        self.say(|| format!("slot {slot}: life {pid} starts: {script:?}"));
-        let rooms = (self.schedule.manners.stdin_room, self.schedule.manners.stdout_room);
-        self.children.push(Child::new(pid as u32, script, rooms, rng, self.now));
-        self.ports[slot] = Some(Ports {
-            child: pid,
-            stdin: true,
-            stdout: true,
-            stderr: true,
-            watched: false,
-            writable: true,
-            readable: false,
-            stderr_readable: false,
-            exited: false,
-            tail: Vec::new(),
-        });
-        self.core.started(slot, Some(pid as u32), self.now);
-        Ok(())
-    }
-
-    fn perform(&mut self) -> Result<(), Failure> {
-        let now = self.now;
-        let mut suspects = Vec::new();
-        while let Some(action) = self.core.actions.pop_front() {
-            self.say(|| format!("{action:?}"));
-            match action {
-                Action::CloseInput { slot, .. } => self.close_input(slot)?,
-                Action::Signal { slot, signal } => {
-                    if let Some(ports) = &self.ports[slot] {
-                        self.children[ports.child].signal(signal, now);
-                    }
-                }
-                Action::Probe { slot } => suspects.push(slot),
-                Action::Finish { slot } => {
-                    let Some(ports) = self.ports[slot].take() else {
-                        return Err(Failure::new("a life is finished twice"));
-                    };
-                    let child = &mut self.children[ports.child];
-                    child.signal(crate::template::policy::Signal::Kill, now);
-                    child.stdin.writer = false;
-                    child.stdout.reader = false;
-                    must!(!child.is_alive(), "a live child is finished");
-                    let status = child.status.map(ExitStatus::from_raw);
-                    self.core.ended(slot, status, now);
-                }
-            }
-        }
-        for slot in suspects {
-            self.probe(slot)?;
-        }
-        Ok(())
-    }
-
-    fn close_input(&mut self, slot: usize) -> Result<(), Failure> {
-        let Some(ports) = &mut self.ports[slot] else { return Ok(()) };
-        if !std::mem::replace(&mut ports.stdin, false) {
-            return Ok(());
-        }
-        let child = &mut self.children[ports.child];
-        child.stdin.writer = false;
-        child.nudge(self.now);
-        let spared = child.is_alive() && child.stdin.reader && !child.killed;
-        must!(
-            !spared || !is_torn(&self.schedule, &ports.tail),
-            "stdin of life {} was closed after half a request {:?}",
-            child.pid,
-            String::from_utf8_lossy(&ports.tail)
-        );
-        Ok(())
-    }
-
-    fn probe(&mut self, slot: usize) -> Result<(), Failure> {
-        let Some(ports) = &self.ports[slot] else { return Ok(()) };
-        let child = &self.children[ports.child];
-        let verdict = if self.schedule.manners.opaque {
-            Verdict::Unclear("it is opaque")
-        } else if child.waits() {
-            Verdict::Waiting
-        } else {
-            Verdict::Busy
-        };
-        self.say(|| format!("slot {slot}: {verdict:?}"));
-        if verdict == Verdict::Waiting {
-            let before = self.read_bytes();
-            if let Some(ports) = &mut self.ports[slot] {
-                ports.readable = true;
-            }
-            if self.read_output(slot)? {
-                self.to_read.push(slot);
-            }
-            if self.read_bytes() != before {
-                return Ok(());
-            }
-        }
-        self.core.probed(slot, verdict, self.now);
-        Ok(())
-    }
-
     fn read_bytes(&self) -> u64 {
         let counters: &Counters = self.core.counters();
         counters.read_bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
+
+#[path = "deeds.rs"]
+mod deeds;
 
 #[path = "pipes.rs"]
 mod pipes;
@@ -475,18 +373,4 @@ fn unfinished(schedule: &Schedule, tail: &mut Vec<u8>, bytes: &[u8]) {
 
 fn is_dropped(core: &Core) -> bool {
     core.stopping == Some(Stopping::Dropped)
-}
-
-impl Report {
-    pub(super) fn add(&mut self, other: Self) {
-        self.steps += other.steps;
-        self.lives += other.lives;
-        self.replies += other.replies;
-        self.failed += other.failed;
-        self.fatal += other.fatal;
-        self.dropped += other.dropped;
-        self.recycles += other.recycles;
-        self.redeliveries += other.redeliveries;
-        self.signals += other.signals;
-    }
 }

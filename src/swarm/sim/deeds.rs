@@ -1,0 +1,155 @@
+//! What the core asks for, done: as `swarm::driver::deeds` does it.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::swarm::core::{Action, Slot, StartError, Verdict};
+use crate::swarm::life::{Phase, Why};
+use crate::swarm::sim::check::{Failure, is_torn, must};
+use crate::swarm::sim::rng::Rng;
+use crate::swarm::sim::schedule::Family;
+use crate::swarm::sim::script::Script;
+use crate::swarm::sim::worker::Child;
+
+use super::{Ports, World};
+
+impl World {
+    pub(super) fn launch(&mut self, slot: usize) -> Result<(), Failure> {
+        let seed = self.rng.next();
+        let mut rng = Rng::new(seed);
+        self.now += Duration::from_micros(self.rng.below(300));
+        let never = self.schedule.family == Family::Starts && rng.one_in(40);
+        let starts = matches!(self.schedule.family, Family::Starts | Family::Mixed);
+        if never || (starts && rng.one_in(4)) {
+            self.start_failures += 1;
+            self.say(|| format!("slot {slot}: cannot be started, never: {never}"));
+            let error = Error::new(ErrorKind::Spawn, "simulated");
+            let alive = self.core.slots.iter().any(|slot| matches!(slot, Slot::Live(_)));
+            let before = self.core.stopping;
+            let error = if never { StartError::Never(error) } else { StartError::NotNow(error) };
+            self.core.start_failed(slot, error, self.now);
+            must!(
+                never || !alive || self.core.stopping == before,
+                "a start that must wait was fatal although workers are alive"
+            );
+            return Ok(());
+        }
+        let pid = self.children.len();
+        let script = Script::new(&mut rng, &self.schedule.manners);
+        self.say(|| format!("slot {slot}: life {pid} starts: {script:?}"));
+        let rooms = (self.schedule.manners.stdin_room, self.schedule.manners.stdout_room);
+        self.children.push(Child::new(pid as u32, script, rooms, rng, self.now));
+        self.ports[slot] = Some(Ports {
+            child: pid,
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            watched: false,
+            writable: true,
+            readable: false,
+            stderr_readable: false,
+            exited: false,
+            tail: Vec::new(),
+        });
+        self.core.started(slot, Some(pid as u32), self.now);
+        Ok(())
+    }
+
+    pub(super) fn perform(&mut self) -> Result<(), Failure> {
+        let now = self.now;
+        let mut suspects = Vec::new();
+        while let Some(action) = self.core.actions.pop_front() {
+            self.say(|| format!("{action:?}"));
+            match action {
+                Action::CloseInput { slot, .. } => self.close_input(slot)?,
+                Action::Signal { slot, signal } => {
+                    if let Slot::Live(life) = &self.core.slots[slot]
+                        && life.why == Some(Why::Stopped)
+                        && matches!(life.phase, Phase::Killing { step: 1, .. })
+                    {
+                        let spared = self.spared_until.is_none_or(|until| until <= now);
+                        must!(spared, "{signal:?} before the grace is over");
+                    }
+                    if let Some(ports) = &self.ports[slot] {
+                        self.children[ports.child].signal(signal, now);
+                    }
+                }
+                Action::Probe { slot } => suspects.push(slot),
+                Action::Finish { slot } => {
+                    let Some(ports) = self.ports[slot].take() else {
+                        return Err(Failure::new("a life is finished twice"));
+                    };
+                    let child = &mut self.children[ports.child];
+                    child.signal(crate::template::policy::Signal::Kill, now);
+                    child.stdin.writer = false;
+                    child.stdout.reader = false;
+                    must!(!child.is_alive(), "a live child is finished");
+                    let status = child.status.map(ExitStatus::from_raw);
+                    self.core.ended(slot, status, now);
+                }
+                Action::Abandon { slot } => {
+                    let Some(ports) = self.ports[slot].take() else {
+                        return Err(Failure::new("a life is abandoned twice"));
+                    };
+                    let child = &mut self.children[ports.child];
+                    must!(child.is_stuck() && child.killed, "a child is abandoned for nothing");
+                    child.stdin.writer = false;
+                    child.stdout.reader = false;
+                    self.abandoned += 1;
+                    self.core.ended(slot, None, now);
+                }
+            }
+        }
+        for slot in suspects {
+            self.probe(slot)?;
+        }
+        Ok(())
+    }
+
+    fn close_input(&mut self, slot: usize) -> Result<(), Failure> {
+        let Some(ports) = &mut self.ports[slot] else { return Ok(()) };
+        if !std::mem::replace(&mut ports.stdin, false) {
+            return Ok(());
+        }
+        let child = &mut self.children[ports.child];
+        child.stdin.writer = false;
+        child.nudge(self.now);
+        let spared = child.is_alive() && child.stdin.reader && !child.killed;
+        must!(
+            !spared || !is_torn(&self.schedule, &ports.tail),
+            "stdin of life {} was closed after half a request {:?}",
+            child.pid,
+            String::from_utf8_lossy(&ports.tail)
+        );
+        Ok(())
+    }
+
+    fn probe(&mut self, slot: usize) -> Result<(), Failure> {
+        let Some(ports) = &self.ports[slot] else { return Ok(()) };
+        let child = &self.children[ports.child];
+        let verdict = if self.schedule.manners.opaque {
+            Verdict::Unclear("it is opaque")
+        } else if child.waits() {
+            Verdict::Waiting
+        } else {
+            Verdict::Busy
+        };
+        self.say(|| format!("slot {slot}: {verdict:?}"));
+        if verdict == Verdict::Waiting {
+            let before = self.read_bytes();
+            if let Some(ports) = &mut self.ports[slot] {
+                ports.readable = true;
+            }
+            if self.read_output(slot)? {
+                self.to_read.push(slot);
+            }
+            if self.read_bytes() != before {
+                return Ok(());
+            }
+        }
+        self.core.probed(slot, verdict, self.now);
+        Ok(())
+    }
+}
