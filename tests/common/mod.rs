@@ -1,6 +1,8 @@
 //! What every test needs: a watchdog, the hostile child, files to signal with, and a look at `/proc`.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
+pub(crate) mod tools;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

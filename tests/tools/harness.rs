@@ -11,6 +11,7 @@ use bstr::{BStr, BString, ByteSlice};
 use subfeed::framing::{ReplyFraming, RequestFraming, Sentinel};
 use subfeed::{ErrorKind, FeedExt, LineBuffered, Snapshot, Template};
 
+pub(crate) use crate::common::tools::here;
 use crate::common::within;
 pub(crate) use crate::here::here;
 
