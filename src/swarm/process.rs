@@ -154,6 +154,13 @@ impl Launcher {
             // async-signal-safe, and touches memory allocated before.
             unsafe { command.pre_exec(clear) };
         }
+        #[cfg(target_os = "linux")]
+        if spec.policy.kill_with_parent {
+            let parent = Pid::this();
+            // SAFETY: the closure runs between fork and exec, only makes system calls that are
+            // async-signal-safe, and touches no memory but its own copy of a number.
+            unsafe { command.pre_exec(move || die_with(parent)) };
+        }
         let mut child =
             command.spawn().map_err(|error| self.spawn_error(id, error, dir.as_deref()))?;
         drop(kept);
@@ -290,6 +297,18 @@ nix::ioctl_read_bad!(
     nix::libc::c_int
 );
 
+/// Has the kernel kill this process when the thread that has started it is gone. Runs in the child, before
+/// its program.
+#[cfg(target_os = "linux")]
+fn die_with(parent: Pid) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(NixSignal::SIGKILL)?;
+    if Pid::parent() != parent {
+        // It was gone before the kernel knew of the wish, and nobody will signal us any more.
+        signal::raise(NixSignal::SIGKILL)?;
+    }
+    Ok(())
+}
+
 /// How many bytes lie in a pipe that we write to, if that can be known.
 pub(crate) fn unread(pipe: &File) -> Option<u64> {
     let mut bytes = 0;
@@ -406,5 +425,24 @@ impl Process {
             Ok(None) => reaper::leave(self.child).recv_timeout(KILL_GRACE).ok().flatten(),
             status => status.ok().flatten(),
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn status(parent: Pid) -> ExitStatus {
+        let mut command = Command::new("true");
+        // SAFETY: see where it is used.
+        unsafe { command.pre_exec(move || die_with(parent)) };
+        command.status().unwrap()
+    }
+
+    #[test]
+    fn a_child_whose_parent_went_before_it_could_ask_goes_too() {
+        use std::os::unix::process::ExitStatusExt;
+        assert!(status(Pid::this()).success());
+        assert_eq!(status(Pid::from_raw(1)).signal(), Some(9));
     }
 }

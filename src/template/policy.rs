@@ -72,6 +72,7 @@ pub(crate) struct Policy {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) run_timeout: Option<Duration>,
     pub(crate) ladder: Vec<(Signal, Duration)>,
+    pub(crate) kill_with_parent: bool,
     pub(crate) halt: Halt,
     /// How long a worker may take to exit after its last answer, or `None`: as long as it likes.
     pub(crate) end_timeout: Option<Duration>,
@@ -119,6 +120,7 @@ impl Default for Policy {
                 (Signal::Terminate, Duration::from_millis(200)),
                 (Signal::Kill, Duration::ZERO),
             ],
+            kill_with_parent: false,
             halt: Halt::Never,
             end_timeout: Some(Duration::from_secs(5)),
             end_timeout_is_set: false,
@@ -239,6 +241,37 @@ impl<E, D> Template<E, D> {
         if !matches!(self.spec.policy.ladder.last(), Some((Signal::Kill, _))) {
             self.spec.policy.ladder.push((Signal::Kill, Duration::ZERO));
         }
+        self
+    }
+
+    /// Has the kernel kill each worker with SIGKILL as soon as this process is gone, whatever it has died
+    /// of. Linux only; elsewhere this changes nothing.
+    ///
+    /// Without it, a worker of a process that is killed by SIGKILL sees its stdin end and its stdout
+    /// closed, which ends nearly every tool; one that never looks at either lives on. With it, that one
+    /// goes too, but:
+    ///
+    /// - Only the worker itself is killed, not what it has started: a `sh -c` dies at once, its children
+    ///   see the end of their input like any orphan.
+    /// - A half-written request may be all that a *grandchild* gets to read.
+    /// - A worker that changes its user (`sudo`, setuid programs) is exempt: the kernel forgets the wish.
+    /// - Workers are started by `fork` and `exec` instead of `posix_spawn`, which takes
+    ///   milliseconds where this process has gigabytes resident.
+    ///
+    /// The kernel means the *thread* that started the worker. That is a thread of the feed, which leaves
+    /// only when its workers are gone, so a thread of yours that ends does no harm.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    ///
+    /// let template = Template::new("cat").kill_with_parent();
+    /// let replies: Vec<_> = ["a", "b"].into_iter().feed_subprocesses_ordered(template, 2, 8).collect::<Result<_, _>>()?;
+    /// assert_eq!(replies, ["a", "b"]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
+    #[must_use]
+    pub fn kill_with_parent(mut self) -> Self {
+        self.spec.policy.kill_with_parent = true;
         self
     }
 

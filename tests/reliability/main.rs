@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod parent;
 mod unkillable;
 
 use std::time::{Duration, Instant};
