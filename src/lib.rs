@@ -53,6 +53,16 @@
 //!
 //! The [cookbook] has a tested recipe for each kind of tool.
 //!
+//! # Features
+//!
+//! - `json`: `Template::json` writes items as JSON texts and reads replies as values.
+//! - `tracing`: one event for each change of a worker's state, by way of the `tracing` crate. The target
+//!   is `subfeed`; the fields are `worker`, `pid`, `life` (a number of its own for each process), `state`
+//!   and what belongs to it. At `DEBUG`: `started` (`restart`), `ready` (its banner is over), `answering`
+//!   (the first reply), `closing` (`why`), `signalled` (`signal`), `exited`, `ended` (`status`, `why`,
+//!   `answered`, `owed`), `backed off` (`wait_ms`). At `WARN`: `stalled` (`owed`, `hint`), `abandoned` (it
+//!   was killed and did not end), `gave up` (`lives`).
+//!
 //! # When to use something else
 //!
 //! For a function instead of a program, rayon's parallel iterators are simpler if the input is finite

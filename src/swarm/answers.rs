@@ -33,6 +33,9 @@ impl Core {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         life.moved = now;
         life.head_since = now;
+        if life.answered + life.held_count == 0 {
+            tell!(debug, life, "answering");
+        }
         // A whole output proves nothing before it is known how its process ended.
         if (!life.stdin_closed && !self.spec.is_until_eof()) || mutated!(HeldNothing) {
             life.proven = true;

@@ -76,6 +76,7 @@ impl Core {
         output.start += end;
         output.scanned = output.start;
         life.in_banner = false;
+        tell!(debug, life, "ready");
         // What it is asked now is answered from now.
         life.head_since = now;
         self.offer(slot);

@@ -13,7 +13,8 @@ use crate::stats::Counters;
 use crate::stream::packet::{LifeEnd, Outcome, Span};
 use crate::swarm::core::{Care, Core, Slot};
 use crate::swarm::ending::MOST_REMARKS;
-use crate::swarm::life::{Input, Life, Now, PIPE, Why};
+use crate::swarm::input::{Input, PIPE};
+use crate::swarm::life::{Life, Now, Why};
 
 impl Core {
     /// Counts what a life has been handed in full.
@@ -92,7 +93,7 @@ impl Core {
             if self.streak >= self.spec.policy.give_up {
                 return self.give_up(life, status);
             }
-            self.back_off(slot, now);
+            self.back_off(&life, now);
         }
         let in_flight_runs = std::mem::take(&mut life.in_flight);
         self.resend(in_flight_runs, unread.min(in_flight), &life, status);

@@ -179,6 +179,7 @@ impl Core {
                 let next = now.saturating_add(if last { policy.kill_grace() } else { wait });
                 life.phase = Phase::Killing { step: step + 1, next };
                 Counters::add(&self.stats.counters.signals, 1);
+                tell!(debug, life, "signalled", signal = signal.name());
                 self.actions.push_back(Action::Signal { slot, signal });
                 if !last || !mutated!(WaitsForEver) {
                     self.arm(slot, next);

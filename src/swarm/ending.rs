@@ -26,6 +26,7 @@ impl Core {
         if matches!(life.phase, Phase::Exited { .. } | Phase::Finished) {
             return;
         }
+        tell!(debug, life, "exited");
         life.phase = Phase::Exited { drained_by: now.saturating_add(DRAIN_GRACE) };
         self.watch(slot, now);
         self.check_drained(slot);
@@ -54,6 +55,7 @@ impl Core {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
         life.phase = Phase::Finished;
         life.abandoned = true;
+        tell!(warn, life, "abandoned");
         self.actions.push_back(Action::Abandon { slot });
         self.stats.hint(format!(
             "a worker of `{}` did not end although it was killed, and was left behind",
@@ -70,6 +72,15 @@ impl Core {
         let Slot::Live(life) = std::mem::replace(&mut self.slots[slot], vacant) else { return };
         let mut life = life;
         let got = life.answered + life.held_count;
+        tell!(
+            debug,
+            life,
+            "ended",
+            status = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
+            why = life.why.map_or("its own will", Why::word),
+            answered = got,
+            owed = life.owed()
+        );
         self.gate.release(life.take_held());
         let asked = life.why.is_some_and(Why::is_asked);
         if !asked && life.why != Some(Why::Stopped) {
@@ -100,7 +111,7 @@ impl Core {
             if self.streak >= self.spec.policy.give_up {
                 return self.give_up(*life, status);
             }
-            self.back_off(slot, now);
+            self.back_off(&life, now);
         }
         if owed > 0 {
             self.redistribute(*life, status);
@@ -145,6 +156,7 @@ impl Core {
     }
 
     pub(crate) fn give_up(&mut self, mut life: Life, status: Option<ExitStatus>) {
+        tell!(warn, life, "gave up", lives = self.streak);
         let mut message = format!("{} workers in a row ended without one reply", self.streak);
         let mut kind = ErrorKind::Died;
         if life.in_banner

@@ -15,6 +15,25 @@ macro_rules! mutated {
     }};
 }
 
+/// Tells whoever listens that the state of a worker has changed: one event of the `tracing` feature.
+macro_rules! tell {
+    ($level:ident, $life:expr, $state:literal $(, $name:ident = $value:expr)*) => {{
+        #[cfg(feature = "tracing")]
+        tracing::$level!(
+            target: "subfeed",
+            worker = $life.label.worker,
+            pid = $life.label.pid,
+            life = $life.serial,
+            state = $state,
+            $($name = $value,)*
+        );
+        #[cfg(not(feature = "tracing"))]
+        if false {
+            let _ = (&$life, $(&$value,)*);
+        }
+    }};
+}
+
 pub(crate) mod answers;
 pub(crate) mod arrivals;
 pub(crate) mod blame;
@@ -28,6 +47,7 @@ pub(crate) mod driver;
 pub(crate) mod due;
 pub(crate) mod ending;
 pub(crate) mod exit;
+pub(crate) mod input;
 pub(crate) mod ladder;
 pub(crate) mod life;
 pub(crate) mod parting;

@@ -22,7 +22,8 @@ impl Core {
         life.phase = Phase::Ending;
         // However long it was idle: its time to exit begins now.
         life.moved = now;
-        life.why.get_or_insert(why);
+        let why = *life.why.get_or_insert(why);
+        tell!(debug, life, "closing", why = why.word());
         if let Some(farewell) = &self.spec.words.farewell {
             life.inputs[0].push_words(Arc::clone(farewell));
             self.to_write.push(slot);
@@ -123,6 +124,7 @@ impl Core {
         // given in full goes to others when it ends.
         life.moved = now;
         life.why = Some(Why::ClosedInput);
+        tell!(debug, life, "closing", why = Why::ClosedInput.word());
         life.phase = Phase::Ending;
         for input in &mut life.inputs {
             input.close_when_written();

@@ -52,12 +52,14 @@ impl Core {
             Verdict::Waiting => match self.spec.policy.on_stall {
                 OnStall::Wait => {}
                 OnStall::Recycle => {
+                    tell!(warn, life, "stalled", owed = life.owed(), hint = WITHHOLDS);
                     self.withholding = true;
                     Counters::add(&self.stats.counters.recycles, 1);
                     self.stats.hint(format!("`{}` {WITHHOLDS}", self.command));
                     self.recycle_life(slot, now);
                 }
                 OnStall::Fail => {
+                    tell!(warn, life, "stalled", owed = life.owed(), hint = WITHHOLDS);
                     let error =
                         self.describe(slot, ErrorKind::Stalled, "the worker withholds its replies");
                     self.fail(error.hint(WITHHOLDS));

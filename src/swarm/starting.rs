@@ -15,7 +15,8 @@ use crate::stats::Counters;
 use crate::stream::packet::Label;
 use crate::swarm::core::{Core, Slot, StartError};
 use crate::swarm::depth::Depth;
-use crate::swarm::life::{Input, Life, Now, Output, Phase, Tail};
+use crate::swarm::input::Input;
+use crate::swarm::life::{Life, Now, Output, Phase, Tail};
 use crate::template::words::Banner;
 
 impl Core {
@@ -106,6 +107,7 @@ impl Core {
             timer: None,
         };
         let mut life = Box::new(life);
+        tell!(debug, life, "started", restart = serial >= self.slots.len() as u64);
         if let Some(preamble) = &spec.words.preamble {
             life.inputs[0].push_words(Arc::clone(preamble));
             self.to_write.push(slot);
@@ -151,10 +153,12 @@ impl Core {
     }
 
     /// After a life that came to nothing the next one waits a while.
-    pub(crate) fn back_off(&mut self, slot: usize, now: Now) {
+    pub(crate) fn back_off(&mut self, life: &Life, now: Now) {
         let policy = &self.spec.policy;
         let doublings = self.streak.saturating_sub(1).min(20);
         let wait = policy.backoff.saturating_mul(1 << doublings).min(policy.backoff_cap);
+        tell!(debug, life, "backed off", wait_ms = wait.as_secs_f64() * 1e3);
+        let slot = life.label.worker;
         self.slots[slot] = Slot::Vacant { not_before: now.saturating_add(wait) };
     }
 }

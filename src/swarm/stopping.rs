@@ -141,9 +141,11 @@ impl Core {
                 continue;
             }
             life.why = Some(Why::Stopped);
+            tell!(debug, life, "closing", why = Why::Stopped.word());
             if life.is_torn() && !mutated!(TornRequest) {
                 // A shell would run the half of a line that it has when its stdin ends: it must be
                 // dead before that.
+                tell!(debug, life, "signalled", signal = Signal::Kill.name());
                 self.actions.push_back(Action::Signal { slot, signal: Signal::Kill });
                 let given_up = self.now.saturating_add(self.spec.policy.kill_grace());
                 life.phase = Phase::Killing { step: usize::MAX, next: given_up };

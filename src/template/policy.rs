@@ -24,6 +24,20 @@ pub enum Signal {
     Kill,
 }
 
+impl Signal {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hangup => "SIGHUP",
+            Self::Interrupt => "SIGINT",
+            Self::Quit => "SIGQUIT",
+            Self::User1 => "SIGUSR1",
+            Self::User2 => "SIGUSR2",
+            Self::Terminate => "SIGTERM",
+            Self::Kill => "SIGKILL",
+        }
+    }
+}
+
 /// What to do with a worker that withholds its replies; set by
 /// [`Template::on_stall`](crate::Template::on_stall).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
