@@ -42,6 +42,11 @@
 //! - [`Template`] says what to run and how to talk to it: arguments, [framing], banners, side channels,
 //!   policies.
 //! - [`Feed`] is the iterator that comes back; [`Batches`] the same in lent slices.
+//! - [`feed_threads`](FeedExt::feed_threads) and [`feed_in_threads`](FeedExt::feed_in_threads) do the same
+//!   with a function, in the threads of a pool or a scope ([`Threads`], [`FeedThreads`]).
+//! - [`try_feed`](FeedExt::try_feed) and [`feed_items`](FeedExt::feed_items) let errors of an earlier
+//!   stage, and marks ([`Entry`]), pass by the workers in their place.
+//! - [`Queue`] and [`Feeder`] are for code that has items rather than an iterator of them.
 //! - [`Error`] is the one error type: about one item, or fatal.
 //! - [`Monitor`] tells how a feed is doing, from any thread.
 //!
@@ -87,6 +92,7 @@ mod error;
 mod ext;
 mod feed;
 mod pool;
+mod queue;
 mod record;
 pub mod source;
 mod stats;
@@ -101,6 +107,9 @@ pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
 pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput};
 pub use crate::pool::{FeedThreads, InPool, InScope, Place, Threads};
+pub use crate::queue::{
+    Feeder, GetError, Inlet, NotYet, Producer, Queue, Stopped, Timed, TryPutError, inlet,
+};
 pub use crate::source::iterate_in_subprocess;
 pub use crate::stats::{Monitor, Snapshot};
 pub use crate::stream::outlet::Order;

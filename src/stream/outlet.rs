@@ -185,6 +185,13 @@ impl<B: Batch, R> Outlet<B, R> {
         Ok(self.next())
     }
 
+    /// Whether there is something for [`next`](Outlet::next) to say, be it the end. Waits for that no
+    /// longer than until `deadline`.
+    pub(crate) fn is_ready_before(&mut self, deadline: Instant) -> bool {
+        self.current.as_ref().is_some_and(|span| span.count > 0)
+            || self.advance_before(Some(deadline)).is_ok()
+    }
+
     /// The next span whole; the previous one is released.
     pub(crate) fn next_span(&mut self) -> Option<&mut Span<R>> {
         if !self.advance() {

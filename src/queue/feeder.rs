@@ -1,0 +1,134 @@
+//! Pushing items at workers that answer nothing here, until a scope ends.
+
+use std::fmt;
+use std::thread::{self, JoinHandle};
+
+use super::inlet::{Inlet, Producer, Stopped, inlet};
+use crate::builder::Drained;
+use crate::error::{Error, ErrorKind};
+use crate::ext::FeedExt;
+use crate::feed::Deliver;
+use crate::stream::unwind;
+use crate::template::Template;
+use crate::template::codec::{Decode, Encode};
+
+/// Feeds workers from code that has items rather than an iterator of them, and is a guard: when it goes,
+/// everything that was fed has been dealt with, and every worker has ended and been reaped.
+///
+/// For workers whose output goes elsewhere; it is [`Builder::drain`](crate::Builder::drain) turned
+/// round. Where replies come back, use a [`Queue`](crate::Queue).
+///
+/// ```
+/// use subfeed::{Feeder, Redirect, Template};
+/// let dir = std::env::temp_dir().join(format!("subfeed-feeder-{}", std::process::id()));
+/// std::fs::create_dir_all(&dir).unwrap();
+/// let template = Template::new("cat").stdout(Redirect::file(dir.join("{id}.out")));
+/// let feeder = Feeder::new(template, 2, 100);
+/// for n in 0..10 {
+///     feeder.feed(n.to_string()).unwrap();
+/// }
+/// let drained = feeder.finish().unwrap();
+/// assert!(drained.all_ended_well());
+/// assert_eq!(drained.accepted.iter().sum::<u64>(), 10);
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// ```
+///
+/// # Dropping
+/// [`finish`](Feeder::finish) says how it went. A feeder that is only dropped does the same and forgets
+/// the report, except that while a panic unwinds, what is still in the inlet is not fed any more. Both
+/// wait for the workers, as long as these take, unless
+/// [`Template::end_timeout`](crate::Template::end_timeout) is set.
+#[must_use = "a feeder that is dropped at once feeds nothing"]
+pub struct Feeder<T> {
+    producer: Producer<T>,
+    drain: Option<Drain>,
+}
+
+type Drain = Result<JoinHandle<Result<Drained, Error>>, Error>;
+
+impl<T: Send + 'static> Feeder<T> {
+    /// Starts `n` workers and returns at once. `buffer_size` items may be under way, and as many wait in
+    /// the inlet before [`feed`](Feeder::feed) blocks.
+    ///
+    /// # Panics
+    /// If `buffer_size` is 0. No workers are an error, in [`finish`](Feeder::finish).
+    #[track_caller]
+    pub fn new<E, D>(template: Template<E, D>, n: usize, buffer_size: usize) -> Self
+    where
+        E: Encode<T> + 'static,
+        D: Deliver<T> + Decode + 'static,
+        D::Store: 'static,
+    {
+        Self::with(buffer_size, move |items| {
+            items.feed(template).workers(n).buffer(buffer_size).drain()
+        })
+    }
+
+    /// The same with every option of the builder: `drain` makes a feed of the inlet's items and drains it,
+    /// on a thread of its own.
+    ///
+    /// # Panics
+    /// If the inlet has no room for even one item.
+    #[track_caller]
+    pub fn with<F>(capacity: usize, drain: F) -> Self
+    where
+        F: FnOnce(Inlet<T>) -> Result<Drained, Error> + Send + 'static,
+    {
+        let (producer, items) = inlet(capacity);
+        let thread = thread::Builder::new().name("subfeed-feeder".to_owned());
+        let drain = thread.spawn(move || drain(items)).map_err(|error| {
+            Error::new(ErrorKind::Thread, "a thread of the feeder cannot be started")
+                .because(error)
+                .fatal()
+        });
+        Self { producer, drain: Some(drain) }
+    }
+}
+
+impl<T> Feeder<T> {
+    /// Feeds an item, and waits for room if there is none.
+    ///
+    /// # Errors
+    /// The item, if the feed has ended early: [`finish`](Feeder::finish) says why.
+    pub fn feed(&self, item: T) -> Result<(), Stopped<T>> {
+        self.producer.put(item)
+    }
+
+    /// A handle to feed from elsewhere. It does not keep the feeder from finishing.
+    pub fn producer(&self) -> Producer<T> {
+        self.producer.clone()
+    }
+
+    /// Waits until all is fed and every worker has ended, and says how. Nothing can be fed meanwhile.
+    ///
+    /// # Errors
+    /// What ends a feed: a fatal error.
+    ///
+    /// # Panics
+    /// Resumes a panic of `encode`.
+    pub fn finish(mut self) -> Result<Drained, Error> {
+        self.producer.stop();
+        match self.drain.take().expect("it is taken once") {
+            Ok(thread) => thread.join().unwrap_or_else(|payload| unwind::resume(payload)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<T> Drop for Feeder<T> {
+    fn drop(&mut self) {
+        self.producer.stop();
+        if thread::panicking() {
+            let _ = unwind::catch(|| drop(self.producer.take_back()));
+        }
+        if let Some(Ok(thread)) = self.drain.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<T> fmt::Debug for Feeder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feeder").field("producer", &self.producer).finish_non_exhaustive()
+    }
+}

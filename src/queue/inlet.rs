@@ -1,0 +1,344 @@
+//! The inlet: a bounded channel from many producers to one source iterator.
+//!
+//! Not a std or crossbeam channel, for three reasons: it can be stopped from either side while others
+//! still have handles; what nobody took can be had back; and its iterator, asleep on the intake of a
+//! feed, is woken when that feed is stopped, as an earlier feed's outlet would be.
+//!
+//! # Invariants
+//! 1. Every item put with `Ok` is in the inlet until the iterator yields it, or until somebody takes it
+//!    back; every other item is in the error.
+//! 2. Nothing enters an inlet that is closed: stopped, or left by its iterator. Whoever waits to put is
+//!    told, and has its item back.
+//! 3. The iterator leaves word before it parks, under the lock under which everything is put.
+
+use std::collections::VecDeque;
+use std::error;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::{Arc, Condvar, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::stream::gate::Gate;
+use crate::stream::sync::thread::{self, Thread};
+use crate::stream::sync::{Mutex, MutexGuard, lock};
+
+/// A bounded inlet: what is put at one end, by any number of producers, comes out of an iterator at the
+/// other, which any feed can be made of.
+///
+/// `capacity` items may be in the inlet; what the feed has pulled counts in its own window. The iterator
+/// ends once the inlet is stopped, or every producer is gone, and it is empty. [`Queue`](crate::Queue)
+/// is this and a feed in one.
+///
+/// ```
+/// use subfeed::FeedExt;
+/// let (producer, items) = subfeed::inlet(10);
+/// let squares = items.feed_threads_ordered(|n: u64| n * n, 4, 100);
+/// for n in 1..=3 {
+///     producer.put(n).unwrap();
+/// }
+/// producer.stop();
+/// assert!(squares.eq([1, 4, 9]));
+/// ```
+///
+/// # Panics
+/// If there is no room for even one item.
+#[track_caller]
+#[must_use]
+pub fn inlet<T>(capacity: usize) -> (Producer<T>, Inlet<T>) {
+    assert!(capacity > 0, "an inlet needs room for at least one item, and its capacity is 0");
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State {
+            items: VecDeque::new(),
+            producers: 1,
+            stopped: false,
+            left: false,
+            asleep: None,
+            waiting: 0,
+        }),
+        room: Condvar::new(),
+        capacity,
+    });
+    (Producer { shared: Arc::clone(&shared) }, Inlet { shared })
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    /// Somebody may put, or nobody any more.
+    room: Condvar,
+    capacity: usize,
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    producers: usize,
+    stopped: bool,
+    /// The iterator is gone.
+    left: bool,
+    /// Where the iterator sleeps.
+    asleep: Option<Thread>,
+    /// Producers that wait for room.
+    waiting: usize,
+}
+
+impl<T> Shared<T> {
+    /// Changes something, and wakes the iterator.
+    fn change(&self, change: impl FnOnce(&mut State<T>)) {
+        let asleep = {
+            let mut state = lock(&self.state);
+            change(&mut state);
+            state.asleep.take()
+        };
+        if let Some(thread) = asleep {
+            thread.unpark();
+        }
+    }
+
+    fn stop(&self) {
+        self.change(|state| state.stopped = true);
+        self.room.notify_all();
+    }
+
+    /// Waits for room until then, for ever if there is no end to it.
+    fn put(&self, item: T, until: Option<Instant>) -> Result<(), TryPutError<T>> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.stopped || state.left {
+                return Err(TryPutError::Stopped(item));
+            }
+            if state.items.len() < self.capacity {
+                state.items.push_back(item);
+                let asleep = state.asleep.take();
+                drop(state);
+                if let Some(thread) = asleep {
+                    thread.unpark();
+                }
+                return Ok(());
+            }
+            let limit = match until {
+                None => None,
+                Some(until) => match until.checked_duration_since(Instant::now()) {
+                    Some(rest) if !rest.is_zero() => Some(rest),
+                    _ => return Err(TryPutError::Full(item)),
+                },
+            };
+            state.waiting += 1;
+            state = self.wait(state, limit);
+            state.waiting -= 1;
+        }
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State<T>>,
+        limit: Option<Duration>,
+    ) -> MutexGuard<'a, State<T>> {
+        match limit {
+            None => self.room.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(limit) => {
+                self.room.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+}
+
+/// Puts items in an inlet, or in a [`Queue`](crate::Queue). Clone it for more producers.
+///
+/// The inlet ends when it is stopped or when every producer has been dropped.
+pub struct Producer<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Producer<T> {
+    /// Puts an item, and waits for room as long as it takes.
+    ///
+    /// # Errors
+    /// The item, if nobody will ever take it: the inlet is stopped, meanwhile or before, or the feed behind
+    /// it has ended.
+    pub fn put(&self, item: T) -> Result<(), Stopped<T>> {
+        self.shared.put(item, None).map_err(|error| Stopped(error.into_inner()))
+    }
+
+    /// Puts an item if there is room. Never blocks.
+    ///
+    /// # Errors
+    /// The item, and whether there is no room or nobody will ever take it.
+    pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
+        self.shared.put(item, Some(Instant::now()))
+    }
+
+    /// Puts an item, and waits for room for some time.
+    ///
+    /// # Errors
+    /// As [`try_put`](Producer::try_put).
+    pub fn put_timeout(&self, item: T, limit: Duration) -> Result<(), TryPutError<T>> {
+        // A limit beyond the end of time is none.
+        self.shared.put(item, Instant::now().checked_add(limit))
+    }
+
+    /// Nothing can be put from now on, by whichever producer. What was put before is dealt with. Does
+    /// not block, and may be called any number of times.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Whether nothing can be put any more.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let state = lock(&self.shared.state);
+        state.stopped || state.left
+    }
+
+    /// Takes what is in the inlet out of it again, the oldest first: what was put, and will not be dealt
+    /// with when the feed has ended early.
+    #[must_use]
+    pub fn take_back(&self) -> Vec<T> {
+        let mut items = VecDeque::new();
+        self.shared.change(|state| items = std::mem::take(&mut state.items));
+        self.shared.room.notify_all();
+        items.into()
+    }
+}
+
+impl<T> Clone for Producer<T> {
+    fn clone(&self) -> Self {
+        lock(&self.shared.state).producers += 1;
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T> Drop for Producer<T> {
+    fn drop(&mut self) {
+        self.shared.change(|state| state.producers -= 1);
+    }
+}
+
+impl<T> fmt::Debug for Producer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("stopped", &self.is_stopped()).finish_non_exhaustive()
+    }
+}
+
+/// What comes out of an inlet: a source for a feed. From [`inlet`].
+pub struct Inlet<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Iterator for Inlet<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        let shared = &*self.shared;
+        if let Some(item) = take(shared, false) {
+            return item;
+        }
+        // About to sleep: on the intake of a feed, so that whoever stops that feed wakes it.
+        let gate = Gate::of_this_thread();
+        let _inside = gate.as_ref().map(|gate| gate.inside_feed());
+        loop {
+            if let Some(item) = take(shared, true) {
+                return item;
+            }
+            if gate.as_ref().is_some_and(|gate| gate.is_stopped()) {
+                return None;
+            }
+            thread::park();
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let state = lock(&self.shared.state);
+        let ended = state.stopped || state.producers == 0;
+        (state.items.len(), ended.then_some(state.items.len()))
+    }
+}
+
+/// The next item, or the end; `None` if it has to be waited for, then having left word if asked to.
+fn take<T>(shared: &Shared<T>, sleep: bool) -> Option<Option<T>> {
+    let mut state = lock(&shared.state);
+    if let Some(item) = state.items.pop_front() {
+        if state.waiting > 0 {
+            shared.room.notify_one();
+        }
+        return Some(Some(item));
+    }
+    if state.stopped || state.producers == 0 {
+        return Some(None);
+    }
+    state.asleep = sleep.then(thread::current);
+    None
+}
+
+impl<T> FusedIterator for Inlet<T> {}
+
+impl<T> Drop for Inlet<T> {
+    fn drop(&mut self) {
+        lock(&self.shared.state).left = true;
+        self.shared.room.notify_all();
+    }
+}
+
+impl<T> fmt::Debug for Inlet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inlet").finish_non_exhaustive()
+    }
+}
+
+/// Nobody will take this item, which was put too late.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Stopped<T>(pub T);
+
+impl<T> fmt::Debug for Stopped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stopped(..)")
+    }
+}
+
+impl<T> fmt::Display for Stopped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the queue takes nothing any more")
+    }
+}
+
+impl<T> error::Error for Stopped<T> {}
+
+/// Why an item could not be put, and the item.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TryPutError<T> {
+    /// There is no room now.
+    Full(T),
+    /// Nobody will take it, ever.
+    Stopped(T),
+}
+
+impl<T> TryPutError<T> {
+    /// The item that was not put.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Full(item) | Self::Stopped(item) => item,
+        }
+    }
+
+    /// Whether it is worth while to try again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+}
+
+impl<T> fmt::Debug for TryPutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_full() { "Full(..)" } else { "Stopped(..)" })
+    }
+}
+
+impl<T> fmt::Display for TryPutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_full() {
+            "the queue has no room"
+        } else {
+            "the queue takes nothing any more"
+        })
+    }
+}
+
+impl<T> error::Error for TryPutError<T> {}

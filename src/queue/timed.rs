@@ -1,0 +1,74 @@
+//! Waiting for the next item for a limited time.
+
+use std::error;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::feed::{Deliver, Feed};
+use crate::pool::FeedThreads;
+
+/// An iterator whose next item can be waited for with a limit: [`Feed`] and [`FeedThreads`].
+///
+/// ```
+/// use std::time::Duration;
+/// use subfeed::{FeedExt, NotYet, Timed};
+/// let (producer, items) = subfeed::inlet(1);
+/// let mut feed = items.feed_threads_ordered(|n: u64| n + 1, 2, 10);
+/// assert_eq!(feed.next_timeout(Duration::from_millis(1)), Err(NotYet));
+/// producer.put(1).unwrap();
+/// assert_eq!(feed.next(), Some(2));
+/// drop(producer);
+/// assert_eq!(feed.next_timeout(Duration::from_secs(10)), Ok(None));
+/// ```
+pub trait Timed: Iterator {
+    /// The next item or the end, if it comes until then. At the end, and only there, threads and children
+    /// are waited for beyond the limit, as in `next`.
+    ///
+    /// # Errors
+    /// Nothing has come. It will still come, to whoever asks later.
+    fn next_before(&mut self, deadline: Instant) -> Result<Option<Self::Item>, NotYet>;
+
+    /// The next item or the end, if it comes within this time.
+    ///
+    /// # Errors
+    /// Nothing has come.
+    fn next_timeout(&mut self, limit: Duration) -> Result<Option<Self::Item>, NotYet> {
+        match Instant::now().checked_add(limit) {
+            Some(deadline) => self.next_before(deadline),
+            // Beyond the end of time.
+            None => Ok(self.next()),
+        }
+    }
+
+    /// The next item or the end, if it is here.
+    ///
+    /// # Errors
+    /// It is not.
+    fn try_next(&mut self) -> Result<Option<Self::Item>, NotYet> {
+        self.next_before(Instant::now())
+    }
+}
+
+impl<T, D: Deliver<T>> Timed for Feed<T, D> {
+    fn next_before(&mut self, deadline: Instant) -> Result<Option<Self::Item>, NotYet> {
+        if self.outlet.is_ready_before(deadline) { Ok(self.next()) } else { Err(NotYet) }
+    }
+}
+
+impl<T: Send, U> Timed for FeedThreads<T, U> {
+    fn next_before(&mut self, deadline: Instant) -> Result<Option<U>, NotYet> {
+        Self::next_before(self, deadline).map_err(|_late| NotYet)
+    }
+}
+
+/// Nothing has come within the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NotYet;
+
+impl fmt::Display for NotYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing has come within the time")
+    }
+}
+
+impl error::Error for NotYet {}
