@@ -32,13 +32,12 @@ fn the_error_of_a_packet_says_everything_about_it() {
         assert_eq!(error.request().unwrap(), "poison\n");
         assert_eq!(error.worker(), Some(0));
         assert!(error.pid().is_some_and(|pid| pid > 1));
-        assert!(error.command().unwrap().ends_with("subfeed-hostile-child poison"));
+        assert!(error.command().unwrap().ends_with("hostile-child poison"));
         assert_eq!(error.attempts(), 1);
         assert_eq!(error.exit_status().unwrap().signal(), Some(9));
         assert_eq!(error.stderr(), "that was poison\n");
         let line = error.to_string();
-        for word in
-            ["packet 1", "signal: 9", "subfeed-hostile-child poison", "worker 0", "that was poison"]
+        for word in ["packet 1", "signal: 9", "hostile-child poison", "worker 0", "that was poison"]
         {
             assert!(line.contains(word), "no {word:?} in {line}");
         }

@@ -12,13 +12,15 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use subfeed::{ErrorKind, FeedExt, Template};
 
 use crate::alone;
-use crate::common::{Belongings, Dir, Pulled, child, children, eventually, numbers, texts, within};
+use crate::common::{
+    Belongings, Dir, Pulled, child, children, eventually, hostile, numbers, texts, within,
+};
 
 #[test]
 fn a_worker_inherits_0_1_and_2_and_nothing_of_its_many_siblings() {
     alone!(|| {
         // What this process has inherited itself, without close-on-exec, is no affair of a feed's.
-        let theirs = Command::new(env!("CARGO_BIN_EXE_subfeed-hostile-child"))
+        let theirs = Command::new(hostile())
             .arg("fds")
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())

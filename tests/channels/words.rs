@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use subfeed::framing::ReplyFraming;
 use subfeed::{ErrorKind, FeedExt, Redirect, Template};
 
-use crate::common::{DEADLINE, Dir, child, eventually, numbers, texts, within};
+use crate::common::{DEADLINE, Dir, eventually, numbers, texts, within};
 
 fn expected(n: u64) -> Vec<String> {
     numbers(n).collect()
@@ -254,9 +254,4 @@ fn a_request_that_one_channel_has_and_the_other_not_counts_as_half_written() {
         dir.touch("go");
         assert!(!dir.path("out").exists());
     });
-}
-
-#[test]
-fn the_hostile_child_is_there() {
-    within(|| assert_eq!(texts(["x"].into_iter().feed_subprocesses(child("echo"), 1, 1)), ["x"]));
 }

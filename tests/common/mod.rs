@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses some of it")]
 
 pub(crate) mod tools;
+mod hostile;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use bstr::BString;
 use subfeed::{Error, Feed, Template};
+
+pub(crate) use hostile::hostile;
 
 /// How long an event may take that ought to come at once. Never reached on a good day.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -53,7 +56,7 @@ pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
 
 /// The hostile child, behaving as the words say: `child("exit_after 3 0")`.
 pub(crate) fn child(behaviour: &str) -> Template {
-    Template::new(env!("CARGO_BIN_EXE_subfeed-hostile-child")).args(behaviour.split(' '))
+    Template::new(hostile()).args(behaviour.split(' '))
 }
 
 /// `0, 1, 2, ...` as text.
