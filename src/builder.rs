@@ -8,7 +8,7 @@ use std::thread::{self, Scope};
 use crossbeam_channel::{Sender, bounded};
 
 use crate::error::{Error, ErrorKind};
-use crate::feed::{Batches, Deliver, Feed, KeepInput, Keeper, sealed};
+use crate::feed::{Batches, Deliver, Feed, KeepInput, Keeper, Scoped, sealed};
 use crate::record::PacketId;
 use crate::stats::Stats;
 use crate::stream::gate::Gate;
@@ -446,8 +446,7 @@ where
 {
     /// Starts the feed with its intake in a scope, so that the source and `encode` may borrow.
     ///
-    /// Take it to its end, or drop it, inside the scope: the scope waits for the intake, and the intake
-    /// for somebody who makes room in the window.
+    /// The feed stays inside the scope: see [`Scoped`].
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -458,7 +457,10 @@ where
     /// });
     /// assert_eq!(lengths, [3, 3]);
     /// ```
-    pub fn start_scoped<'scope>(self, scope: &'scope Scope<'scope, '_>) -> Feed<I::Item, D>
+    pub fn start_scoped<'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Scoped<'scope, Feed<I::Item, D>>
     where
         I: 'scope,
         E: 'scope,
@@ -473,7 +475,7 @@ where
             let intake = thread::Builder::new().name("subfeed-intake".to_owned());
             intake.spawn_scoped(scope, run).map(|_| None)
         });
-        feed.keeping_to_its_hint()
+        Scoped::new(feed.keeping_to_its_hint())
     }
 }
 

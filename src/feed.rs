@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bstr::{BStr, ByteSlice};
@@ -223,6 +224,82 @@ impl<T, D: Deliver<T>> FusedIterator for Feed<T, D> {}
 impl<T, D: Deliver<T>> fmt::Debug for Feed<T, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Feed").field("monitor", &self.monitor()).finish_non_exhaustive()
+    }
+}
+
+/// A feed whose source borrows: its intake is a thread of a scope, and it stays inside that scope.
+///
+/// Made by [`Builder::start_scoped`](crate::Builder::start_scoped); `F` is the [`Feed`]. A scope waits for
+/// its threads, and an intake with a full window waits for somebody to take a reply. So a feed that got
+/// out of its scope would have both wait for ever; that does not compile:
+///
+/// ```compile_fail
+/// use subfeed::{FeedExt, Template};
+/// let words = vec!["one".to_owned(); 100];
+/// let feed = std::thread::scope(|scope| {
+///     words.iter().feed(Template::new("cat")).buffer(10).start_scoped(scope)
+/// });
+/// assert_eq!(feed.count(), 100);
+/// ```
+///
+/// Taken to its end or dropped, wherever inside the scope, it lets the scope end:
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+/// let words = vec!["one".to_owned(); 100];
+/// let count = std::thread::scope(|scope| {
+///     let feed = words.iter().feed(Template::new("cat")).buffer(10).start_scoped(scope);
+///     scope.spawn(move || feed.count()).join().unwrap()
+/// });
+/// assert_eq!(count, 100);
+/// ```
+///
+/// What nothing can prevent is leaking it (`std::mem::forget`, a cycle of `Rc`): then the scope does not
+/// end, as with any thread in it that waits for what has been leaked.
+#[must_use = "a feed that is not iterated stops as soon as it is dropped"]
+pub struct Scoped<'scope, F> {
+    feed: F,
+    scope: PhantomData<&'scope ()>,
+}
+
+impl<F> Scoped<'_, F> {
+    pub(crate) fn new(feed: F) -> Self {
+        Self { feed, scope: PhantomData }
+    }
+}
+
+impl<T, D: Deliver<T>> Scoped<'_, Feed<T, D>> {
+    /// See [`Feed::monitor`].
+    pub fn monitor(&self) -> Monitor {
+        self.feed.monitor()
+    }
+
+    /// See [`Feed::finish`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(self) -> Result<Snapshot, Error> {
+        self.feed.finish()
+    }
+}
+
+impl<F: Iterator> Iterator for Scoped<'_, F> {
+    type Item = F::Item;
+
+    fn next(&mut self) -> Option<F::Item> {
+        self.feed.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.feed.size_hint()
+    }
+}
+
+impl<F: FusedIterator> FusedIterator for Scoped<'_, F> {}
+
+impl<F: fmt::Debug> fmt::Debug for Scoped<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Scoped").field(&self.feed).finish()
     }
 }
 

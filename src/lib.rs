@@ -105,7 +105,7 @@ pub use crate::builder::{Builder, Drained, Exit};
 pub use crate::entry::Entry;
 pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
-pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput};
+pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput, Scoped};
 pub use crate::pool::{FeedThreads, InPool, InScope, Place, Threads};
 pub use crate::queue::{
     Feeder, GetError, Inlet, NotYet, Producer, Queue, Stopped, Timed, TryPutError, inlet,
