@@ -309,6 +309,11 @@ where
         // What cannot run yields its one error, whatever the source would have yielded.
         let stillborn = (1, Some(1));
         let mut hint = self.source.size_hint();
+        if hint.0 == usize::MAX {
+            // No feed is known to be endless: a fatal error may end any. `collect` would believe it, and
+            // fail to set aside that much memory rather than show the error.
+            hint.0 = 0;
+        }
         let parts = self.parts(keep_requests);
         let Template { encode, decode, .. } = self.template;
         let (done, intake_done) = bounded(0);

@@ -128,6 +128,20 @@ impl<T, S> Store<T> for Keeper<T, S> {
 /// Made by [`FeedExt`](crate::FeedExt) and [`Builder::start`](crate::Builder::start). Yields exactly
 /// one item for each input, `Ok` or `Err`; see [`Error`] for the two kinds of errors.
 ///
+/// # Look-ahead
+/// The window moves inside `next()`: ordered, input `k + buffer_size` is not pulled before the `next()`
+/// that yields output `k` has been called; in completion order no more inputs are pulled than `buffer_size`
+/// and one for each `next()` that has found its item. `decode` runs after that, on the caller's thread,
+/// while the source is already pulled for the room it has made.
+///
+/// # Size hint
+/// `size_hint` is the source's own at the call, less what was yielded, so that `collect` sets aside what
+/// it needs and a progress bar knows how far it is (`try_progress()` of indicatif). A fatal error yields
+/// fewer; from the first one on, nothing is promised but an upper bound. An endless source
+/// (`usize::MAX` at least) promises nothing from the start, because a fatal error may end any feed:
+/// `collect::<Vec<_>>()` is then an endless loop that fills the memory, as it would be by hand, until it is
+/// cut short by `take`, by the first error (`collect::<Result<Vec<_>, _>>()`) or by a policy.
+///
 /// # Dropping
 /// Dropping it stops the pulling, ends the children and reaps them, whatever they are doing: within
 /// 500 ms plus the kill ladder. It never panics. The thread that pulls the source is joined too,
@@ -207,7 +221,8 @@ impl<T, D: Deliver<T>> Iterator for Feed<T, D> {
     }
 }
 
-/// The source's hint less what was yielded. Only a fatal end yields fewer.
+/// The source's hint less what was yielded. Only a fatal end yields fewer, and once it shows nothing is
+/// promised any more.
 pub(crate) fn remaining<B: record::Batch, R>(
     hint: (usize, Option<usize>),
     outlet: &Outlet<B, R>,
@@ -216,7 +231,8 @@ pub(crate) fn remaining<B: record::Batch, R>(
         return (0, Some(0));
     }
     let yielded = usize::try_from(outlet.total_yielded()).unwrap_or(usize::MAX);
-    (hint.0.saturating_sub(yielded), hint.1.map(|most| most.saturating_sub(yielded)))
+    let least = if outlet.is_cut_short() { 0 } else { hint.0.saturating_sub(yielded) };
+    (least, hint.1.map(|most| most.saturating_sub(yielded)))
 }
 
 impl<T, D: Deliver<T>> FusedIterator for Feed<T, D> {}

@@ -98,6 +98,8 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     bulk: u64,
     end: Option<End>,
     done: bool,
+    /// A fatal error has been given: what is left is what had been pulled before it.
+    cut_short: bool,
     /// How many items may be yielded at most: the upper bound of a `size_hint`.
     pub(crate) most: Option<usize>,
     /// In completion order a panic waits for everything else that was pulled, as one of the source does.
@@ -136,6 +138,7 @@ impl<B: Batch, R> Outlet<B, R> {
             bulk,
             end: None,
             done: false,
+            cut_short: false,
             most: None,
             panics_last: false,
             panic: None,
@@ -159,7 +162,10 @@ impl<B: Batch, R> Outlet<B, R> {
         span.count -= 1;
         if !matches!(span.outcome, Outcome::Replies(_) | Outcome::Halted) {
             let given = match std::mem::replace(&mut span.outcome, Outcome::Passed) {
-                Outcome::Failed(error) => Given::Failed(error),
+                Outcome::Failed(error) => {
+                    self.cut_short |= error.is_fatal();
+                    Given::Failed(error)
+                }
                 Outcome::Panicked(payload) => self.panicked(payload),
                 _ => Given::Passed,
             };
@@ -167,7 +173,10 @@ impl<B: Batch, R> Outlet<B, R> {
         }
         let given = match &mut self.current.as_mut()?.outcome {
             Outcome::Replies(replies) => Given::Reply(replies),
-            _ => Given::Failed(Error::halted().at(packet.0)),
+            _ => {
+                self.cut_short = true;
+                Given::Failed(Error::halted().at(packet.0))
+            }
         };
         Some((packet, given))
     }
@@ -388,6 +397,10 @@ impl<B: Batch, R> Outlet<B, R> {
 
     pub(crate) fn is_done(&self) -> bool {
         self.done
+    }
+
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.cut_short
     }
 
     pub(crate) fn total_yielded(&self) -> u64 {

@@ -33,11 +33,9 @@ fn conserved(items: &[Item], pulled: u64) {
     }
 }
 
-/// Like `collect`, which would believe the `size_hint` of an endless source.
+/// What ends sooner or later, although its source may not.
 fn all(feed: Plain<String>) -> Vec<Item> {
-    let mut items = Vec::new();
-    items.extend(feed.take(100_000));
-    items
+    feed.take(100_000).collect()
 }
 
 #[test]

@@ -121,13 +121,46 @@ fn size_hint_of_a_filtered_source_keeps_its_bounds_true() {
 }
 
 #[test]
-fn size_hint_of_an_endless_source_is_endless() {
+fn size_hint_of_an_endless_source_promises_neither_an_end_nor_that_there_is_none() {
     within(|| {
         let source = std::iter::repeat("x");
         let mut feed = source.feed_subprocesses_ordered(Template::new("cat"), 1, 4);
-        assert_eq!(feed.size_hint(), (usize::MAX, None));
+        assert_eq!(feed.size_hint(), (0, None));
         feed.next().unwrap().unwrap();
-        assert_eq!(feed.size_hint().1, None);
+        assert_eq!(feed.size_hint(), (0, None));
+    });
+}
+
+#[test]
+fn an_endless_source_can_be_collected_where_a_fatal_error_ends_the_feed() {
+    within(|| {
+        // `collect` sets aside what the hint promises, after the first item.
+        let missing = Template::new("no-such-program");
+        let items: Vec<_> =
+            std::iter::repeat("x").feed_subprocesses_ordered(missing, 2, 9).collect();
+        assert!(items.iter().all(|item| item.as_ref().is_err_and(Error::is_fatal)));
+        let pulled = Pulled::default();
+        let source = pulled.numbers().map(|n| if n == "30" { "poison".to_owned() } else { n });
+        let template = child("poison").halt(Halt::Now(1));
+        let items: Vec<_> = source.feed_subprocesses_ordered(template, 2, 9).collect();
+        assert!(items[..30].iter().all(Result::is_ok));
+        assert!(items.last().unwrap().as_ref().is_err_and(Error::is_fatal));
+    });
+}
+
+#[test]
+fn after_a_fatal_error_size_hint_promises_nothing_more() {
+    within(|| {
+        let missing = Template::new("no-such-program");
+        let mut feed = numbers(1_000).feed_subprocesses_ordered(missing, 2, 9);
+        assert_eq!(feed.size_hint(), (1_000, Some(1_000)));
+        let mut left = 1_000;
+        while feed.next().is_some() {
+            left -= 1;
+            let (least, most) = feed.size_hint();
+            assert!(least == 0 && most.unwrap() <= left, "{least}, {most:?} after {left}");
+        }
+        assert_eq!(feed.size_hint(), (0, Some(0)));
     });
 }
 
