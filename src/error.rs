@@ -173,6 +173,11 @@ impl Error {
         self
     }
 
+    /// The bytes that it keeps of a packet and of its worker's stderr.
+    pub(crate) fn weight(&self) -> usize {
+        self.0.request.as_ref().map_or(0, |request| request.len()) + self.0.stderr.len()
+    }
+
     /// What went wrong.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -407,7 +407,7 @@ impl<B: Batch, R> Intake<B, R> {
             if packer.passes(&item) {
                 packer.pass(item);
                 self.flush(slot.unpark())?;
-                self.settle(packet, Outcome::Passed)?;
+                self.settle(Span::one(packet, Outcome::Passed))?;
                 continue;
             }
             let mut batch;
@@ -441,11 +441,14 @@ impl<B: Batch, R> Intake<B, R> {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     self.flush(batch.take())?;
-                    self.settle(packet, Outcome::Failed(error))?;
+                    // What it has of the item is held like anything else, until it is yielded.
+                    let weight = error.weight();
+                    self.gate.hold(weight);
+                    self.settle(Span { weight, ..Span::one(packet, Outcome::Failed(error)) })?;
                 }
                 Err(payload) => {
                     self.flush(batch.take())?;
-                    self.settle(packet, Outcome::Panicked(payload))?;
+                    self.settle(Span::one(packet, Outcome::Panicked(payload)))?;
                     return Err(End(None));
                 }
             }
@@ -468,8 +471,8 @@ impl<B: Batch, R> Intake<B, R> {
         }
     }
 
-    fn settle(&self, packet: PacketId, outcome: Outcome<R>) -> Result<(), End> {
-        self.send(Arrival::Settled(Span::one(packet, outcome)))
+    fn settle(&self, span: Span<R>) -> Result<(), End> {
+        self.send(Arrival::Settled(span))
     }
 
     fn send(&self, arrival: Arrival<B, R>) -> Result<(), End> {

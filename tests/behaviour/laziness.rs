@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use subfeed::{FeedExt, Order, Template};
+use subfeed::{ErrorKind, FeedExt, Order, Template};
 
 use crate::common::{Barrier, Dir, Pulled, child, eventually, numbers, texts, within};
 
@@ -234,6 +234,42 @@ fn replies_larger_than_requests_are_bounded_too() {
         assert!(held <= MOST + 4 * 300_000, "{held} bytes held");
         for reply in feed.take(50) {
             assert_eq!(reply.unwrap().len(), 100_000);
+        }
+    });
+}
+
+#[test]
+fn what_errors_keep_of_their_packets_is_bounded_too() {
+    within(|| {
+        // Refused before they are sent, since they contain the delimiter; or refused by `check`.
+        let refused = Template::new("cat").check(|_, _| Err("never right"));
+        let refused = refused.give_up_after(u32::MAX).backoff(Duration::ZERO, Duration::ZERO);
+        for (template, record, kind) in [
+            (Template::new("cat"), "r\n".repeat(5_000), ErrorKind::Encode),
+            (refused, "r".repeat(10_000), ErrorKind::Check),
+        ] {
+            for order in [Order::Input, Order::Completion] {
+                let (pulled, record) = (Pulled::default(), record.clone());
+                let mut feed = pulled
+                    .count(std::iter::repeat(record))
+                    .feed(template.clone())
+                    .workers(2)
+                    .buffer(1_000_000)
+                    .max_bytes(100_000)
+                    .order(order)
+                    .start();
+                let monitor = feed.monitor();
+                eventually("the bound is reached", || {
+                    monitor.snapshot().held_bytes >= 100_000 && monitor.snapshot().failed > 0
+                });
+                // A consumer sees every one of them, and makes room for more.
+                for k in 0..30 {
+                    let error = feed.next().unwrap().unwrap_err();
+                    assert_eq!(error.kind(), kind, "{error}");
+                    let pulled = pulled.get();
+                    assert!(pulled <= k + 1 + 15, "{pulled} pulled at output {k}");
+                }
+            }
         }
     });
 }
