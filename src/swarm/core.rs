@@ -243,8 +243,11 @@ impl Core {
         let packet = run.first();
         let error = error.at(packet.0).asked(run.request());
         self.attempts.remove(&packet.0);
+        // What it has of the packet is held until it is yielded.
+        let weight = error.weight();
+        self.gate.hold(weight);
         self.spend(run);
-        self.emit(Span::one(packet, Outcome::Failed(error)));
+        self.emit(Span { weight, ..Span::one(packet, Outcome::Failed(error)) });
         self.count_failure();
     }
 
