@@ -93,6 +93,8 @@ mod ext;
 mod feed;
 mod pool;
 mod queue;
+#[cfg(doctest)]
+mod readme;
 mod record;
 pub mod source;
 mod stats;
