@@ -167,6 +167,13 @@ impl fmt::Debug for Reply<'_> {
 
 /// How an item becomes a request. Implemented by [`AsBytes`] and by closures through
 /// [`Template::encode`](crate::Template::encode).
+#[diagnostic::on_unimplemented(
+    message = "items of type `{T}` cannot be fed with this template",
+    label = "makes no request of `{T}`",
+    note = "a template without `encode` takes what is bytes: `String`, `&str`, `Vec<u8>`, any `AsRef<[u8]>`",
+    note = "map the items to text, as in `.map(|item| item.to_string())`, or give the template an `.encode(|item: &{T}, request| ...)`",
+    note = "where the items are the `Result`s of an earlier feed, use `try_feed`"
+)]
 pub trait Encode<T: ?Sized>: Send {
     /// Whether encoding takes no time worth mentioning. If not, the requests before stay within the
     /// executor's reach meanwhile.
@@ -196,6 +203,8 @@ pub trait Decode: Send {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsBytes;
 
+// Otherwise the compiler speaks of `AsRef` instead of what is said at `Encode`.
+#[diagnostic::do_not_recommend]
 impl<T: AsRef<[u8]> + ?Sized> Encode<T> for AsBytes {
     const QUICK: bool = true;
     fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
