@@ -142,11 +142,17 @@ impl Core {
     fn miscounted(&mut self, mut life: Life, got: u64, status: Option<ExitStatus>) {
         let owed = life.given;
         let mut message = format!(
-            "the worker was sent {owed} requests and answered {got} of them before it ended"
+            "the worker was sent {owed} request{} and answered {got} before it ended",
+            if owed == 1 { "" } else { "s" }
         );
+        let before = message.len();
         self.push_half(&mut message, &life);
-        let error = Error::new(ErrorKind::ReplyCount { owed, got }, message)
-            .hint("a tool that skips or merges records cannot be counted: use a sentinel framing, or check");
+        let hint = if got == 0 && message.len() > before {
+            "does the reply framing fit what the tool prints?"
+        } else {
+            "a tool that skips or merges records cannot be counted: use a sentinel framing, or check"
+        };
+        let error = Error::new(ErrorKind::ReplyCount { owed, got }, message).hint(hint);
         let error = self.describe_end(&life, status, error);
         // What it owes is unanswered like everything else.
         for run in std::mem::take(&mut life.in_flight) {

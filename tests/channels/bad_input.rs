@@ -151,7 +151,7 @@ fn a_length_prefix_over_the_limit_fails_its_packet() {
             .replies(ReplyFraming::prefixed(Prefix::u32_be()));
         let error = first_fails(template);
         assert_eq!(error.kind(), ErrorKind::Reply);
-        says(&error, &["4294967295", "stdout"]);
+        says(&error, &["4294967295", "stdout", "packet 0", "worker 0"]);
     });
 }
 
@@ -165,7 +165,7 @@ fn a_header_that_is_no_header_fails_its_packet() {
             let bad = "printf 'Hello there\\r\\n\\r\\nx'; echo oops >&2; cat >/dev/null";
             let error = first_fails(answers(bad, good).replies(framing));
             assert_eq!(error.kind(), ErrorKind::Reply);
-            says(&error, &["Hello there"]);
+            says(&error, &["Hello there", "stdout", "packet 0", "worker 0"]);
         }
         let bad = "echo not a header; cat >/dev/null";
         let good = "echo $x missing";
@@ -175,7 +175,21 @@ fn a_header_that_is_no_header_fails_its_packet() {
         let mut replies: Vec<_> = numbers(3).feed_subprocesses_ordered(template, 1, 3).collect();
         let error = replies.remove(0).unwrap_err();
         assert_eq!((error.kind(), error.packet()), (ErrorKind::Reply, Some(0)), "{error}");
+        says(&error, &["not a header", "stdout", "packet 0", "worker 0"]);
         assert!(replies.into_iter().all(|reply| reply.is_ok()));
+    });
+}
+
+#[test]
+fn a_framing_that_does_not_fit_is_suspected_where_no_reply_ever_ended() {
+    within(|| {
+        for framing in [ReplyFraming::prefixed(Prefix::u32_be()), ReplyFraming::end_marker("END")] {
+            let template = Template::new("cat").replies(framing);
+            let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 3);
+            let error = feed.next().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ReplyCount { owed: 1, got: 0 }, "{error}");
+            says(&error, &["1 request and", r#"half a reply "x\n""#, "framing fit"]);
+        }
     });
 }
 
@@ -187,7 +201,7 @@ fn a_part_over_the_reply_limit_fails_its_packet_and_names_the_channel() {
             Template::shell(script).side_output("side", ReplyFraming::line()).reply_limit(1_000);
         let error = first_fails(template);
         assert_eq!(error.kind(), ErrorKind::Reply);
-        says(&error, &["side output `side`", "1000"]);
+        says(&error, &["side output `side`", "1000", "packet 0", "worker 0"]);
     });
 }
 
