@@ -18,7 +18,7 @@ use crate::stream::sync::channel::{Receiver, SendError, Sender, TryRecvError};
 use crate::stream::sync::{Mutex, lock};
 use crate::stream::unwind::{self, Payload};
 use crate::template::codec::{Encode, Request};
-use crate::template::framing::{FramingError, RequestFraming, Sentinel};
+use crate::template::framing::{FramingError, FramingErrorKind, RequestFraming, Sentinel};
 
 /// A batch this large is handed over even if nobody asks for it.
 const BATCH_BYTES: usize = 64 << 10;
@@ -215,7 +215,14 @@ impl Scribe {
             for (i, (column, framing)) in batch.columns.iter_mut().zip(&self.framings).enumerate() {
                 if let Err(error) = framing.close(&mut column.bytes, start_of(i)) {
                     let body = column.bytes[start_of(i)..].to_vec();
-                    result = Err(self.unframeable(i, error).asked(body));
+                    let last = body.len().wrapping_sub(1);
+                    let closed = matches!(error.kind(), FramingErrorKind::ContainsDelimiter { at, .. } if at == last);
+                    let error = self.unframeable(i, error).asked(body);
+                    result = Err(if closed {
+                        error.hint("it is the last byte: leave it off, the framing adds it")
+                    } else {
+                        error
+                    });
                     break;
                 }
             }

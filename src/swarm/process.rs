@@ -267,7 +267,8 @@ impl Launcher {
         if let Some(dir) = dir
             && !dir.is_dir()
         {
-            let message = format!("the working directory `{}` does not exist", dir.display());
+            let what = if dir.exists() { "is no directory" } else { "does not exist" };
+            let message = format!("the working directory `{}` {what}", dir.display());
             return self.classify(id, ErrorKind::Spawn, message, error);
         }
         let line = &self.spec.command;
@@ -282,9 +283,7 @@ impl Launcher {
             _ => "the command cannot be started",
         };
         match self.classify(id, ErrorKind::Spawn, message.to_owned(), error) {
-            StartError::Never(error) if missing => {
-                StartError::Never(error.hint("is it installed, and in PATH?"))
-            }
+            StartError::Never(error) if missing => StartError::Never(error.hint(line.advice())),
             other => other,
         }
     }

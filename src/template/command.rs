@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bstr::ByteSlice;
 use itertools::Itertools;
@@ -45,6 +45,22 @@ impl CommandLine {
     pub(crate) fn display(&self) -> String {
         let words = std::iter::once(&self.program).chain(self.args.iter().map(|arg| &arg.text));
         words.map(|word| quote(word)).join(" ")
+    }
+
+    /// What may help where the program was not found.
+    pub(crate) fn advice(&self) -> &'static str {
+        let program = self.program.as_bytes();
+        if program.contains(&b'/') && Path::new(&self.program).exists() {
+            "the file is there: is the interpreter that its first line names?"
+        } else if program.iter().any(u8::is_ascii_whitespace) {
+            "this is looked up as the name of one program: give arguments with Template::arg, or a whole command line to Template::shell"
+        } else if program.starts_with(b"~") || program.contains(&b'$') {
+            "no shell expands this: give the path itself, or use Template::shell"
+        } else if program.contains(&b'/') && self.dir.is_some() && program[0] != b'/' {
+            "a relative path is best made absolute where the worker has a directory of its own"
+        } else {
+            "is it installed, and in PATH?"
+        }
     }
 
     /// Every text in which tokens are replaced.

@@ -271,6 +271,9 @@ impl<E, D> Template<E, D> {
     }
 
     /// Runs the workers in this directory; `{id}` gives each its own.
+    ///
+    /// Give a program that is a path as an absolute one then: from where a relative one is looked up
+    /// depends on the platform, as in [`Command::current_dir`](std::process::Command::current_dir).
     #[must_use]
     pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.spec.command.dir = Some(dir.as_ref().to_owned());

@@ -100,6 +100,8 @@ fn a_record_with_its_own_delimiter_is_an_error_in_place_and_is_never_written() {
                 assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::Encode, false));
                 assert_eq!(error.packet(), Some(packet));
                 assert_eq!(error.request().unwrap(), record);
+                // Those who keep the line feed of what they have read are told so.
+                assert_eq!(error.to_string().contains("leave it off"), record.ends_with('\n'));
             }
             assert_eq!(dir.read("log"), "a\ne\n");
         }

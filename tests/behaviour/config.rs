@@ -92,7 +92,23 @@ fn a_script_without_an_interpreter_is_a_clear_error() {
         let dir = Dir::new();
         fs::write(dir.path("tool"), "#!/no/such/interpreter\n").unwrap();
         fs::set_permissions(dir.path("tool"), fs::Permissions::from_mode(0o755)).unwrap();
-        refused(Template::new(dir.path("tool")), ErrorKind::Spawn, &[&dir.at("tool")]);
+        let says = [&*dir.at("tool"), "interpreter"];
+        refused(Template::new(dir.path("tool")), ErrorKind::Spawn, &says);
+    });
+}
+
+#[test]
+fn a_command_line_in_the_place_of_a_program_is_told_where_it_belongs() {
+    within(|| {
+        let not_found =
+            |program: &str, fix| refused(Template::new(program), ErrorKind::Spawn, &[fix]);
+        for line in ["sort -n", "cat | tr a b", "echo hi"] {
+            let error = not_found(line, "Template::shell");
+            assert!(error.to_string().contains("Template::arg"), "{error}");
+        }
+        not_found("~/bin/tool", "no shell expands");
+        not_found("$HOME/bin/tool", "no shell expands");
+        not_found("no-such-program", "in PATH");
     });
 }
 
@@ -129,11 +145,9 @@ fn a_missing_working_directory_is_named() {
     within(|| {
         let dir = Dir::new();
         fs::write(dir.path("file"), "").unwrap();
-        let says = |name: &str| [dir.at(name), "working directory".to_owned()];
-        for name in ["missing", "file"] {
+        for (name, what) in [("missing", "does not exist"), ("file", "is no directory")] {
             let template = Template::new("cat").current_dir(dir.path(name));
-            let words = says(name);
-            refused(template, ErrorKind::Spawn, &[&words[0], &words[1]]);
+            refused(template, ErrorKind::Spawn, &[&dir.at(name), "working directory", what]);
         }
     });
 }
