@@ -14,6 +14,27 @@ use crate::through::Through;
 ///
 /// The two three-argument methods are the common case; [`feed`](FeedExt::feed) gives the
 /// [`Builder`] that they are short for.
+///
+/// # What can be a source
+/// The source is pulled by a thread of its own, so it must be `Send` and own what it iterates over. Two
+/// that are not so at first sight:
+///
+/// - The lines of stdin: `stdin().lines()` holds a lock, which stays on its thread. A reader does not:
+///
+///   ```no_run
+///   use std::io::{BufRead, BufReader, stdin};
+///   use subfeed::{FeedExt, Template};
+///   let lines = BufReader::new(stdin()).lines().map_while(Result::ok);
+///   for reply in lines.feed_subprocesses_ordered(Template::new("cat"), 2, 100) {
+///       println!("{}", reply?);
+///   }
+///   # Ok::<_, subfeed::Error>(())
+///   ```
+/// - What borrows, as `words.iter()` does: feed it in a scope, with
+///   [`Builder::start_scoped`](crate::Builder::start_scoped).
+///
+/// What becomes of an item is up to the template: without an [`encode`](Template::encode) it must be
+/// bytes (`String`, `&str`, `Vec<u8>`, any `AsRef<[u8]>`), without the delimiter that the framing adds.
 pub trait FeedExt: Iterator + Sized {
     /// Streams the items through `n` persistent workers and yields the replies as they complete.
     ///

@@ -179,6 +179,8 @@ impl<T, D: Deliver<T>> Feed<T, D> {
 
     /// Takes what is left to its end and returns what was done, once every child has been reaped.
     ///
+    /// An endless source has no end: to be rid of such a feed, drop it.
+    ///
     /// # Errors
     /// The first failure among what was left, or what belongs to no packet: a trailing extra reply, a
     /// bad exit after the last answer.
@@ -373,7 +375,8 @@ impl fmt::Debug for Batches {
     }
 }
 
-/// Replies to consecutive packets, lent. The credit for them goes back when this is dropped.
+/// Replies to consecutive packets, lent. The credit for them goes back when this is dropped, and with it
+/// whatever was not taken, errors included.
 pub struct Batch<'a> {
     outlet: &'a mut Outlet,
     taken: u64,
@@ -428,7 +431,7 @@ impl Batch<'_> {
     /// Calls `f` with every reply that is left: the fastest way through a batch.
     ///
     /// # Errors
-    /// The first error of the batch.
+    /// The first error of the batch. No reply is lost by that: a packet that failed is a batch of its own.
     pub fn for_each(mut self, mut f: impl FnMut(&[u8])) -> Result<(), Error> {
         let taken = self.taken;
         let span = self.outlet.current_mut();
