@@ -6,7 +6,7 @@ use std::fs;
 use subfeed::{BoxError, ErrorKind, FeedExt, Order, Redirect, Template};
 
 use crate::alone;
-use crate::common::{Belongings, Dir, numbers, texts, within};
+use crate::common::{Belongings, Dir, eventually, numbers, texts, within};
 
 #[test]
 fn stderr_may_go_to_a_file_of_the_workers_own() {
@@ -125,32 +125,81 @@ fn foreign() -> BTreeSet<i32> {
 #[test]
 fn a_child_inherits_its_three_streams_and_its_own_side_channels_only() {
     alone!(|| {
-        let foreign = foreign();
-        // Several feeds at once, with 32 siblings in this one.
+        let (foreign, dir) = (foreign(), Dir::new());
+        // Another feed, and 32 siblings in this one, every one of which runs before any of them looks: it
+        // waits for the other end of a named pipe.
         let other = numbers(u64::MAX >> 1).feed_subprocesses(Template::new("cat"), 4, 10);
-        let n = 32;
-        // Everybody answers once before anybody answers twice: all of them are running.
-        let template = Template::shell(LISTING)
-            .side_input("first")
-            .side_output_file("second", "/dev/null")
-            .side_input_file("third", "/dev/null")
-            .recycle_after_records(1)
-            .decode(|reply| {
-                let text = String::from_utf8(reply.bytes().to_vec())?;
-                Ok::<_, BoxError>((reply.worker(), text))
-            });
-        let feed = numbers(200).feed(template).workers(n).buffer(n).order(Order::Completion);
-        let mut workers = BTreeSet::new();
-        for reply in feed.start() {
-            let (worker, reply) = reply.unwrap();
-            workers.insert(worker);
-            let fds = listed(&reply, &foreign);
+        let go = dir.path("go");
+        nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let template = |script: &str| {
+            Template::shell(script)
+                .side_input("first")
+                .side_output_file("second", "/dev/null")
+                .side_input_file("third", "/dev/null")
+                .env("GO", &go)
+                .decode(|reply| {
+                    let text = String::from_utf8(reply.bytes().to_vec())?;
+                    Ok::<_, BoxError>((reply.worker(), text))
+                })
+        };
+        let own_only = |reply: &str| {
+            let fds = listed(reply, &foreign);
             let sides = fds.iter().filter(|fd| **fd >= 10).count();
             assert!(fds.is_superset(&BTreeSet::from([0, 1, 2])), "{reply}");
             assert_eq!((fds.len(), sides), (6, 3), "{reply}");
+        };
+        let n = 32;
+        let after_all_have_started = format!("read -r x <\"$GO\"; {LISTING}");
+        let feed = numbers(200).feed(template(&after_all_have_started)).workers(n).buffer(n);
+        let feed = feed.order(Order::Completion).start();
+        let monitor = feed.monitor();
+        eventually("all are running", || monitor.snapshot().starts == n as u64);
+        // Each reads the end of it as soon as it has been opened, and whoever comes late opens it again.
+        let opener = std::thread::spawn({
+            let go = go.clone();
+            move || while fs::OpenOptions::new().write(true).open(&go).is_ok() {}
+        });
+        for (_, reply) in feed.map(Result::unwrap) {
+            own_only(&reply);
+        }
+        assert_eq!(monitor.snapshot().starts, n as u64, "one life each");
+        fs::remove_file(&go).unwrap();
+        // Lives that take the place of others inherit nothing else either.
+        let feed = template(LISTING).recycle_after_records(1);
+        let feed = numbers(60).feed(feed).workers(4).order(Order::Completion).start();
+        let mut workers = BTreeSet::new();
+        for (worker, reply) in feed.map(Result::unwrap) {
+            workers.insert(worker);
+            own_only(&reply);
         }
         assert!(workers.len() > 1);
-        drop(other);
+        drop((other, opener));
+    });
+}
+
+#[test]
+fn a_child_finds_its_ends_blocking() {
+    within(|| {
+        // The flag is one of the open file, and whoever shares that shares the flag: ours is set, theirs
+        // is not. A shell that finds its stdin without data in it would take it for ended.
+        let script = "exec 3>{fd:out}; while read -r x; do for fd in 0 1 2 $side $out; do \
+             grep flags: /proc/$$/fdinfo/$fd | tr -dc 0-9; printf ' '; done; echo; echo >&3; done";
+        for pty in [false, true] {
+            let template = Template::shell(script)
+                .side_input("side")
+                .side_output("out", subfeed::framing::ReplyFraming::line());
+            let template =
+                if pty { template.line_buffered(subfeed::LineBuffered::Pty) } else { template };
+            for reply in texts(numbers(4).feed_subprocesses_ordered(template, 2, 4)) {
+                let flags: Vec<_> = reply.split_whitespace().collect();
+                assert_eq!(flags.len(), 5, "{reply}");
+                for octal in flags {
+                    let flags =
+                        nix::fcntl::OFlag::from_bits_retain(i32::from_str_radix(octal, 8).unwrap());
+                    assert!(!flags.contains(nix::fcntl::OFlag::O_NONBLOCK), "{reply}");
+                }
+            }
+        }
     });
 }
 
