@@ -144,6 +144,23 @@ fn workers_that_ignore_everything_are_killed_within_the_bound() {
 }
 
 #[test]
+fn a_drop_keeps_to_its_stated_bound() {
+    alone!(|| {
+        // 500 ms of grace and 200 ms of the ladder. A machine may be too busy for it once, not always.
+        let quickest = (0..20).map(|_| {
+            let mut feed = numbers(1_000).feed_subprocesses_ordered(child("stubborn"), 3, 9);
+            feed.next().unwrap().unwrap();
+            let start = Instant::now();
+            drop(feed);
+            start.elapsed()
+        });
+        let bound = Duration::from_millis(500 + 200);
+        let took: Vec<_> = quickest.take_while(|took| *took > bound + bound / 2).collect();
+        assert!(took.len() < 20, "{took:?}");
+    });
+}
+
+#[test]
 fn workers_that_owe_replies_and_give_none_are_killed_within_the_bound() {
     alone!(|| {
         let (before, dir) = (Belongings::now(), Dir::new());
@@ -486,6 +503,48 @@ fn a_fatal_error_runs_no_half_written_request_either() {
         before.restored();
         assert!(!dir.path("ran").exists(), "half a line was run");
     });
+}
+
+/// The other half of the next test: feeds, says who its workers are, and is killed by this signal.
+fn is_killed(signal: nix::sys::signal::Signal, dir: &str) {
+    let template = Template::shell("while read -r x; do echo $$; done");
+    let feed = (0u64..).map(|n| n.to_string()).feed_subprocesses(template, 3, 9);
+    let mut pids = std::collections::BTreeSet::new();
+    for pid in feed.map(Result::unwrap) {
+        pids.insert(pid.to_string());
+        if pids.len() == 3 {
+            let all: Vec<&str> = pids.iter().map(String::as_str).collect();
+            fs::write(format!("{dir}/pids"), all.join(" ")).unwrap();
+            nix::sys::signal::raise(signal).unwrap();
+        }
+    }
+}
+
+#[test]
+fn workers_end_when_the_program_is_interrupted_or_killed() {
+    use nix::sys::signal::Signal;
+    use std::os::unix::process::ExitStatusExt;
+    const MARK: &str = "SUBFEED_TEST_VICTIM";
+    if let Some(dir) = std::env::var_os(MARK) {
+        let dir = dir.into_string().unwrap();
+        let interrupted = dir.ends_with("interrupted");
+        return is_killed(if interrupted { Signal::SIGINT } else { Signal::SIGKILL }, &dir);
+    }
+    let dir = Dir::new();
+    for (name, signal) in [("interrupted", Signal::SIGINT), ("killed", Signal::SIGKILL)] {
+        fs::create_dir(dir.path(name)).unwrap();
+        let me = "dropping::workers_end_when_the_program_is_interrupted_or_killed";
+        let mut program = Command::new(std::env::current_exe().unwrap());
+        program.args(["--exact", me, "--nocapture"]).env(MARK, dir.path(name));
+        let status = program.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+        assert_eq!(status.signal(), Some(signal as i32), "{status}");
+        // They read the end of their input: nobody else has the other end of their pipes.
+        let pids = dir.read(&format!("{name}/pids"));
+        assert_eq!(pids.split(' ').count(), 3);
+        for pid in pids.split(' ').map(|pid| pid.parse().unwrap()) {
+            eventually("the worker has gone", || !is_running(pid));
+        }
+    }
 }
 
 #[test]

@@ -238,6 +238,45 @@ fn replies_larger_than_requests_are_bounded_too() {
     });
 }
 
+/// The most memory that this process has had at a time, in bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn memory_stays_bounded_while_far_more_streams_through() {
+    crate::alone!(|| {
+        const RECORD: usize = 100_000;
+        const N: u64 = 4_000;
+        for order in [Order::Input, Order::Completion] {
+            let (before, dir, pulled) = (peak(), Dir::new(), Pulled::default());
+            // One worker sits on what it has got, so that whatever comes behind has to wait for it.
+            let script =
+                r#"if [ {id} -eq 0 ]; then until [ -e "$GO" ]; do sleep 0.01; done; fi; exec cat"#;
+            let feed = pulled
+                .count((0..N).map(|_| "r".repeat(RECORD)))
+                .feed(Template::shell(script).env("GO", dir.path("go")))
+                .workers(3)
+                .buffer(usize::MAX)
+                .max_bytes(4 << 20)
+                .order(order)
+                .start();
+            let monitor = feed.monitor();
+            eventually("the bound is reached", || monitor.snapshot().held_bytes >= 4 << 20);
+            dir.touch("go");
+            assert_eq!(
+                feed.map(|reply| reply.unwrap().len()).filter(|len| *len == RECORD).count() as u64,
+                N
+            );
+            // Of 400 MB: what is held, a read and a reply for each worker, and what the allocator keeps.
+            let grown = peak() - before;
+            assert!(grown < 48 << 20, "{order:?}: {grown} bytes for 4 MiB");
+        }
+    });
+}
+
 #[test]
 fn what_errors_keep_of_their_packets_is_bounded_too() {
     within(|| {
