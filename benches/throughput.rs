@@ -11,13 +11,10 @@ mod common;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use common::baselines::{self, Latencies, Lines, Pipes, Run};
+use common::baselines::{self, Latencies, Lines};
+use common::feeds::Records;
 use common::harness::{Bench, GB_PER_S, M_PER_S, MICROS, MILLIS, Side, pinned};
-use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
 use subfeed::{FeedExt, Order, Template};
-
-const WORKERS: usize = 2;
-const WINDOW: usize = 10_000;
 
 fn main() {
     let mut bench = Bench::from_args("throughput");
@@ -25,83 +22,6 @@ fn main() {
     orders(&mut bench);
     latency(&mut bench);
     bench.finish();
-}
-
-/// A kind of record and how it is told from the next.
-#[derive(Clone, Copy)]
-struct Records {
-    lines: Lines,
-    count: u64,
-    prefixed: bool,
-}
-
-impl Records {
-    fn template(self) -> Template {
-        let cat = Template::new("cat");
-        if self.prefixed {
-            cat.requests(RequestFraming::prefixed(Prefix::u32_be()))
-                .replies(ReplyFraming::prefixed(Prefix::u32_be()))
-        } else {
-            cat
-        }
-    }
-
-    fn done(self, seen: Seen, start: Instant) -> Run {
-        let wall = start.elapsed();
-        let expected = Seen {
-            records: self.count,
-            bytes: self.count * self.lines.record.len() as u64,
-            last: self.lines.record.last().copied().unwrap_or_default(),
-        };
-        assert_eq!(seen, expected, "what came back");
-        Run { records: self.count, bytes: self.count * self.lines.wire.len() as u64, wall }
-    }
-
-    fn in_batches(self, order: Order) -> Run {
-        let mut seen = Seen::default();
-        let start = Instant::now();
-        let source = self.lines.records(self.count);
-        let feed = source.feed(self.template()).workers(WORKERS).buffer(WINDOW).order(order);
-        let mut batches = feed.batches();
-        while let Some(batch) = batches.next_batch() {
-            batch.for_each(|reply| seen.look(reply)).expect("cat answers");
-        }
-        self.done(seen, start)
-    }
-
-    fn owned(self) -> Run {
-        let mut seen = Seen::default();
-        let start = Instant::now();
-        let source = self.lines.records(self.count);
-        for reply in source.feed_subprocesses_ordered(self.template(), WORKERS, WINDOW) {
-            let reply = reply.expect("cat answers");
-            seen.look(&reply);
-            black_box(reply);
-        }
-        self.done(seen, start)
-    }
-
-    fn raw(self) -> Run {
-        baselines::raw_pipe(self.lines, self.count, WORKERS, Pipes::Enlarged)
-    }
-}
-
-/// What a consumer who looks at every reply knows at the end.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    records: u64,
-    bytes: u64,
-    last: u8,
-}
-
-impl Seen {
-    #[inline]
-    fn look(&mut self, reply: &[u8]) {
-        self.records += 1;
-        self.bytes += reply.len() as u64;
-        // The byte itself, not only its address.
-        self.last = black_box(reply.last().copied().unwrap_or_default());
-    }
 }
 
 fn over_the_raw_pipe(bench: &mut Bench) {

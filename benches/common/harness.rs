@@ -268,6 +268,19 @@ impl Bench {
         Some(spread)
     }
 
+    /// The same for a figure that is a ratio by itself, such as a makespan over its ideal: keeps the
+    /// line `ratio NAME median`.
+    pub(crate) fn alone_as_ratio(
+        &mut self,
+        name: &str,
+        run: impl FnMut() -> f64,
+    ) -> Option<Spread> {
+        let spread = self.alone(name, PLAIN, run)?;
+        self.lines.pop();
+        self.lines.push(format!("ratio {name} {:.4}", spread.median));
+        Some(spread)
+    }
+
     /// Records a figure that was measured elsewhere, in base units (bytes, seconds).
     pub(crate) fn value(&mut self, name: &str, figure: f64, unit: Unit) {
         let shown = figure / unit.scale;

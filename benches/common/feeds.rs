@@ -1,0 +1,99 @@
+//! The feed's side of the pairs: so many records of one kind through `cat`s.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
+use subfeed::{FeedExt, Order, Template};
+
+use super::baselines::{self, Lines, Pipes, Run};
+
+/// As many as the raw pipe has, unless a figure says otherwise.
+pub(crate) const WORKERS: usize = 2;
+pub(crate) const WINDOW: usize = 10_000;
+
+/// A kind of record and how it is told from the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Records {
+    pub(crate) lines: Lines,
+    pub(crate) count: u64,
+    pub(crate) prefixed: bool,
+}
+
+impl Records {
+    /// Lines of `bytes` bytes each, as many as make `total`.
+    pub(crate) fn of_lines(bytes: usize, total: u64) -> Self {
+        let lines = Lines::of(bytes);
+        Records { lines, count: lines.count_for(total), prefixed: false }
+    }
+
+    fn template(self) -> Template {
+        let cat = Template::new("cat");
+        if self.prefixed {
+            cat.requests(RequestFraming::prefixed(Prefix::u32_be()))
+                .replies(ReplyFraming::prefixed(Prefix::u32_be()))
+        } else {
+            cat
+        }
+    }
+
+    fn done(self, seen: Seen, start: Instant) -> Run {
+        let wall = start.elapsed();
+        let expected = Seen {
+            records: self.count,
+            bytes: self.count * self.lines.record.len() as u64,
+            last: self.lines.record.last().copied().unwrap_or_default(),
+        };
+        assert_eq!(seen, expected, "what came back");
+        Run { records: self.count, bytes: self.count * self.lines.wire.len() as u64, wall }
+    }
+
+    /// Replies lent in batches.
+    pub(crate) fn in_batches(self, order: Order) -> Run {
+        let mut seen = Seen::default();
+        let start = Instant::now();
+        let source = self.lines.records(self.count);
+        let feed = source.feed(self.template()).workers(WORKERS).buffer(WINDOW).order(order);
+        let mut batches = feed.batches();
+        while let Some(batch) = batches.next_batch() {
+            batch.for_each(|reply| seen.look(reply)).expect("cat answers");
+        }
+        self.done(seen, start)
+    }
+
+    /// Replies one by one, each the consumer's own, in input order.
+    pub(crate) fn owned(self) -> Run {
+        let mut seen = Seen::default();
+        let start = Instant::now();
+        let source = self.lines.records(self.count);
+        for reply in source.feed_subprocesses_ordered(self.template(), WORKERS, WINDOW) {
+            let reply = reply.expect("cat answers");
+            seen.look(&reply);
+            black_box(reply);
+        }
+        self.done(seen, start)
+    }
+
+    /// The same bytes through the raw pipe.
+    pub(crate) fn raw(self) -> Run {
+        baselines::raw_pipe(self.lines, self.count, WORKERS, Pipes::Enlarged)
+    }
+}
+
+/// What a consumer who looks at every reply knows at the end.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    records: u64,
+    bytes: u64,
+    last: u8,
+}
+
+impl Seen {
+    #[inline]
+    fn look(&mut self, reply: &[u8]) {
+        self.records += 1;
+        self.bytes += reply.len() as u64;
+        // The byte itself, not only its address.
+        self.last = black_box(reply.last().copied().unwrap_or_default());
+    }
+}
