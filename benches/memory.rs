@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use common::baselines::{Lines, Run};
 use common::feeds::{Records, WINDOW, WORKERS};
 use common::fresh;
-use common::harness::{Bench, MIB, PLAIN, peak_memory, resident_memory};
+use common::harness::{Bench, CpuTime, MIB, PLAIN, peak_memory, resident_memory};
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
 use subfeed::{FeedExt, Order, Template};
 
@@ -196,17 +196,25 @@ fn allocations(bench: &mut Bench) {
     }
 }
 
-/// The run whose system calls are counted.
+/// The run whose system calls are counted: so many records, of so many bytes each.
 fn calls(numbers: &[u64]) {
-    let before = read_write_calls();
-    Records::of_lines(LINE, numbers[0] * LINE as u64).in_batches(Order::Input);
-    fresh::tell("read_write", (read_write_calls() - before) as f64);
+    counted(numbers, |records| records.in_batches(Order::Input));
 }
 
 fn calls_owned(numbers: &[u64]) {
-    let before = read_write_calls();
-    Records::of_lines(LINE, numbers[0] * LINE as u64).owned();
-    fresh::tell("read_write", (read_write_calls() - before) as f64);
+    counted(numbers, Records::owned);
+}
+
+fn counted(numbers: &[u64], run: fn(Records) -> Run) {
+    let (count, line) = (numbers[0], numbers[1]);
+    let records = Records::of_lines(line as usize, count * line);
+    let (calls, time) = (read_write_calls(), CpuTime::of_self());
+    run(records);
+    let used = CpuTime::of_self().since(time);
+    fresh::tell("read_write", (read_write_calls() - calls) as f64);
+    // For whoever runs the case by hand.
+    fresh::tell("user_ns_per_record", used.user.as_nanos() as f64 / count as f64);
+    fresh::tell("system_ns_per_record", used.system.as_nanos() as f64 / count as f64);
 }
 
 /// Reads and writes of this process so far, of all its threads.
@@ -224,7 +232,7 @@ fn system_calls(bench: &mut Bench) {
         if !bench.wants(&name) {
             continue;
         }
-        let untraced = fresh::run(case, &[records]).get("read_write") / records as f64;
+        let untraced = fresh::run(case, &[records, LINE as u64]).get("read_write") / records as f64;
         bench.value(&format!("read_write_{case}_per_record"), untraced, PLAIN);
         match strace(case, records) {
             Err(why) => bench.missing(&name, &why),
@@ -247,7 +255,8 @@ fn strace(case: &str, records: u64) -> Result<String, String> {
     let file = std::env::temp_dir().join(format!("subfeed-strace-{}", std::process::id()));
     let path = file.to_str().expect("a path of ours").to_owned();
     let launcher = ["strace", "-f", "-c", "-b", "execve", "-o", &path];
-    let output = fresh::command(&launcher, case, &[records]).output().expect("run strace");
+    let output =
+        fresh::command(&launcher, case, &[records, LINE as u64]).output().expect("run strace");
     let table = std::fs::read_to_string(&file).unwrap_or_default();
     let _ = std::fs::remove_file(&file);
     if !output.status.success() || table.is_empty() {
