@@ -33,6 +33,12 @@ impl Column {
         if i == 0 { 0 } else { self.ends[i - 1] }
     }
 
+    /// Where the last whole request ends.
+    #[inline]
+    pub(crate) fn end(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
     pub(crate) fn range(&self, from: usize, to: usize) -> Range<usize> {
         self.start(from)..self.start(to)
     }
@@ -43,14 +49,20 @@ impl Column {
 pub(crate) trait Batch: Send {
     /// Says which packet comes first. Asked of an empty batch only.
     fn begin(&mut self, first: PacketId);
+    /// The packet that comes first.
+    fn first(&self) -> PacketId;
     /// How many packets are in it.
     fn len(&self) -> usize;
     /// How many bytes it counts for at the gate.
     fn bytes(&self) -> usize;
     /// Takes over what is in another one, which continues this one, and empties it.
     fn append(&mut self, next: &mut Self);
+    /// Keeps the first `n` packets, and nothing of what was begun after them.
+    fn truncate(&mut self, n: usize);
     /// Empties it, to be filled again.
-    fn clear(&mut self);
+    fn clear(&mut self) {
+        self.truncate(0);
+    }
 }
 
 /// The requests of consecutive packets, one column per input channel (0 is stdin).
@@ -65,14 +77,6 @@ impl Requests {
         Self { first: PacketId(0), columns: (0..channels).map(|_| Column::default()).collect() }
     }
 
-    /// Takes the last packet out again.
-    pub(crate) fn pop(&mut self) {
-        for column in &mut self.columns {
-            column.ends.pop();
-            column.bytes.truncate(column.ends.last().copied().unwrap_or(0));
-        }
-    }
-
     /// The stdin bytes of packet `i` of this batch, framing included.
     pub(crate) fn request(&self, i: usize) -> &[u8] {
         &self.columns[0].bytes[self.columns[0].range(i, i + 1)]
@@ -84,10 +88,16 @@ impl Batch for Requests {
         self.first = first;
     }
 
+    fn first(&self) -> PacketId {
+        self.first
+    }
+
+    #[inline]
     fn len(&self) -> usize {
         self.columns[0].ends.len()
     }
 
+    #[inline]
     fn bytes(&self) -> usize {
         self.columns.iter().map(|column| column.bytes.len()).sum()
     }
@@ -101,10 +111,10 @@ impl Batch for Requests {
         }
     }
 
-    fn clear(&mut self) {
+    fn truncate(&mut self, n: usize) {
         for column in &mut self.columns {
-            column.bytes.clear();
-            column.ends.clear();
+            column.ends.truncate(n);
+            column.bytes.truncate(column.end());
         }
     }
 }
@@ -262,8 +272,11 @@ mod tests {
             (open.request(0), open.request(1), open.request(2)),
             (&b"a\n"[..], &b"bb\n"[..], &b""[..])
         );
-        open.pop();
+        open.columns[0].bytes.extend_from_slice(b"half a req");
+        open.truncate(2);
         assert_eq!((open.len(), open.bytes()), (2, 5));
+        open.clear();
+        assert_eq!((open.len(), open.bytes()), (0, 0));
     }
 
     #[test]

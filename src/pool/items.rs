@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::record::{Batch, PacketId};
 use crate::stream::inputs::Passing;
 use crate::stream::intake::Pack;
-use crate::stream::unwind::Payload;
 
 /// A batch for threads.
 #[derive(Debug)]
@@ -35,8 +34,11 @@ impl<T: Send> Batch for Items<T> {
     fn append(&mut self, next: &mut Self) {
         self.items.append(&mut next.items);
     }
-    fn clear(&mut self) {
-        self.items.clear();
+    fn first(&self) -> PacketId {
+        self.first
+    }
+    fn truncate(&mut self, n: usize) {
+        self.items.truncate(n);
     }
 }
 
@@ -58,12 +60,12 @@ impl<T: Send> Pack<T> for AsIs {
 
     fn pack(
         &mut self,
-        item: T,
+        item: &mut Option<T>,
         _packet: PacketId,
         batch: &mut Items<T>,
-    ) -> Result<Result<(), Error>, Payload> {
-        batch.items.push(item);
-        Ok(Ok(()))
+    ) -> Result<(), Error> {
+        batch.items.extend(item.take());
+        Ok(())
     }
 }
 
@@ -95,14 +97,14 @@ where
 
     fn pack(
         &mut self,
-        item: R,
+        item: &mut Option<R>,
         _packet: PacketId,
         batch: &mut Items<R::Work>,
-    ) -> Result<Result<(), Error>, Payload> {
+    ) -> Result<(), Error> {
         self.passing.skip();
-        if let Entry::Item(work) = item.split() {
+        if let Some(Entry::Item(work)) = item.take().map(R::split) {
             batch.items.push(work);
         }
-        Ok(Ok(()))
+        Ok(())
     }
 }

@@ -104,6 +104,21 @@ impl Gate {
             || (ahead < self.window && self.held.load(SeqCst).saturating_add(open) < self.max_bytes)
     }
 
+    /// The same for whoever asks often: `known` is the number of outputs that it knows to have been
+    /// yielded, and is brought up to date where that is not enough.
+    #[inline]
+    pub(crate) fn may_pull_knowing(&self, pulled: u64, open: usize, known: &mut u64) -> bool {
+        let ahead = pulled - *known;
+        if ahead > 0
+            && ahead < self.window
+            && self.held.load(SeqCst).saturating_add(open) < self.max_bytes
+        {
+            return true;
+        }
+        *known = self.total_yielded();
+        self.may_pull(pulled, open)
+    }
+
     /// Intake: sleeps until an input may be pulled, or the feed is stopped.
     ///
     /// `open` counts the bytes of the open batch, as long as nobody has taken it and counted them.
@@ -201,6 +216,7 @@ impl Gate {
         self.unpark();
     }
 
+    #[inline]
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(SeqCst)
     }

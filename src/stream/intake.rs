@@ -177,88 +177,57 @@ pub(crate) struct Scribe {
 }
 
 impl Scribe {
-    /// Appends the request of one item to the batch, or leaves the batch as it was.
+    /// Appends the request of one item to the batch. What an error or a panic leaves of it is the
+    /// caller's to take out again.
+    #[inline]
     fn write<T, E: Encode<T>>(
         &self,
         encode: &mut E,
         item: &T,
         packet: PacketId,
         batch: &mut Requests,
-    ) -> Result<Result<(), Error>, Payload> {
-        let starts = |column: &crate::record::Column| column.bytes.len();
-        let mut first = [0usize; 1];
-        let mut rest = Vec::new();
-        first[0] = starts(&batch.columns[0]);
-        if batch.columns.len() > 1 {
-            rest = batch.columns[1..].iter().map(starts).collect();
-        }
-        let start_of = |i: usize| if i == 0 { first[0] } else { rest[i - 1] };
+    ) -> Result<(), Error> {
         for (column, framing) in batch.columns.iter_mut().zip(&self.framings) {
             framing.open(&mut column.bytes);
         }
-        let columns = &mut batch.columns;
-        let encoded = unwind::catch(|| {
-            let mut request = Request::new(columns, &self.names, packet.0);
-            encode.encode(item, &mut request).map_err(refused)?;
-            request.finish()
-        });
-        let mut result = match encoded {
-            Ok(result) => result,
-            Err(payload) => {
-                for (i, column) in batch.columns.iter_mut().enumerate() {
-                    column.bytes.truncate(start_of(i));
-                }
-                return Err(payload);
-            }
-        };
-        if result.is_ok() {
-            for (i, (column, framing)) in batch.columns.iter_mut().zip(&self.framings).enumerate() {
-                if let Err(error) = framing.close(&mut column.bytes, start_of(i)) {
-                    let body = column.bytes[start_of(i)..].to_vec();
-                    let last = body.len().wrapping_sub(1);
-                    let closed = matches!(error.kind(), FramingErrorKind::ContainsDelimiter { at, .. } if at == last);
-                    let error = self.unframeable(i, error).asked(body);
-                    result = Err(if closed {
-                        error.hint("it is the last byte: leave it off, the framing adds it")
-                    } else {
-                        error
-                    });
-                    break;
-                }
+        let mut request = Request::new(&mut batch.columns, &self.names, packet.0);
+        encode.encode(item, &mut request).map_err(refused)?;
+        request.finish()?;
+        for (i, (column, framing)) in batch.columns.iter_mut().zip(&self.framings).enumerate() {
+            let start = column.end();
+            if let Err(error) = framing.close(&mut column.bytes, start) {
+                return Err(self.unframeable(i, error, &column.bytes[start..]));
             }
         }
-        match result {
-            Ok(()) => {
-                if let Some(sentinel) = &self.sentinel {
-                    sentinel.append(packet.0, &mut batch.columns[0].bytes);
-                }
-                for column in &mut batch.columns {
-                    column.ends.push(column.bytes.len());
-                }
-                Ok(Ok(()))
-            }
-            Err(error) => {
-                for (i, column) in batch.columns.iter_mut().enumerate() {
-                    column.bytes.truncate(start_of(i));
-                }
-                Ok(Err(error.at(packet.0)))
-            }
+        if let Some(sentinel) = &self.sentinel {
+            sentinel.append(packet.0, &mut batch.columns[0].bytes);
         }
+        for column in &mut batch.columns {
+            column.ends.push(column.bytes.len());
+        }
+        Ok(())
     }
 
-    fn unframeable(&self, column: usize, error: FramingError) -> Error {
-        match column {
-            0 => Error::new(ErrorKind::Encode, "the request cannot be framed").because(error),
-            i => Error::new(
-                ErrorKind::Encode,
-                format!("the record for the side input `{}` cannot be framed", self.names[i - 1]),
-            )
-            .because(error),
+    #[cold]
+    fn unframeable(&self, column: usize, error: FramingError, body: &[u8]) -> Error {
+        let last = body.len().wrapping_sub(1);
+        let closed =
+            matches!(error.kind(), FramingErrorKind::ContainsDelimiter { at, .. } if at == last);
+        let what = match column {
+            0 => "the request cannot be framed".to_owned(),
+            i => format!("the record for the side input `{}` cannot be framed", self.names[i - 1]),
+        };
+        let error = Error::new(ErrorKind::Encode, what).because(error).asked(body.to_vec());
+        if closed {
+            error.hint("it is the last byte: leave it off, the framing adds it")
+        } else {
+            error
         }
     }
 }
 
 /// Also for an error of another feed: it may have been fatal there, and is one item's here.
+#[cold]
 fn refused(error: BoxError) -> Error {
     Error::new(ErrorKind::Encode, "encode refused the item").because(error)
 }
@@ -279,14 +248,16 @@ pub(crate) trait Pack<T> {
     /// Takes an item that is no work.
     fn pass(&mut self, item: T);
 
-    /// Appends one item to the batch, or leaves the batch as it was. A panic of the user's code comes
-    /// back as a value.
+    /// Takes the item and appends it to the batch, or leaves the batch as it was.
+    ///
+    /// The user's code may panic in here: then the batch may have something of this item at its end, and
+    /// the item may still be in its place.
     fn pack(
         &mut self,
-        item: T,
+        item: &mut Option<T>,
         packet: PacketId,
         batch: &mut Self::Batch,
-    ) -> Result<Result<(), Error>, Payload>;
+    ) -> Result<(), Error>;
 }
 
 /// Packs requests: the scribe writes what `encode` makes of an item, and the store gets the item.
@@ -313,19 +284,25 @@ impl<T, E: Encode<T>, S: Store<T>> Pack<T> for Writer<E, S> {
         self.store.put(item);
     }
 
+    #[inline]
     fn pack(
         &mut self,
-        item: T,
+        item: &mut Option<T>,
         packet: PacketId,
         batch: &mut Requests,
-    ) -> Result<Result<(), Error>, Payload> {
-        let written = self.scribe.write(&mut self.encode, &item, packet, batch);
-        // Where nobody keeps the item this drops it, which runs code of the user's.
-        let kept = unwind::catch(|| self.store.put(item));
-        if let (Ok(Ok(())), Err(_)) = (&written, &kept) {
-            batch.pop();
+    ) -> Result<(), Error> {
+        let written = match item {
+            Some(item) => self.scribe.write(&mut self.encode, item, packet, batch),
+            None => Ok(()),
+        };
+        if written.is_err() {
+            batch.truncate(packet.since(batch.first) as usize);
         }
-        written.and_then(|written| kept.map(|()| written))
+        // Where nobody keeps the item this drops it, which runs code of the user's.
+        if let Some(item) = item.take() {
+            self.store.put(item);
+        }
+        written.map_err(|error| error.at(packet.0))
     }
 }
 
@@ -359,14 +336,13 @@ impl<B: Batch, R> Intake<B, R> {
         P: Pack<I::Item, Batch = B>,
     {
         self.gate.enter();
-        let mut pulled = 0;
-        let mut panic = None;
-        match unwind::catch(|| self.pull(&mut source, &mut packer, &mut pulled)) {
-            Ok(Ok(())) => {}
-            Ok(Err(End(payload))) => panic = payload,
-            // A bug of ours: never a consumer that waits for ever.
-            Err(payload) => panic = Some(payload),
-        }
+        let mut at = Progress::new();
+        // One guard around all of it, which costs nothing until somebody panics; who it was, and what
+        // was in the intake's hands, is in `at`.
+        let ended = unwind::catch(|| self.pull(&mut source, &mut packer, &mut at))
+            .unwrap_or_else(|payload| self.panicked(payload, &mut at));
+        let Progress { pulled, .. } = at;
+        let panic = ended.err().and_then(|End(payload)| payload);
         // The end is announced before the source is dropped: a slow `Drop` of the user's holds up
         // nobody but whoever joins this thread.
         let _ = self.batches.send(Arrival::End { pulled, panic });
@@ -376,56 +352,60 @@ impl<B: Batch, R> Intake<B, R> {
         let _ = unwind::catch(move || drop(packer));
     }
 
-    fn pull<I, P>(&self, source: &mut I, packer: &mut P, pulled: &mut u64) -> Result<(), End>
+    fn pull<I, P>(
+        &self,
+        source: &mut I,
+        packer: &mut P,
+        at: &mut Progress<I::Item, B>,
+    ) -> Result<(), End>
     where
         I: Iterator,
         P: Pack<I::Item, Batch = B>,
     {
         let slot = &self.handover.slot;
-        let mut spare: Option<Box<B>> = None;
         let mut aside: Option<Box<B>> = None;
+        let mut known = 0;
         loop {
             // The batch, if any, is parked here from the moment this iteration begins.
-            let open = spare.take();
-            let weight = open.as_ref().map_or(0, |batch| batch.bytes());
+            let open = at.open.take();
             // By number: a request may have no bytes at all.
-            let something = open.as_ref().is_some_and(|batch| batch.len() > 0);
+            let (weight, something) = match &open {
+                Some(batch) => (batch.bytes(), batch.len() > 0),
+                None => (0, false),
+            };
             slot.park(open);
             if something {
                 self.handover.feed();
             }
-            if !self.gate.may_pull(*pulled, weight) {
+            if !self.gate.may_pull_knowing(at.pulled, weight, &mut known) {
                 let open = || if slot.has_batch() { weight } else { 0 };
-                self.gate.wait_to_pull(*pulled, open);
+                self.gate.wait_to_pull(at.pulled, open);
             }
             if self.gate.is_stopped() {
                 return self.flush(slot.unpark());
             }
-            let item = match unwind::catch(|| source.next()) {
-                Ok(Some(item)) => item,
-                Ok(None) => return self.flush(slot.unpark()),
-                Err(payload) => {
-                    self.flush(slot.unpark())?;
-                    return Err(End(Some(payload)));
-                }
-            };
-            let packet = self.first.plus(*pulled);
-            *pulled += 1;
+            at.within = Within::Source;
+            let item = source.next();
+            at.within = Within::Ours;
+            let Some(item) = item else { return self.flush(slot.unpark()) };
+            let packet = self.first.plus(at.pulled);
+            at.pulled += 1;
             if packer.passes(&item) {
                 packer.pass(item);
                 self.flush(slot.unpark())?;
                 self.settle(Span::one(packet, Outcome::Passed))?;
                 continue;
             }
-            let mut batch;
+            at.item = Some(item);
             let packed;
             if P::QUICK {
-                batch = slot.unpark();
-                let open = batch.get_or_insert_with(|| self.handover.spare(|| packer.empty()));
+                at.open = slot.unpark();
+                let open = at.open.get_or_insert_with(|| self.handover.spare(|| packer.empty()));
                 if open.len() == 0 {
                     open.begin(packet);
                 }
-                packed = packer.pack(item, packet, open);
+                at.within = Within::Packing(packet);
+                packed = packer.pack(&mut at.item, packet, open);
             } else {
                 // The batch stays parked while the user's code takes its time with this item; otherwise
                 // the executor, woken for the items before, would find nothing to steal.
@@ -433,39 +413,65 @@ impl<B: Batch, R> Intake<B, R> {
                     aside.take().unwrap_or_else(|| self.handover.spare(|| packer.empty()));
                 one.begin(packet);
                 self.handover.packing.store(true, SeqCst);
-                packed = packer.pack(item, packet, &mut one);
-                batch = slot.unpark();
+                at.within = Within::PackingAside(packet);
+                packed = packer.pack(&mut at.item, packet, &mut one);
+                at.open = slot.unpark();
                 self.handover.packing.store(false, SeqCst);
-                match &mut batch {
-                    None => batch = Some(one),
+                match &mut at.open {
+                    None => at.open = Some(one),
                     Some(open) => {
                         open.append(&mut one);
                         aside = Some(one);
                     }
                 }
             }
-            match packed {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    self.flush(batch.take())?;
-                    // What it has of the item is held like anything else, until it is yielded.
-                    let weight = error.weight();
-                    self.gate.hold(weight);
-                    self.settle(Span { weight, ..Span::one(packet, Outcome::Failed(error)) })?;
-                }
-                Err(payload) => {
-                    self.flush(batch.take())?;
-                    self.settle(Span::one(packet, Outcome::Panicked(payload)))?;
-                    return Err(End(None));
-                }
+            at.within = Within::Ours;
+            if let Err(error) = packed {
+                self.flush(at.open.take())?;
+                // What it has of the item is held like anything else, until it is yielded.
+                let weight = error.weight();
+                self.gate.hold(weight);
+                self.settle(Span { weight, ..Span::one(packet, Outcome::Failed(error)) })?;
             }
-            if let Some(full) =
-                batch.take_if(|batch| batch.bytes() >= BATCH_BYTES || batch.len() >= BATCH_RECORDS)
+            if let Some(full) = at
+                .open
+                .take_if(|batch| batch.bytes() >= BATCH_BYTES || batch.len() >= BATCH_RECORDS)
             {
                 self.flush(Some(full))?;
             }
-            spare = batch;
         }
+    }
+
+    /// The user's code has panicked, or ours: what was pulled before goes out, and the panic after it.
+    #[cold]
+    fn panicked<T>(&self, payload: Payload, at: &mut Progress<T, B>) -> Result<(), End> {
+        let slot = &self.handover.slot;
+        let packet = match at.within {
+            // A bug of ours: never a consumer that waits for ever.
+            Within::Ours => return Err(End(Some(payload))),
+            Within::Source => {
+                self.flush(slot.unpark())?;
+                return Err(End(Some(payload)));
+            }
+            Within::Packing(packet) => {
+                if let Some(open) = &mut at.open {
+                    let before = open.len();
+                    open.truncate(before.min(packet.since(open.first()) as usize));
+                }
+                packet
+            }
+            Within::PackingAside(packet) => {
+                at.open = slot.unpark();
+                self.handover.packing.store(false, SeqCst);
+                packet
+            }
+        };
+        // The item's own `Drop` may panic too; there is one panic already to be told of.
+        let item = at.item.take();
+        let _ = unwind::catch(move || drop(item));
+        self.flush(at.open.take())?;
+        self.settle(Span::one(packet, Outcome::Panicked(payload)))?;
+        Err(End(None))
     }
 
     fn flush(&self, batch: Option<Box<B>>) -> Result<(), End> {
@@ -494,3 +500,30 @@ impl<B: Batch, R> Intake<B, R> {
 
 /// The executor is gone, or a panic ends the input.
 struct End(Option<Payload>);
+
+/// How far the pulling has come, and what is in the intake's hands: a panic leaves it as it was.
+struct Progress<T, B> {
+    pulled: u64,
+    /// The open batch, while it is not parked in the slot.
+    open: Option<Box<B>>,
+    item: Option<T>,
+    within: Within,
+}
+
+impl<T, B> Progress<T, B> {
+    fn new() -> Self {
+        Self { pulled: 0, open: None, item: None, within: Within::Ours }
+    }
+}
+
+/// Whose code is running.
+#[derive(Clone, Copy)]
+enum Within {
+    Ours,
+    /// The source's `next()`; the open batch is in the slot.
+    Source,
+    /// `encode`, and the `Drop` of an item that nobody keeps; the open batch is in the intake's hands.
+    Packing(PacketId),
+    /// The same, with the open batch in the slot.
+    PackingAside(PacketId),
+}

@@ -47,6 +47,7 @@ impl<B: Send> Slot<B> {
     }
 
     /// Intake: about to wait or to enter the source; makes the batch, if there is one, stealable.
+    #[inline]
     pub(crate) fn park(&self, batch: Option<Box<B>>) {
         let parked = batch.map_or(Self::EMPTY, Box::into_raw);
         let before = self.batch.swap(parked, SeqCst);
@@ -54,6 +55,7 @@ impl<B: Send> Slot<B> {
     }
 
     /// Intake: takes the batch back, unless it was stolen or there was none.
+    #[inline]
     pub(crate) fn unpark(&self) -> Option<Box<B>> {
         Self::own(self.batch.swap(Self::HELD, SeqCst))
     }
@@ -84,6 +86,7 @@ impl<B: Send> Slot<B> {
         self.batch.load(SeqCst) != Self::HELD
     }
 
+    #[inline]
     fn own(batch: *mut B) -> Option<Box<B>> {
         if batch == Self::HELD || batch == Self::EMPTY {
             return None;

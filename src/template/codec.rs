@@ -23,11 +23,13 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    #[inline]
     pub(crate) fn new(columns: &'a mut [Column], names: &'a [String], packet: u64) -> Self {
         Self { columns, names, packet, unknown: None }
     }
 
     /// Appends bytes to the request on stdin.
+    #[inline]
     pub fn push(&mut self, bytes: impl AsRef<[u8]>) {
         self.columns[0].bytes.extend_from_slice(bytes.as_ref());
     }
@@ -52,6 +54,7 @@ impl<'a> Request<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn finish(self) -> Result<(), Error> {
         match self.unknown {
             None => Ok(()),
@@ -207,6 +210,7 @@ pub struct AsBytes;
 #[diagnostic::do_not_recommend]
 impl<T: AsRef<[u8]> + ?Sized> Encode<T> for AsBytes {
     const QUICK: bool = true;
+    #[inline]
     fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
         request.push(item);
         Ok(())
@@ -220,6 +224,7 @@ pub struct Owned;
 impl Decode for Owned {
     type Output = BString;
     const FALLIBLE: bool = false;
+    #[inline]
     fn decode(&mut self, reply: Reply<'_>) -> Result<BString, BoxError> {
         Ok(BString::from(reply.bytes))
     }
