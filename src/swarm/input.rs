@@ -178,17 +178,19 @@ impl Input {
         self.closed = true;
     }
 
-    /// The bytes to write next, for one vectored write.
-    pub(crate) fn slices<'a>(&'a self, channel: usize, slices: &mut Vec<IoSlice<'a>>, most: usize) {
+    /// The bytes to write next, for one vectored write; how many of the slices they fill.
+    pub(crate) fn slices<'a>(&'a self, channel: usize, slices: &mut [IoSlice<'a>]) -> usize {
         let mut at = self.at;
-        for chunk in self.queue.iter().take(most) {
+        let most = slices.len();
+        for (slice, chunk) in slices.iter_mut().zip(&self.queue) {
             let bytes = match chunk {
                 Chunk::Run(run) => run.bytes(channel),
                 Chunk::Words(words) => words,
             };
-            slices.push(IoSlice::new(&bytes[at..]));
+            *slice = IoSlice::new(&bytes[at..]);
             at = 0;
         }
+        most.min(self.queue.len())
     }
 
     pub(crate) fn wrote(&mut self, channel: usize, mut n: usize) {

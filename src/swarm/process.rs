@@ -317,6 +317,24 @@ pub(crate) fn unread(pipe: &File) -> Option<u64> {
     u64::try_from(bytes).ok()
 }
 
+/// What a pipe that was full is enlarged to.
+///
+/// With the kernel's 64 KiB the two ends take turns; with this much they overlap. More gains nothing.
+const ROOMY: i32 = 256 << 10;
+
+/// The most workers whose pipes are enlarged. What the pipes of a user may hold in all is limited (64 MiB
+/// where nobody has changed it), and once that is used up every new pipe of the user's, here and elsewhere,
+/// gets two pages: so no feed takes more than an eighth.
+pub(crate) const MOST_ROOMY: usize = 16;
+
+/// Makes a pipe larger. Best effort: where it is refused (a limit, a terminal) everything works as before.
+pub(crate) fn enlarge(pipe: &File) {
+    #[cfg(target_os = "linux")]
+    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(ROOMY));
+    #[cfg(not(target_os = "linux"))]
+    let _ = (pipe, ROOMY);
+}
+
 /// A pseudo-terminal that changes nothing: no echo, no signals, line ends as they are. Ours first.
 fn raw_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     // Not openpty: that leaves the two ends open to whatever another thread starts meanwhile.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::swarm::core::Slot;
 use crate::swarm::driver::Driver;
 use crate::swarm::driver::ports::Port;
-use crate::swarm::process::unread;
+use crate::swarm::process::{enlarge, unread};
 use crate::swarm::readiness::Interest;
 
 /// Reads of one output in a row before the others get their turn.
@@ -38,31 +38,22 @@ impl Driver {
                 return;
             }
             let Some(file) = &mut ports.process.inputs[channel] else { return };
-            let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(SLICES);
-            life.inputs[channel].slices(channel, &mut slices, SLICES);
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let used = life.inputs[channel].slices(channel, &mut slices);
+            let slices = &slices[..used];
             let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
-            match file.write_vectored(&slices) {
+            match file.write_vectored(slices) {
                 Ok(n) => {
-                    if n < wanted {
-                        ports.writable[channel] = false;
-                    }
-                    if n < wanted && !ports.input_watched[channel] {
-                        // The first time that anybody must be told when there is room again.
-                        ports.input_watched[channel] = true;
-                        let key = self.keys.key(slot, Port::Input(channel));
-                        self.watch_input(slot, channel, key);
-                    }
+                    ports.writable[channel] = n == wanted;
                     self.core.wrote(slot, channel, n, now);
+                    if n < wanted {
+                        self.filled(slot, channel);
+                    }
                 }
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => {
                     ports.writable[channel] = false;
-                    if !ports.input_watched[channel] {
-                        ports.input_watched[channel] = true;
-                        let key = self.keys.key(slot, Port::Input(channel));
-                        self.watch_input(slot, channel, key);
-                    }
-                    return;
+                    self.filled(slot, channel);
                 }
                 // EPIPE, or anything else that a pipe can say: nobody reads it any more.
                 Err(_) => {
@@ -77,9 +68,22 @@ impl Driver {
         }
     }
 
-    fn watch_input(&mut self, slot: usize, channel: usize, key: usize) {
-        let Some(ports) = &self.ports[slot] else { return };
+    /// A pipe to a child is full. The first time, room is made, and from then on somebody must be told
+    /// when there is room again.
+    fn filled(&mut self, slot: usize, channel: usize) {
+        let Some(ports) = &mut self.ports[slot] else { return };
+        if std::mem::replace(&mut ports.input_watched[channel], true) {
+            return;
+        }
         let Some(file) = &ports.process.inputs[channel] else { return };
+        if self.roomy {
+            for pipe in ports.process.outputs.iter().flatten().chain([file]) {
+                enlarge(pipe);
+            }
+            // If it was enlarged there is room now, and no edge will tell of that.
+            ports.writable[channel] = true;
+        }
+        let key = self.keys.key(slot, Port::Input(channel));
         if self.poller.add(file, key, Interest::Writable).is_err() {
             // Out of memory for one more registration: nothing would ever tell when there is room, so
             // this life cannot be fed any more.

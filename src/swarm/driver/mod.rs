@@ -21,7 +21,7 @@ use crate::stream::outbox::Outbox;
 use crate::stream::packet::End;
 use crate::stream::unwind;
 use crate::swarm::core::Core;
-use crate::swarm::process::{Launcher, block_sigpipe};
+use crate::swarm::process::{Launcher, MOST_ROOMY, block_sigpipe};
 use crate::swarm::readiness::{Readiness, Ready};
 use crate::template::policy::Signal;
 
@@ -43,6 +43,8 @@ pub(crate) struct Driver {
     /// Slots with something to write, or to read, that is not waiting for the poller.
     to_write: Vec<usize>,
     to_read: Vec<usize>,
+    /// Pipes are enlarged once they are full.
+    roomy: bool,
     /// Since when nothing is left to do but to wait for an intake that is inside the user's `next()`.
     lost_since: Option<Duration>,
 }
@@ -61,6 +63,9 @@ pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<R
         inputs: 1 + spec.side_input_names().len(),
         outputs: 1 + spec.channels.side_outputs.iter().filter(|side| side.file.is_none()).count(),
     };
+    // Where nothing is sent twice, what lies in a pipe is what may be lost with its reader.
+    let exact = core.drain || spec.policy.at_most_once;
+    let roomy = !exact && workers <= MOST_ROOMY;
     let launcher = Launcher::new(spec, Arc::clone(&core.command));
     let for_end = Arc::clone(&outbox);
     let gate = Arc::clone(&core.gate);
@@ -75,6 +80,7 @@ pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<R
         start: Instant::now(),
         to_write: Vec::new(),
         to_read: Vec::new(),
+        roomy,
         lost_since: None,
     };
     // A panic here is a bug of ours, or of a framing: the consumer gets it rather than waiting for ever.
