@@ -157,6 +157,13 @@ impl<B: Batch, R> Supply<B, R> {
         }
     }
 
+    /// Takes a full batch, or what else stands in line, if there is one; the open batch is left to grow.
+    pub(crate) fn take_full(&mut self) -> Option<Arrival<B, R>> {
+        let arrival = (!self.ended).then(|| self.batches.try_recv().ok()).flatten()?;
+        self.ended = matches!(arrival, Arrival::End { .. });
+        Some(arrival)
+    }
+
     /// The executor is about to sleep: asks to be woken for input. Says whether there is some already.
     pub(crate) fn ask(&self) {
         self.handover.hungry.store(true, SeqCst);

@@ -37,11 +37,17 @@ impl Core {
         if self.careful > 0 {
             self.dispatch_carefully(now);
         }
+        // In rounds, so that a backlog is cut once for each who shares it, not halved again and again.
+        let (mut left_in_round, mut share) = (0, 0);
         while self.free_pending() {
+            if left_in_round == 0 {
+                left_in_round = self.warm.len() + self.cold.len();
+                share = self.pending_count.div_ceil(left_in_round.max(1) as u64);
+            }
             let Some(slot) = self.warm.pop_front().or_else(|| self.cold.pop_front()) else {
                 return;
             };
-            let sharers = 1 + self.warm.len() + self.cold.len();
+            left_in_round -= 1;
             let Slot::Live(life) = &mut self.slots[slot] else { continue };
             life.queued = false;
             if !takes_more(life, &self.spec) {
@@ -52,7 +58,6 @@ impl Core {
             if let Some(most) = self.spec.life_records() {
                 room = room.min(most.saturating_sub(life.given));
             }
-            let share = self.pending_count.div_ceil(sharers as u64);
             if share > room {
                 life.depth.was_bound();
             }

@@ -55,6 +55,9 @@ impl std::fmt::Debug for Driver {
     }
 }
 
+/// Full batches dealt with in one turn.
+const BATCHES_A_TURN: usize = 4;
+
 /// Runs a driver to its end, on the thread that is to be the driver's.
 pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<Readiness>) {
     let spec = Arc::clone(&core.spec);
@@ -175,6 +178,14 @@ impl Driver {
             }
         }
         while self.core.wants_input() && self.take_input(now) {}
+        for _ in 1..BATCHES_A_TURN {
+            // What stands in line already shares the turn's system calls.
+            if !self.core.can_dispatch() {
+                break;
+            }
+            let Some(arrival) = self.supply.take_full() else { break };
+            self.core.arrived(arrival, now);
+        }
         self.core.dispatch(now);
         self.core.close_if_done(now);
         self.perform(now);
