@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, ByteSlice};
 
-use crate::error::{Error, ErrorKind, excerpt};
+use crate::error::{BoxError, Error, ErrorKind, excerpt};
 use crate::record::{self, PacketId};
 use crate::stats::{Monitor, Snapshot, Stats};
 use crate::stream::inputs::Inputs;
@@ -55,19 +55,25 @@ pub struct KeepInput<D>(pub(crate) D);
 /// A reply, and the replies it is one of.
 pub(crate) type Answer<'a> = (Reply<'a>, &'a Replies);
 
+#[inline]
 pub(crate) fn decoded<D: Decode>(
     decode: &mut D,
     given: Given<Answer<'_>>,
 ) -> Result<D::Output, Error> {
     match given {
-        Given::Reply((reply, replies)) => decode.decode(reply).map_err(|error| {
-            let message = format!("decode refused the reply {}", excerpt(reply.bytes));
-            let error = Error::new(ErrorKind::Decode, message).because(error).at(reply.packet);
-            replies.explain(PacketId(reply.packet), error)
-        }),
+        Given::Reply((reply, replies)) => {
+            decode.decode(reply).map_err(|error| refused(reply, replies, error))
+        }
         Given::Failed(error) => Err(error),
         Given::Passed => Err(Error::new(ErrorKind::Failed, "the item was not work")),
     }
+}
+
+#[cold]
+fn refused(reply: Reply<'_>, replies: &Replies, error: BoxError) -> Error {
+    let message = format!("decode refused the reply {}", excerpt(reply.bytes));
+    let error = Error::new(ErrorKind::Decode, message).because(error).at(reply.packet);
+    replies.explain(PacketId(reply.packet), error)
 }
 
 impl<T, D: Decode> sealed::Deliver<T> for D {
@@ -75,7 +81,9 @@ impl<T, D: Decode> sealed::Deliver<T> for D {
     type Store = ();
     const FALLIBLE: bool = D::FALLIBLE;
     fn store(_first: u64) {}
+    #[inline]
     fn keep(_store: &(), _item: T) {}
+    #[inline]
     fn deliver(&mut self, _store: &(), _packet: u64, given: Given<Answer<'_>>) -> Self::Item {
         decoded(self, given)
     }
@@ -207,6 +215,7 @@ fn finish(outlet: &mut Outlet) -> Result<(), Error> {
 impl<T, D: Deliver<T>> Iterator for Feed<T, D> {
     type Item = D::Item;
 
+    #[inline]
     fn next(&mut self) -> Option<D::Item> {
         let Self { outlet, decode, store, names, .. } = self;
         let (packet, given) = outlet.next()?;

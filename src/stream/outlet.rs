@@ -64,6 +64,7 @@ pub enum Given<A> {
 }
 
 impl<A> Given<A> {
+    #[inline]
     pub(crate) fn map<C>(self, f: impl FnOnce(A) -> C) -> Given<C> {
         match self {
             Self::Reply(reply) => Given::Reply(f(reply)),
@@ -148,6 +149,7 @@ impl<B: Batch, R> Outlet<B, R> {
     /// The next packet and what became of it; blocks; `None` at the end, and for ever after.
     ///
     /// A reply is the caller's to take out of the replies it is given, one for each time.
+    #[inline]
     pub(crate) fn next(&mut self) -> Option<(PacketId, Given<&mut R>)> {
         if self.current.as_ref().is_none_or(|span| span.count == 0) && !self.advance() {
             return None;
@@ -455,6 +457,7 @@ impl<B: Batch, R> Drop for Outlet<B, R> {
 
 impl Replies {
     /// Finds the next reply; [`last`](Replies::last) then gives it.
+    #[inline]
     pub(crate) fn skip(&mut self) {
         match &mut self.cut {
             Cut::Delimiter { delimiter, last } => {
@@ -468,6 +471,7 @@ impl Replies {
     }
 
     /// The reply that was found last.
+    #[inline]
     pub(crate) fn last<'a>(&'a self, packet: PacketId, names: &'a [String]) -> Reply<'a> {
         let bytes: &[u8] = &self.buffer;
         let (body, sides) = match &self.cut {

@@ -1,50 +1,66 @@
 //! The reorder window: spans come in any order and leave in the order of their packet ids.
 //!
 //! Every packet id is put exactly once, and spans never overlap (the executor's conservation law),
-//! so the next span is always the one that starts at `next`. Spans are few (a span is a read's worth
-//! of replies), so an ordered map costs nothing beside the replies in it, grows with what is really
-//! there, and needs no room set aside for `buffer_size`.
+//! so the next span is always the one that starts where the ready ones end. Spans are few (a span is a
+//! read's worth of replies), so an ordered map costs little beside the replies in it, grows with what is
+//! really there, and needs no room set aside for `buffer_size`. What comes in order never sees the map.
+//!
+//! # Invariants
+//! 1. `ready` holds consecutive spans, the head first; `ready_end` is where they end.
+//! 2. Whatever waits starts at `ready_end` or behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::record::PacketId;
 
 #[derive(Debug)]
 pub(crate) struct Window<T> {
     origin: PacketId,
-    /// Distance of the next packet to leave from `origin`. Distances do not wrap in practice; ids do.
-    next: u64,
+    ready: VecDeque<T>,
+    /// Distance from `origin`. Distances do not wrap in practice; ids do.
+    ready_end: u64,
     waiting: BTreeMap<u64, (u64, T)>,
 }
 
 impl<T> Window<T> {
     pub(crate) fn new(origin: PacketId) -> Self {
-        Self { origin, next: 0, waiting: BTreeMap::new() }
+        Self { origin, ready: VecDeque::new(), ready_end: 0, waiting: BTreeMap::new() }
     }
 
     /// Puts what became of the `count` packets from `first` on.
     pub(crate) fn put(&mut self, first: PacketId, count: u64, what: T) {
         let at = first.since(self.origin);
-        debug_assert!(at >= self.next && count > 0, "packet {first:?} left already");
+        debug_assert!(at >= self.ready_end && count > 0, "packet {first:?} left already");
+        if at == self.ready_end {
+            self.ready.push_back(what);
+            self.ready_end += count;
+            return;
+        }
         let before = self.waiting.insert(at, (count, what));
         debug_assert!(before.is_none(), "packet {first:?} came twice");
     }
 
     /// Takes the span that starts with the next packet, if it is here.
     pub(crate) fn take(&mut self) -> Option<T> {
+        if let Some(what) = self.ready.pop_front() {
+            return Some(what);
+        }
         let entry = self.waiting.first_entry()?;
-        if *entry.key() != self.next {
+        if *entry.key() != self.ready_end {
             return None;
         }
         let (count, what) = entry.remove();
-        self.next += count;
+        self.ready_end += count;
         Some(what)
     }
 
     /// Takes the earliest span, whatever is missing before it. For ends that nothing will fill.
     pub(crate) fn take_any(&mut self) -> Option<T> {
+        if let Some(what) = self.ready.pop_front() {
+            return Some(what);
+        }
         let (at, (count, what)) = self.waiting.pop_first()?;
-        self.next = at + count;
+        self.ready_end = at + count;
         Some(what)
     }
 }

@@ -23,11 +23,15 @@ const SLICES: usize = 16;
 
 impl Driver {
     pub(super) fn write(&mut self, now: Duration) {
-        for slot in std::mem::take(&mut self.to_write) {
+        let mut slots = std::mem::take(&mut self.to_write);
+        for slot in slots.drain(..) {
             for channel in 0..self.keys.inputs {
                 self.write_channel(slot, channel, now);
             }
         }
+        // The room is kept.
+        slots.append(&mut self.to_write);
+        self.to_write = slots;
     }
 
     fn write_channel(&mut self, slot: usize, channel: usize, now: Duration) {
@@ -93,7 +97,8 @@ impl Driver {
     }
 
     pub(super) fn read(&mut self, now: Duration) {
-        for slot in std::mem::take(&mut self.to_read) {
+        let mut slots = std::mem::take(&mut self.to_read);
+        for slot in slots.drain(..) {
             if self.ports[slot].is_none() {
                 continue;
             }
@@ -105,6 +110,8 @@ impl Driver {
                 self.to_read.push(slot);
             }
         }
+        slots.append(&mut self.to_read);
+        self.to_read = slots;
     }
 
     /// Reads what there is. Says whether it must be tried again without waiting for the poller.
