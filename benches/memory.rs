@@ -2,7 +2,8 @@
 //!
 //! - Peak memory (`VmHWM`), each case in a process of its own: an endless input of 100-byte lines, by
 //!   which 10 GB pass, at a tenth of the way and at the end; and records of 1 MiB before a consumer who
-//!   does not look, against the bound that is promised, `max_bytes` + n x reply limit.
+//!   does not look, against the bound that is promised, `max_bytes` + n x reply limit. `heap` is what was
+//!   asked of the heap and not given back; what the heap itself keeps comes on top of that.
 //! - Heap allocations per record, of all threads, by a counting allocator.
 //! - System calls per record, of all threads but no child, by `strace -f -c -b execve`, which lets go of
 //!   a child when it becomes one. A traced system call is slow, so that more gathers between two of
@@ -15,7 +16,7 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use common::baselines::{Lines, Run};
@@ -25,29 +26,43 @@ use common::harness::{Bench, CpuTime, MIB, PLAIN, peak_memory, resident_memory};
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
 use subfeed::{FeedExt, Order, Template};
 
-/// Counts what asks the heap for memory: allocations and reallocations.
+/// Counts what asks the heap for memory (allocations and reallocations), and how much is in use.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static MOST_IN_USE: AtomicUsize = AtomicUsize::new(0);
+
+impl Counting {
+    fn asked(bytes: usize) {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        let now = IN_USE.fetch_add(bytes, Relaxed) + bytes;
+        if now > MOST_IN_USE.load(Relaxed) {
+            MOST_IN_USE.fetch_max(now, Relaxed);
+        }
+    }
+}
 
 // SAFETY: everything is left to the system's allocator; counting has no part in it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        Self::asked(layout.size());
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        Self::asked(layout.size());
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        Self::asked(size);
+        IN_USE.fetch_sub(layout.size(), Relaxed);
         unsafe { System.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Relaxed);
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -98,6 +113,7 @@ fn peaks(bench: &mut Bench) {
         bench.value(&format!("{name}_before"), found.get("before"), MIB);
         bench.value(&format!("{name}_bound"), bound, MIB);
         bench.ratio(&format!("{name}_over_bound"), more / bound);
+        bench.ratio(&format!("{name}_heap_over_bound"), found.get("heap") / bound);
     }
 }
 
@@ -151,6 +167,7 @@ fn large(numbers: &[u64]) {
         prefixed: true,
     };
     fresh::tell("before", resident_memory() as f64);
+    let heap_before = IN_USE.load(Relaxed);
     let framing = Prefix::u32_be();
     let template = Template::new("cat")
         .requests(RequestFraming::prefixed(framing))
@@ -175,6 +192,7 @@ fn large(numbers: &[u64]) {
     }
     assert_eq!(seen, records.count);
     fresh::tell("end", peak_memory() as f64);
+    fresh::tell("heap", (MOST_IN_USE.load(Relaxed) - heap_before) as f64);
 }
 
 // ---------------------------------------------------------------------------------------------

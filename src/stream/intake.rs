@@ -194,6 +194,31 @@ impl Scribe {
         packet: PacketId,
         batch: &mut Requests,
     ) -> Result<(), Error> {
+        if let ([column], [framing]) = (&mut batch.columns[..], &self.framings[..])
+            && let Some(body) = encode.as_request(item)
+        {
+            framing
+                .append(body, &mut column.bytes)
+                .map_err(|error| self.unframeable(0, error).asked(body.to_vec()))?;
+        } else {
+            self.encode(encode, item, packet, batch)?;
+        }
+        if let Some(sentinel) = &self.sentinel {
+            sentinel.append(packet.0, &mut batch.columns[0].bytes);
+        }
+        for column in &mut batch.columns {
+            column.ends.push(column.bytes.len());
+        }
+        Ok(())
+    }
+
+    fn encode<T, E: Encode<T>>(
+        &self,
+        encode: &mut E,
+        item: &T,
+        packet: PacketId,
+        batch: &mut Requests,
+    ) -> Result<(), Error> {
         for (column, framing) in batch.columns.iter_mut().zip(&self.framings) {
             framing.open(&mut column.bytes);
         }
@@ -205,12 +230,6 @@ impl Scribe {
             if let Err(error) = framing.close(&mut column.bytes, start) {
                 return Err(self.unframeable(i, error, &column.bytes[start..]));
             }
-        }
-        if let Some(sentinel) = &self.sentinel {
-            sentinel.append(packet.0, &mut batch.columns[0].bytes);
-        }
-        for column in &mut batch.columns {
-            column.ends.push(column.bytes.len());
         }
         Ok(())
     }

@@ -282,7 +282,12 @@ pub(crate) fn take_front(
         fresh.resize(rest.next_power_of_two(), 0);
     }
     fresh[..rest].copy_from_slice(&output.bytes[end..output.end]);
-    let full = std::mem::replace(&mut output.bytes, fresh);
+    let mut full = std::mem::replace(&mut output.bytes, fresh);
+    if full.len() > 4 * READ_BYTES && end < full.len() / 4 * 3 {
+        // Grown for one large reply, it is held until that is yielded, and only the reply is counted.
+        full.truncate(end);
+        full.shrink_to_fit();
+    }
     output.start = 0;
     output.end = rest;
     output.scanned = rest;

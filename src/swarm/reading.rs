@@ -48,6 +48,7 @@ impl Core {
     /// Room for the next read of an output, at least one byte.
     pub(crate) fn read_room(&mut self, slot: usize, output: usize) -> &mut [u8] {
         let pool = Arc::clone(&self.pool);
+        let limit = self.spec.policy.reply_limit;
         let Slot::Live(life) = &mut self.slots[slot] else { return &mut [] };
         let output = &mut life.outputs[output];
         if output.bytes.is_empty() {
@@ -67,8 +68,10 @@ impl Core {
                 output.scanned -= output.start;
                 output.start = 0;
             } else if room == 0 || output.end - output.start > READ_BYTES / 2 {
-                let len = output.bytes.len() * 2;
-                output.bytes.resize(len, 0);
+                // By doubling, but for no reply that is longer than may be.
+                let len = output.bytes.len();
+                let enough = limit.saturating_add(READ_BYTES).max(len + READ_BYTES);
+                output.bytes.resize((len * 2).min(enough), 0);
             }
         }
         &mut output.bytes[output.end..]

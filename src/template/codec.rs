@@ -186,6 +186,14 @@ pub trait Encode<T: ?Sized>: Send {
     /// # Errors
     /// The item becomes an `Err` of kind [`ErrorKind::Encode`] at its position; nothing of it is written.
     fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError>;
+
+    /// The item's bytes, where they are the whole request: a way round [`encode`](Encode::encode) that
+    /// does the same in less time.
+    #[doc(hidden)]
+    #[inline]
+    fn as_request<'i>(&self, _item: &'i T) -> Option<&'i [u8]> {
+        None
+    }
 }
 
 /// How a reply becomes a value. Implemented by [`Owned`] and by closures through
@@ -214,6 +222,11 @@ impl<T: AsRef<[u8]> + ?Sized> Encode<T> for AsBytes {
     fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
         request.push(item);
         Ok(())
+    }
+
+    #[inline]
+    fn as_request<'i>(&self, item: &'i T) -> Option<&'i [u8]> {
+        Some(item.as_ref())
     }
 }
 

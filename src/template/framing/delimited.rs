@@ -21,6 +21,23 @@ pub(super) fn close(delimiter: u8, out: &mut Vec<u8>, start: usize) -> Result<()
     Ok(())
 }
 
+/// Appends a whole request.
+///
+/// It is searched where it comes from: what has only just been copied is still on its way to the cache,
+/// and a read that straddles two such writes waits for both.
+#[inline]
+pub(super) fn append(delimiter: u8, body: &[u8], out: &mut Vec<u8>) -> Result<(), FramingError> {
+    if may_contain(delimiter, body)
+        && let Some(at) = memchr(delimiter, body)
+    {
+        return Err(contains(delimiter, at));
+    }
+    out.reserve(body.len() + 1);
+    out.extend_from_slice(body);
+    out.push(delimiter);
+    Ok(())
+}
+
 /// False if the byte is certainly not among these. In a few short records' worth of bytes that is told
 /// in less time than it takes to call `memchr`.
 #[inline]
@@ -93,11 +110,15 @@ mod tests {
             body.iter_mut().step_by(5).for_each(|byte| *byte = b'\n' ^ 0x80);
             let mut out = [b"\n", &body[..]].concat();
             assert!(close(b'\n', &mut out, 1).is_ok() && out.len() == len + 2);
+            let mut appended = b"\n".to_vec();
+            assert!(append(b'\n', &body, &mut appended).is_ok() && appended == out);
             for at in 0..len {
                 let mut out = [b"\n", &body[..]].concat();
                 out[1 + at] = b'\n';
-                let error = close(b'\n', &mut out, 1).unwrap_err();
-                assert_eq!(error.kind(), FramingErrorKind::ContainsDelimiter { byte: b'\n', at });
+                let contains = Err(FramingErrorKind::ContainsDelimiter { byte: b'\n', at });
+                let appended = append(b'\n', &out[1..], &mut Vec::new());
+                assert_eq!(appended.map_err(|error| error.kind()), contains);
+                assert_eq!(close(b'\n', &mut out, 1).map_err(|error| error.kind()), contains);
             }
         }
     }

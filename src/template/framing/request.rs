@@ -137,6 +137,18 @@ impl RequestFraming {
         }
         Ok(())
     }
+
+    /// Appends the request with this body: [`open`](Self::open), the body, [`close`](Self::close).
+    #[inline]
+    pub(crate) fn append(&self, body: &[u8], out: &mut Vec<u8>) -> Result<(), FramingError> {
+        if let Kind::Delimited(delimiter) = self.0 {
+            return delimited::append(delimiter, body, out);
+        }
+        let start = out.len();
+        self.open(out);
+        out.extend_from_slice(body);
+        self.close(out, start)
+    }
 }
 
 #[cfg(test)]
