@@ -4,4 +4,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod parallel_queue;
+mod stream_executors;
 mod subfeed;
