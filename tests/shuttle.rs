@@ -167,7 +167,7 @@ fn feed(case: Case) {
     let mut next = PacketId(0);
     let mut spans = Vec::new();
     'consume: loop {
-        match outbox.take_or_sleep(&mut spans) {
+        match outbox.take_or_sleep(None, &mut spans) {
             Taken::Nothing => thread::park(),
             Taken::End(_) => break,
             Taken::Spans => {

@@ -5,8 +5,9 @@
 //!
 //! Where many threads answer, each has a *shelf* of its own here, so that they do not meet at one
 //! lock: what lies there is fetched by the outlet when it finds nothing else, and brought by the
-//! thread itself only while the outlet sleeps. So nothing is ever withheld from a waiting consumer,
-//! even if the thread that put it there goes on computing for ever.
+//! thread itself only while the outlet sleeps and waits for just that: for the next packet in order, or
+//! in completion order for any. So nothing is ever withheld from a waiting consumer, even if the thread
+//! that put it there goes on computing for ever, and the consumer is not woken for what it cannot yield.
 
 use std::collections::VecDeque;
 
@@ -14,7 +15,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::record::PacketId;
 use crate::stream::packet::{End, Outcome, Replies, Span};
-use crate::stream::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::stream::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use crate::stream::sync::thread::{self, Thread};
 use crate::stream::sync::{Mutex, lock};
 
@@ -25,9 +26,16 @@ type Shelf<R> = CachePadded<Mutex<Vec<Span<R>>>>;
 pub(crate) struct Outbox<R = Replies> {
     state: Mutex<State<R>>,
     shelves: Box<[Shelf<R>]>,
-    /// The outlet sleeps, or is about to: it has looked, or will yet look, at every shelf.
-    awaited: AtomicBool,
+    /// The outlet sleeps, or is about to: it has looked, or will yet look, at every shelf. What it sleeps
+    /// for: one of the three constants below.
+    awaited: AtomicU8,
+    /// The packet that it sleeps for, if it is one.
+    head: AtomicU64,
 }
+
+const NOTHING: u8 = 0;
+const ANY: u8 = 1;
+const HEAD: u8 = 2;
 
 #[derive(Debug)]
 struct State<R> {
@@ -56,18 +64,24 @@ impl<R> Outbox<R> {
         Self {
             state: Mutex::new(State { spans: Vec::new(), end: None, asleep: None }),
             shelves: (0..n).map(|_| CachePadded::new(Mutex::new(Vec::new()))).collect(),
-            awaited: AtomicBool::new(false),
+            awaited: AtomicU8::new(NOTHING),
+            head: AtomicU64::new(0),
         }
     }
 
-    /// Executor: leaves something on a shelf.
+    /// Executor: leaves what became of a packet on a shelf.
     ///
     /// If the outlet's look at this shelf came before, its flag was up before that and is seen here.
     /// If it comes after, it finds this.
-    fn leave(&self, shelf: usize, put: impl FnOnce(&mut Vec<Span<R>>)) {
+    fn leave(&self, shelf: usize, packet: PacketId, put: impl FnOnce(&mut Vec<Span<R>>)) {
         let shelf = &self.shelves[shelf];
         put(&mut lock(shelf));
-        if self.awaited.load(SeqCst) {
+        let awaited = match self.awaited.load(SeqCst) {
+            NOTHING => false,
+            HEAD => self.head.load(SeqCst) == packet.0,
+            _ => true,
+        };
+        if awaited {
             let mut spans = std::mem::take(&mut *lock(shelf));
             self.put(&mut spans);
         }
@@ -75,7 +89,7 @@ impl<R> Outbox<R> {
 
     /// Executor: leaves the outcome of one packet on a shelf.
     pub(crate) fn leave_outcome(&self, shelf: usize, packet: PacketId, outcome: Outcome<R>) {
-        self.leave(shelf, |spans| spans.push(Span::one(packet, outcome)));
+        self.leave(shelf, packet, |spans| spans.push(Span::one(packet, outcome)));
     }
 
     /// Takes what lies on the shelves.
@@ -122,14 +136,18 @@ impl<R> Outbox<R> {
     /// Outlet: takes what is there, the end only after all spans.
     pub(crate) fn take(&self, into: &mut Vec<Span<R>>) -> Taken {
         let taken = Self::take_from(&mut lock(&self.state), into);
-        self.awaited.store(false, SeqCst);
+        self.awaited.store(NOTHING, SeqCst);
         taken
     }
 
-    /// Outlet: the same, and if there is nothing, leaves word to unpark this thread.
-    pub(crate) fn take_or_sleep(&self, into: &mut Vec<Span<R>>) -> Taken {
+    /// Outlet: the same, and if there is nothing, leaves word to unpark this thread; from the shelves, only
+    /// for the packet `head` if there is one.
+    pub(crate) fn take_or_sleep(&self, head: Option<PacketId>, into: &mut Vec<Span<R>>) -> Taken {
         if !self.shelves.is_empty() {
-            self.awaited.store(true, SeqCst);
+            if let Some(head) = head {
+                self.head.store(head.0, SeqCst);
+            }
+            self.awaited.store(if head.is_some() { HEAD } else { ANY }, SeqCst);
             self.clear_shelves(into);
             if !into.is_empty() {
                 return Taken::Spans;
@@ -160,7 +178,7 @@ impl<R> Outbox<R> {
 impl<U> Outbox<VecDeque<U>> {
     /// Executor: leaves the value for one packet on a shelf.
     pub(crate) fn leave_value(&self, shelf: usize, packet: PacketId, value: U) {
-        self.leave(shelf, |spans| {
+        self.leave(shelf, packet, |spans| {
             if let Some(last) = spans.last_mut()
                 && last.first.plus(last.count) == packet
                 && let Outcome::Replies(values) = &mut last.outcome

@@ -47,6 +47,14 @@ impl<R> Queue<R> {
         }
     }
 
+    /// The only packet that can be taken next, if it has to be a certain one.
+    fn head(&self) -> Option<PacketId> {
+        match self {
+            Self::Ordered(window) => Some(window.head()),
+            Self::Unordered(_) => None,
+        }
+    }
+
     fn take(&mut self) -> Option<Span<R>> {
         match self {
             Self::Ordered(window) => window.take(),
@@ -291,7 +299,7 @@ impl<B: Batch, R> Outlet<B, R> {
             let upstream_of = Gate::of_this_thread();
             let _inside = upstream_of.as_ref().map(|gate| gate.inside_outlet(&self.gate));
             loop {
-                taken = self.outbox.take_or_sleep(&mut self.fresh);
+                taken = self.outbox.take_or_sleep(self.queue.head(), &mut self.fresh);
                 if !matches!(taken, Taken::Nothing) {
                     break;
                 }

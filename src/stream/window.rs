@@ -40,6 +40,11 @@ impl<T> Window<T> {
         debug_assert!(before.is_none(), "packet {first:?} came twice");
     }
 
+    /// The packet that leaves next.
+    pub(crate) fn head(&self) -> PacketId {
+        self.origin.plus(self.next)
+    }
+
     /// Takes the span that starts with the next packet, if it is here.
     pub(crate) fn take(&mut self) -> Option<T> {
         if let Some(what) = self.ready.pop_front() {
