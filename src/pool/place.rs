@@ -239,9 +239,16 @@ impl<'scope> sealed::Place<'scope> for InScope<'scope, '_> {
         drop(crew);
         let input = Input { source, pack, order, first };
         let scope = self.0;
-        frame.feed(handover, input, Hold(None), |thread, pull| match missing {
-            Some(error) => Err(error),
-            None => thread.spawn_scoped(scope, move || pull.run()).map(|_| None),
+        frame.feed(handover, input, Hold(None), |thread, pull| {
+            let started = match missing {
+                Some(error) => Err(error),
+                None => thread.spawn_scoped(scope, move || pull.run()).map(|_| None),
+            };
+            if started.is_err() {
+                // Nobody else would tell the hands that are there, and the scope waits for them.
+                bell.close();
+            }
+            started
         })
     }
 }
