@@ -6,12 +6,12 @@ use std::time::Duration;
 use memchr::memchr_iter;
 
 use crate::error::{Error, ErrorKind, excerpt};
-use crate::record::{Buffer, PacketId, Pool};
+use crate::source::delivery::Delivery;
 use crate::source::keeper::{Ending, Stand, Talk};
 use crate::stream::gate::Gate;
 use crate::stream::intake::Handover;
 use crate::stream::outbox::Outbox;
-use crate::stream::packet::{Cut, End, Label, Outcome, Replies, Span};
+use crate::stream::packet::{Cut, End, Label, Outcome};
 use crate::stream::unwind::{self, Payload};
 use crate::swarm::life::Now;
 use crate::swarm::reading::READ_BYTES;
@@ -22,15 +22,9 @@ use crate::template::words::LONGEST_BANNER;
 /// Makes spans of what one run of a command prints.
 pub(crate) struct Emission {
     spec: Arc<Spec>,
-    gate: Arc<Gate>,
     handover: Arc<Handover>,
-    outbox: Arc<Outbox>,
-    label: Arc<Label>,
+    delivery: Delivery,
     framing: Box<dyn Framing>,
-    pool: Arc<Pool>,
-    spans: Vec<Span>,
-    /// Records cut so far.
-    made: u64,
     /// How much of the next record has been looked at without finding its end.
     scanned: usize,
     in_banner: bool,
@@ -58,13 +52,8 @@ impl Emission {
         Self {
             framing: spec.replies.start(),
             spec,
-            gate,
             handover,
-            outbox,
-            label: Arc::new(Label { worker: 0, pid: None, command }),
-            pool: Arc::new(Pool::new(4, 4 * READ_BYTES)),
-            spans: Vec::new(),
-            made: 0,
+            delivery: Delivery::new(gate, outbox, Label { worker: 0, pid: None, command }),
             scanned: 0,
             in_banner: true,
             has_spoken: false,
@@ -89,7 +78,10 @@ impl Emission {
     }
 
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::new(kind, message.into()).running(&self.label.command).of(self.label.pid).fatal()
+        Error::new(kind, message.into())
+            .running(&self.delivery.label.command)
+            .of(self.delivery.label.pid)
+            .fatal()
     }
 
     /// The time limits that run now.
@@ -102,7 +94,7 @@ impl Emission {
         [
             (after(self.started, policy.ready_timeout, self.in_banner), "was not ready"),
             (
-                after(self.started, policy.start_timeout, awaited && self.made == 0),
+                after(self.started, policy.start_timeout, awaited && self.delivery.made() == 0),
                 "emitted no record",
             ),
             (after(self.moved, policy.idle_timeout, awaited), "emitted nothing more"),
@@ -146,10 +138,11 @@ impl Emission {
     fn cut_in_bulk(&mut self, unread: &[u8], eof: bool, delimiter: u8) -> usize {
         let (mut used, mut count) = (0, 0);
         let mut all = false;
-        while !all && self.gate.may_pull(self.made + count, used) {
-            let ahead = (self.made + count).saturating_sub(self.gate.total_yielded());
+        while !all && self.delivery.gate.may_pull(self.delivery.made() + count, used) {
+            let ahead =
+                (self.delivery.made() + count).saturating_sub(self.delivery.gate.total_yielded());
             // One at least: the gate lets a first one through whatever is held.
-            let room = self.gate.window().saturating_sub(ahead).max(1);
+            let room = self.delivery.gate.window().saturating_sub(ahead).max(1);
             let room = usize::try_from(room).unwrap_or(usize::MAX);
             let from = used.max(self.scanned);
             let mut cut = 0;
@@ -160,7 +153,7 @@ impl Emission {
             all = cut < room;
             count += cut as u64;
         }
-        self.emit(&unread[..used], Cut::at_each(delimiter), count);
+        self.delivery.put_replies(&unread[..used], Cut::at_each(delimiter), count);
         let rest = &unread[used..];
         // Credit may have come meanwhile: what counts is what was looked at.
         self.scanned = if all { rest.len() } else { self.scanned.saturating_sub(used) };
@@ -177,9 +170,9 @@ impl Emission {
         let mut ranges = Vec::new();
         // Bytes emitted, and bytes in whole records.
         let (mut sent, mut used) = (0, 0);
-        while self.gate.may_pull(self.made + ranges.len() as u64, used - sent) {
+        while self.delivery.gate.may_pull(self.delivery.made() + ranges.len() as u64, used - sent) {
             let rest = &unread[used..];
-            let packet = self.made + ranges.len() as u64;
+            let packet = self.delivery.made() + ranges.len() as u64;
             // No output at all is one empty record where the whole output is the record.
             let empty =
                 rest.is_empty() && !(eof && packet == 0 && self.spec.replies.is_until_eof());
@@ -198,8 +191,8 @@ impl Emission {
                         Ok(None) => ranges.push(body.start - sent..body.end - sent),
                         Ok(Some(error)) => {
                             let before = used - len;
-                            self.emit_parts(&unread[sent..before], &mut ranges);
-                            self.put(1, 0, Outcome::Failed(error));
+                            self.delivery.put_parts(&unread[sent..before], &mut ranges);
+                            self.delivery.put(1, 0, Outcome::Failed(error));
                             sent = used;
                         }
                         Err(payload) => {
@@ -231,7 +224,7 @@ impl Emission {
                 }
             }
         }
-        self.emit_parts(&unread[sent..used], &mut ranges);
+        self.delivery.put_parts(&unread[sent..used], &mut ranges);
         used
     }
 
@@ -242,8 +235,8 @@ impl Emission {
         Ok(verdict.err().map(|error| {
             Error::new(ErrorKind::Check, format!("check refused the record {}", excerpt(record)))
                 .because(error)
-                .running(&self.label.command)
-                .of(self.label.pid)
+                .running(&self.delivery.label.command)
+                .of(self.delivery.label.pid)
                 .at(packet)
         }))
     }
@@ -254,7 +247,7 @@ impl Emission {
             self.spec.policy.reply_limit,
             excerpt(rest)
         );
-        let error = self.error(ErrorKind::Reply, message).at(self.made);
+        let error = self.error(ErrorKind::Reply, message).at(self.delivery.made());
         self.fail(error.hint("raise it with Template::reply_limit"));
     }
 
@@ -265,46 +258,11 @@ impl Emission {
             self.half = excerpt(rest);
         }
     }
-
-    fn emit_parts(&mut self, bytes: &[u8], ranges: &mut Vec<std::ops::Range<usize>>) {
-        let count = ranges.len() as u64;
-        let cut = Cut::Parts { ranges: std::mem::take(ranges).into(), next: 0, sides: 0 };
-        self.emit(bytes, cut, count);
-    }
-
-    fn emit(&mut self, bytes: &[u8], cut: Cut, count: u64) {
-        if count == 0 {
-            return;
-        }
-        let mut copy = self.pool.take().unwrap_or_default();
-        copy.clear();
-        copy.extend_from_slice(bytes);
-        let at = 0..copy.len();
-        self.put(
-            count,
-            at.len(),
-            Outcome::Replies(Replies {
-                buffer: Arc::new(Buffer::new(copy, Some(Arc::clone(&self.pool)))),
-                at,
-                cut,
-                label: Arc::clone(&self.label),
-                requests: None,
-            }),
-        );
-    }
-
-    fn put(&mut self, count: u64, weight: usize, outcome: Outcome) {
-        self.gate.hold(weight);
-        self.spans.push(Span { first: PacketId(self.made), count, weight, outcome });
-        self.outbox.put(&mut self.spans);
-        self.made += count;
-    }
 }
 
 impl Talk for Emission {
     fn started(&mut self, pid: u32, now: Now) {
-        let command = Arc::clone(&self.label.command);
-        self.label = Arc::new(Label { worker: 0, pid: Some(pid), command });
+        self.delivery.made_by(pid);
         self.started = now;
         self.moved = now;
     }
@@ -315,7 +273,7 @@ impl Talk for Emission {
                 say.extend_from_slice(words.as_deref().unwrap_or_default());
             }
         }
-        let has_room = self.gate.may_pull(self.made, 0);
+        let has_room = self.delivery.gate.may_pull(self.delivery.made(), 0);
         if has_room && !std::mem::replace(&mut self.had_room, has_room) {
             self.moved = now;
         }
@@ -332,7 +290,7 @@ impl Talk for Emission {
     }
 
     fn wants(&mut self) -> bool {
-        let wants = self.is_unwanted() || self.gate.may_pull_or_call(self.made);
+        let wants = self.is_unwanted() || self.delivery.gate.may_pull_or_call(self.delivery.made());
         self.had_room = wants;
         wants
     }
@@ -391,6 +349,6 @@ impl Talk for Emission {
             };
             Some(self.error(kind, message).exited(ending.status).said(ending.stderr))
         };
-        self.outbox.end(End { fatal, panic, ..End::default() });
+        self.delivery.outbox.end(End { fatal, panic, ..End::default() });
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
+use crate::source::inbox::Inbox;
 use crate::stream::unwind::{self, Payload};
 use crate::swarm::core::StartError;
 use crate::swarm::exit::ExitWatch;
@@ -20,7 +21,6 @@ use crate::swarm::ladder::Ladder;
 use crate::swarm::life::{Now, Tail};
 use crate::swarm::process::{Launcher, Process, block_sigpipe};
 use crate::swarm::readiness::{Interest, Readiness, Ready};
-use crate::swarm::reading::READ_BYTES;
 use crate::template::Spec;
 use crate::template::policy::DRAIN_GRACE;
 
@@ -120,10 +120,7 @@ struct Keeper {
     eof: bool,
     stderr_readable: bool,
     overstayed: bool,
-    /// Bytes read and not taken are `inbox[from..to]`; the rest is room.
-    inbox: Vec<u8>,
-    from: usize,
-    to: usize,
+    inbox: Inbox,
     tail: Tail,
 }
 
@@ -144,9 +141,7 @@ pub(crate) fn run(plan: Plan, talk: &mut dyn Talk, poller: Arc<Readiness>) {
         eof: false,
         stderr_readable: true,
         overstayed: false,
-        inbox: Vec::new(),
-        from: 0,
-        to: 0,
+        inbox: Inbox::default(),
         tail: Tail::default(),
     };
     let ending = match unwind::catch(|| keeper.run(talk)) {
@@ -354,8 +349,8 @@ impl Keeper {
                 return;
             }
             // What was left for want of room comes first.
-            if self.from < self.to || self.eof {
-                self.from += talk.hear(&self.inbox[self.from..self.to], self.eof, now);
+            if !self.inbox.unread().is_empty() || self.eof {
+                self.inbox.take(talk.hear(self.inbox.unread(), self.eof, now));
             }
             if self.eof || !self.readable || !talk.wants() {
                 return;
@@ -365,7 +360,7 @@ impl Keeper {
                 self.eof = true;
                 continue;
             };
-            let room = room(&mut self.inbox, &mut self.from, &mut self.to);
+            let room = self.inbox.room();
             let wanted = room.len();
             match output.read(room) {
                 Ok(0) => {
@@ -373,7 +368,7 @@ impl Keeper {
                     self.close_output();
                 }
                 Ok(n) => {
-                    self.to += n;
+                    self.inbox.filled(n);
                     if let Phase::Gone { quiet_since } = &mut self.phase {
                         *quiet_since = now;
                     } else {
@@ -389,7 +384,7 @@ impl Keeper {
                     self.close_output();
                 }
             }
-            self.from += talk.hear(&self.inbox[self.from..self.to], self.eof, now);
+            self.inbox.take(talk.hear(self.inbox.unread(), self.eof, now));
         }
     }
 
@@ -474,24 +469,4 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.reap();
     }
-}
-
-/// Room for the next read, at least one byte.
-fn room<'a>(inbox: &'a mut Vec<u8>, from: &mut usize, to: &mut usize) -> &'a mut [u8] {
-    if from == to {
-        (*from, *to) = (0, 0);
-        // One huge record does not stay in memory for ever.
-        inbox.truncate(16 * READ_BYTES);
-        inbox.shrink_to(16 * READ_BYTES);
-    }
-    if inbox.len() - *to < READ_BYTES / 4 {
-        if *from > inbox.len() / 2 {
-            inbox.copy_within(*from..*to, 0);
-            (*from, *to) = (0, *to - *from);
-        } else {
-            let len = (inbox.len() * 2).max(READ_BYTES);
-            inbox.resize(len, 0);
-        }
-    }
-    &mut inbox[*to..]
 }

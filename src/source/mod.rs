@@ -8,7 +8,9 @@
 //! that are kept, nothing left behind when it is dropped. It is the same outlet, behind the same gate.
 
 mod command;
+mod delivery;
 mod emission;
+mod inbox;
 mod keeper;
 
 pub use self::command::{CommandSource, Records, iterate_in_subprocess};
