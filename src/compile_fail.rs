@@ -105,3 +105,22 @@ struct ReplyOutlivesBatch;
 /// let _ = ["a"].into_iter().feed_subprocesses(Template::new("cat").arg("-u"), 1, 1);
 /// ```
 struct UnusedFeed;
+
+/// A source in a subprocess has one pass at a time.
+///
+/// ```
+/// # use subfeed::source::Function;
+/// let mut numbers = Function::<u32, u32>::new("numbers").iterate_in_subprocess(&1, 1);
+/// let first = numbers.iter();
+/// drop(first);
+/// let second = numbers.iter();
+/// ```
+/// ```compile_fail,E0499
+/// # use subfeed::source::Function;
+/// let mut numbers = Function::<u32, u32>::new("numbers").iterate_in_subprocess(&1, 1);
+/// let first = numbers.iter();
+/// let second = numbers.iter();
+/// drop(first);
+/// ```
+#[cfg(feature = "function-source")]
+struct OnePassAtATime;

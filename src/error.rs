@@ -178,6 +178,21 @@ impl Error {
         self.0.request.as_ref().map_or(0, |request| request.len()) + self.0.stderr.len()
     }
 
+    /// The same error once more, for somebody else who is to learn of it. Its cause becomes text.
+    #[cfg(feature = "function-source")]
+    pub(crate) fn again(&self) -> Self {
+        let Inner { message, hint, command, request, stderr, .. } = &*self.0;
+        Self(Box::new(Inner {
+            request: request.clone(),
+            command: command.clone(),
+            stderr: stderr.clone(),
+            message: message.clone(),
+            hint: hint.clone(),
+            source: self.0.source.as_deref().map(|source| Told::of(source).into()),
+            ..*self.0
+        }))
+    }
+
     /// What went wrong.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -294,6 +309,47 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// An error that is only known by what it said, and what caused it.
+#[cfg(feature = "function-source")]
+#[derive(Debug)]
+pub(crate) struct Told {
+    message: String,
+    cause: Option<Box<Told>>,
+}
+
+#[cfg(feature = "function-source")]
+impl Told {
+    /// From the messages of an error and its causes; `None` if there is none.
+    pub(crate) fn chain(messages: Vec<String>) -> Option<Self> {
+        let causes = messages.into_iter().rev();
+        causes.fold(None, |cause, message| Some(Self { message, cause: cause.map(Box::new) }))
+    }
+
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let cause = error.source().map(|cause| Box::new(Self::of(cause)));
+        Self { message: error.to_string(), cause }
+    }
+}
+
+#[cfg(feature = "function-source")]
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.cause {
+            // Many errors say what caused them.
+            Some(cause) if !self.message.contains(&cause.message) => write!(f, ": {cause}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(feature = "function-source")]
+impl std::error::Error for Told {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }
 

@@ -52,7 +52,10 @@ pub(crate) enum Stand {
     /// It goes on.
     Go,
     /// It has been told to leave, and gets this long before the ladder.
-    #[expect(dead_code, reason = "a command is told nothing")]
+    #[cfg_attr(
+        not(feature = "function-source"),
+        expect(dead_code, reason = "a command is told nothing")
+    )]
     Leave(Duration),
     /// The ladder, now.
     Kill,
@@ -313,7 +316,7 @@ impl Keeper {
         if self.said == self.say.len() {
             self.say.clear();
             self.said = 0;
-            if self.plan.closes_input {
+            if self.plan.closes_input || matches!(self.stand, Stand::Leave(_)) {
                 self.close_input();
             }
         }

@@ -1,0 +1,448 @@
+//! The parent's side of the conversation with one child, over all its passes.
+//!
+//! Each pass has a gate, an outbox and an outlet of its own, as every stream of this crate; here they are
+//! called a lane. The consumer hangs a new lane on the board and wakes the keeper; the keeper takes it from
+//! there, stops what was under way, and starts the pass. What the child still sends for an earlier one has
+//! an earlier generation, and is dropped.
+//!
+//! The grant is the window: the child may make item `k` of a pass once item `k - buffer_size` has been
+//! yielded. It is raised whenever the gate lets something through, so bytes hold it up, too; and where more
+//! bytes are held than may be, nothing is read.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::source::delivery::Delivery;
+use crate::source::function::protocol::{self, Command, Failure, HEAD, Status};
+use crate::source::keeper::{Ending, Stand, Talk};
+use crate::stream::gate::Gate;
+use crate::stream::intake::Handover;
+use crate::stream::outbox::Outbox;
+use crate::stream::packet::{End, Label, Outcome};
+use crate::stream::sync::lock;
+use crate::swarm::life::Now;
+use crate::template::Spec;
+
+/// One pass, as the keeper has to know it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) generation: u64,
+    pub(super) gate: Arc<Gate>,
+    pub(super) handover: Arc<Handover>,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+impl Lane {
+    /// The pass ends before it has begun.
+    fn refuse(self, error: Error) {
+        self.outbox.end(End { fatal: Some(error), ..End::default() });
+    }
+}
+
+/// What consumer and keeper tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    notes: Mutex<Notes>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// Passes that the keeper has not seen yet. Even one that was left meanwhile is started, since it
+    /// counts where passes differ.
+    next: VecDeque<Lane>,
+    /// Nobody wants anything any more.
+    closing: bool,
+    ready: bool,
+    /// Why there is no child any more.
+    fate: Option<Error>,
+}
+
+impl Board {
+    /// Consumer: hangs up the next pass. The keeper is to be woken.
+    pub(super) fn hang(&self, lane: Lane) {
+        let mut notes = lock(&self.notes);
+        match &notes.fate {
+            Some(fate) => lane.refuse(fate.again()),
+            None => notes.next.push_back(lane),
+        }
+    }
+
+    /// Consumer: the child is to go.
+    pub(super) fn close(&self) {
+        lock(&self.notes).closing = true;
+    }
+
+    /// Consumer: waits until the child stands by, or never will.
+    pub(super) fn wait_until_ready(&self) -> Result<(), Error> {
+        let waiting = |notes: &mut Notes| !notes.ready && notes.fate.is_none();
+        let notes = self.changed.wait_while(lock(&self.notes), waiting);
+        match &notes.unwrap_or_else(PoisonError::into_inner).fate {
+            Some(fate) => Err(fate.again()),
+            None => Ok(()),
+        }
+    }
+
+    /// There is no child, and never will be.
+    pub(super) fn seal(&self, fate: Error) {
+        let mut notes = lock(&self.notes);
+        for lane in notes.next.drain(..) {
+            lane.refuse(fate.again());
+        }
+        notes.fate = Some(fate);
+        self.changed.notify_all();
+    }
+}
+
+/// The pass that is under way.
+struct Current {
+    lane: Lane,
+    delivery: Delivery,
+    granted: u64,
+}
+
+impl Current {
+    fn end(self, fatal: Option<Error>) {
+        self.lane.outbox.end(End { fatal, ..End::default() });
+    }
+}
+
+pub(super) struct Session {
+    board: Arc<Board>,
+    spec: Arc<Spec>,
+    command: Arc<str>,
+    opening: Vec<u8>,
+    current: Option<Current>,
+    ready: bool,
+    pid: Option<u32>,
+    started: Now,
+    /// When something last came, or room for it did.
+    moved: Now,
+    had_room: bool,
+    /// It is told to leave.
+    closing: bool,
+    /// What has gone wrong with it, and what is to become of it.
+    failed: Option<(Error, Stand)>,
+    through: bool,
+}
+
+impl Session {
+    /// `opening` is the first message, whole.
+    pub(super) fn new(
+        board: Arc<Board>,
+        spec: Arc<Spec>,
+        command: Arc<str>,
+        opening: Vec<u8>,
+    ) -> Self {
+        Self {
+            board,
+            spec,
+            command,
+            opening,
+            current: None,
+            ready: false,
+            pid: None,
+            started: Now::ZERO,
+            moved: Now::ZERO,
+            had_room: true,
+            closing: false,
+            failed: None,
+            through: false,
+        }
+    }
+
+    fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
+        self.place(Error::new(kind, message.into()))
+    }
+
+    fn place(&self, error: Error) -> Error {
+        error.running(&self.command).of(self.pid).fatal()
+    }
+
+    /// Whether nobody wants or believes what is still to come.
+    fn is_unwanted(&self) -> bool {
+        self.closing || self.failed.is_some()
+    }
+
+    fn grace(&self) -> Duration {
+        self.spec.policy.end_timeout.unwrap_or(Duration::MAX)
+    }
+
+    /// The first failure counts.
+    fn fail(&mut self, error: Error, stand: Stand) {
+        self.failed.get_or_insert((error, stand));
+    }
+
+    /// The time limits that run now.
+    fn limits(&self) -> [(Option<Now>, &'static str, Option<Duration>); 2] {
+        let policy = &self.spec.policy;
+        let start = policy.start_timeout.or(policy.idle_timeout).filter(|_| !self.ready);
+        let awaited = self.ready
+            && self.had_room
+            && self
+                .current
+                .as_ref()
+                .is_some_and(|current| current.delivery.made() < current.granted);
+        let idle = policy.idle_timeout.filter(|_| awaited);
+        let at =
+            |since: Now, limit: Option<Duration>| limit.map(|limit| since.saturating_add(limit));
+        [
+            (at(self.started, start), "was not ready", start),
+            (at(self.moved, idle), "did not give any item", idle),
+        ]
+    }
+
+    /// Looks at what the consumer wants.
+    fn follow(&mut self, now: Now, say: &mut Vec<u8>) {
+        let next = {
+            let mut notes = lock(&self.board.notes);
+            if notes.closing && !std::mem::replace(&mut self.closing, true) {
+                protocol::put(say, Command::Abort as u8, 0, &[]);
+            }
+            if self.closing {
+                return;
+            }
+            std::mem::take(&mut notes.next)
+        };
+        for lane in next {
+            self.leave_current(say);
+            let granted = lane.gate.window();
+            let body = granted.to_le_bytes();
+            protocol::put(say, Command::Start as u8, lane.generation, &body);
+            let label = Label { worker: 0, pid: self.pid, command: Arc::clone(&self.command) };
+            let delivery = Delivery::new(Arc::clone(&lane.gate), Arc::clone(&lane.outbox), label);
+            self.current = Some(Current { lane, delivery, granted });
+            self.moved = now;
+            self.had_room = true;
+        }
+        if self.current.as_ref().is_some_and(|current| current.lane.handover.is_dropped()) {
+            self.leave_current(say);
+        }
+        let Some(current) = &mut self.current else { return };
+        let has_room = current.lane.gate.may_pull(current.delivery.made(), 0);
+        if has_room && !std::mem::replace(&mut self.had_room, has_room) {
+            self.moved = now;
+        }
+        if current.lane.gate.may_pull(current.granted, 0) {
+            if current.delivery.made() == current.granted {
+                // Until now it was not allowed to give any.
+                self.moved = now;
+            }
+            let gate = &current.lane.gate;
+            current.granted = gate.total_yielded().saturating_add(gate.window());
+            let body = current.granted.to_le_bytes();
+            protocol::put(say, Command::More as u8, current.lane.generation, &body);
+        }
+    }
+
+    fn leave_current(&mut self, say: &mut Vec<u8>) {
+        if let Some(left) = self.current.take() {
+            protocol::put(say, Command::Stop as u8, left.lane.generation, &[]);
+            // Only one that was leaked could still hear of it.
+            left.end(Some(Error::halted()));
+        }
+    }
+
+    /// Takes what messages there are. Says how many bytes they took.
+    fn read(&mut self, unread: &[u8], eof: bool) -> usize {
+        let mut ranges = Vec::new();
+        // Bytes delivered, and bytes of whole messages.
+        let (mut sent, mut used) = (0, 0);
+        while !self.is_unwanted() {
+            if let Some(current) = &self.current
+                && !current
+                    .lane
+                    .gate
+                    .may_pull(current.delivery.made() + ranges.len() as u64, used - sent)
+            {
+                break;
+            }
+            let rest = &unread[used..];
+            let message = rest.first_chunk::<HEAD>().map(protocol::head);
+            let longest = self.spec.policy.reply_limit.max(protocol::LONGEST_REPORT);
+            if let Some((what, _, body)) = &message
+                && (Status::from_byte(*what).is_none() || body.len() > longest)
+            {
+                // What it announces may never come.
+                self.misunderstand();
+                break;
+            }
+            let whole = message.filter(|(_, _, body)| body.end <= rest.len());
+            let Some((what, generation, body)) = whole else {
+                self.through |= eof;
+                break;
+            };
+            let status = Status::from_byte(what);
+            let is_current =
+                self.current.as_ref().is_some_and(|current| current.lane.generation == generation);
+            let (start, end) = (used + body.start, used + body.end);
+            if status == Some(Status::IteratorSuccess) {
+                if is_current {
+                    ranges.push(start - sent..end - sent);
+                }
+                used = end;
+                continue;
+            }
+            self.deliver(&unread[sent..used], &mut ranges);
+            used = end;
+            sent = end;
+            self.heed(status, is_current, &unread[start..end]);
+        }
+        self.deliver(&unread[sent..used], &mut ranges);
+        used
+    }
+
+    fn deliver(&mut self, bytes: &[u8], ranges: &mut Vec<std::ops::Range<usize>>) {
+        if let Some(current) = &mut self.current {
+            current.delivery.put_parts(bytes, ranges);
+        }
+    }
+
+    /// Takes a report that is no item.
+    fn heed(&mut self, status: Option<Status>, is_current: bool, body: &[u8]) {
+        let leave = Stand::Leave(self.grace());
+        let failure = || Failure::decode(body);
+        match status {
+            Some(Status::InitializationSucceeded) if !self.ready => {
+                self.ready = true;
+                let mut notes = lock(&self.board.notes);
+                notes.ready = true;
+                self.board.changed.notify_all();
+            }
+            Some(Status::InitializationFailed) if !self.ready => {
+                if let Some(failure) = failure() {
+                    let error = failure.into_error("the function cannot be iterated");
+                    self.fail(self.place(error), leave);
+                } else {
+                    self.misunderstand();
+                }
+            }
+            Some(Status::IterationStarted) => {}
+            Some(Status::IterationFinished) => {
+                if let Some(current) = self.current.take_if(|_| is_current) {
+                    current.end(None);
+                }
+            }
+            Some(Status::IteratorFailed) => {
+                let Some(failure) = failure() else { return self.misunderstand() };
+                if !is_current {
+                    return;
+                }
+                let ends = failure.ends_the_pass();
+                let error = failure.into_error("the function cannot begin a pass");
+                let error = error.running(&self.command).of(self.pid);
+                if ends {
+                    if let Some(current) = self.current.take() {
+                        current.end(Some(error));
+                    }
+                } else if let Some(current) = &mut self.current {
+                    let error = error.at(current.delivery.made());
+                    current.delivery.put(1, 0, Outcome::Failed(error));
+                }
+            }
+            Some(Status::UnexpectedCommand) => {
+                let message = "the child was given an order that makes no sense to it";
+                self.fail(self.error(ErrorKind::Reply, message), leave);
+            }
+            _ => self.misunderstand(),
+        }
+    }
+
+    fn misunderstand(&mut self) {
+        let message = "the child says what is no report of a source's: something else writes there";
+        self.fail(self.error(ErrorKind::Reply, message), Stand::Kill);
+    }
+}
+
+impl Talk for Session {
+    fn started(&mut self, pid: u32, now: Now) {
+        self.pid = Some(pid);
+        self.started = now;
+        self.moved = now;
+    }
+
+    fn attend(&mut self, now: Now, say: &mut Vec<u8>) -> Stand {
+        say.append(&mut self.opening);
+        if self.failed.is_none() {
+            self.follow(now, say);
+        }
+        if !self.is_unwanted()
+            && let Some((_, what, limit)) =
+                self.limits().into_iter().find(|(at, ..)| at.is_some_and(|at| now >= at))
+        {
+            let message = format!("the child {what} within {:?}", limit.unwrap_or_default());
+            self.fail(self.error(ErrorKind::Timeout, message), Stand::Kill);
+        }
+        match &self.failed {
+            Some((_, stand)) => *stand,
+            None if self.closing => Stand::Leave(self.grace()),
+            None => Stand::Go,
+        }
+    }
+
+    fn wants(&mut self) -> bool {
+        if self.is_unwanted() {
+            return true;
+        }
+        let Some(current) = &self.current else { return true };
+        let gate = &current.lane.gate;
+        let wants = gate.may_pull_or_call(current.delivery.made());
+        // Asked last, so that it is credit that is called out: if what has come is not wanted for want
+        // of credit or room, neither is more, and one call serves both.
+        if wants && gate.may_pull_or_call(current.granted) {
+            current.lane.handover.wake();
+        }
+        self.had_room = wants;
+        wants
+    }
+
+    fn hear(&mut self, unread: &[u8], eof: bool, now: Now) -> usize {
+        let used = self.read(unread, eof);
+        if used > 0 {
+            self.moved = now;
+        }
+        if self.is_unwanted() {
+            self.through |= eof;
+            return unread.len();
+        }
+        used
+    }
+
+    fn is_through(&self) -> bool {
+        self.through || self.is_unwanted()
+    }
+
+    fn deadline(&self) -> Option<Now> {
+        if self.is_unwanted() {
+            return None;
+        }
+        self.limits().into_iter().filter_map(|(at, ..)| at).min()
+    }
+
+    fn over(&mut self, ending: Ending) {
+        let current = self.current.take();
+        let fate = if let Some(error) = ending.error {
+            error
+        } else if let Some((error, _)) = self.failed.take() {
+            error.said(ending.stderr)
+        } else {
+            let message = match (&current, self.ready) {
+                (Some(_), true) => "the child ended in the middle of a pass",
+                (None, true) => "the child ended between two passes",
+                (_, false) => "the child ended before it was ready",
+            };
+            let error = self.error(ErrorKind::Died, message).said(ending.stderr);
+            error.exited(ending.status)
+        };
+        if let Some(current) = current {
+            let (fatal, panic) = match ending.panic {
+                Some(payload) => (None, Some(payload)),
+                None => (Some(fate.again()), None),
+            };
+            current.lane.outbox.end(End { fatal, panic, ..End::default() });
+        }
+        self.board.seal(fate);
+    }
+}

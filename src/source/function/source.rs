@@ -1,0 +1,297 @@
+//! A child, over all its passes, as the consumer sees it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::never;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind};
+use crate::record::PacketId;
+use crate::source::function::pass::Pass;
+use crate::source::function::protocol::{self, Command, Opening};
+use crate::source::function::session::{Board, Lane, Session};
+use crate::source::function::{LEAVE_GRACE, registry, this_program};
+use crate::source::keeper::{self, Plan};
+use crate::stream::gate::Gate;
+use crate::stream::intake::Handover;
+use crate::stream::outbox::Outbox;
+use crate::stream::outlet::{Order, Outlet, Threads};
+use crate::swarm::readiness::Readiness;
+use crate::template::channel::Redirect;
+use crate::template::policy::Signal;
+use crate::template::{Spec, Template};
+
+/// A function that runs in a child, to be iterated again and again; made by
+/// [`Function::iterate_in_subprocess`](crate::source::Function::iterate_in_subprocess).
+///
+/// The options are for the next child: set them before the first pass, or before
+/// [`restart`](FunctionSource::restart).
+///
+/// Dropping it ends the child: it is asked to leave, and after [`end_timeout`](FunctionSource::end_timeout)
+/// gets the [kill ladder](FunctionSource::kill_ladder), which nothing survives. That takes, at the defaults,
+/// 1.2 s at worst, and usually no time.
+#[must_use = "a source does nothing before it is iterated"]
+pub struct FunctionSource<T> {
+    name: &'static str,
+    argument: Result<Vec<u8>, postcard::Error>,
+    buffer_size: usize,
+    max_bytes: usize,
+    template: Template,
+    running: Option<Running>,
+    /// Of the last pass. Never twice the same.
+    generation: u64,
+    items: PhantomData<fn() -> T>,
+}
+
+/// A child, and the thread that keeps it.
+struct Running {
+    board: Arc<Board>,
+    poller: Option<Arc<Readiness>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn wake(&self) -> impl Fn() + Send + Sync + 'static {
+        let poller = self.poller.clone();
+        move || {
+            if let Some(poller) = &poller {
+                poller.wake();
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.board.close();
+        self.wake()();
+        if let Some(keeper) = self.keeper.take() {
+            // Whatever went wrong in it has been told.
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl<T> FunctionSource<T> {
+    pub(super) fn new(
+        name: &'static str,
+        argument: Result<Vec<u8>, postcard::Error>,
+        template: Template,
+        buffer_size: usize,
+    ) -> Self {
+        Self {
+            name,
+            argument,
+            buffer_size,
+            max_bytes: 64 << 20,
+            template,
+            running: None,
+            generation: 0,
+            items: PhantomData,
+        }
+    }
+}
+
+/// Options.
+impl<T> FunctionSource<T> {
+    /// How many bytes of items may be held for the consumer before no more are read: 64 MiB by default. An
+    /// item that is larger travels alone.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// The largest item in bytes, serialized: 64 MiB by default, and less than 4 GiB in any case. A larger
+    /// one is an `Err` of kind [`ErrorKind::Encode`] at its position.
+    pub fn item_limit(self, bytes: usize) -> Self {
+        self.with(|template| template.reply_limit(bytes))
+    }
+
+    /// The time limit for the initializers and the function itself: from the start of the child until it
+    /// stands by. Without it, [`idle_timeout`](FunctionSource::idle_timeout) applies.
+    pub fn start_timeout(self, limit: Duration) -> Self {
+        self.with(|template| template.start_timeout(limit))
+    }
+
+    /// The time limit for each item, and for the end of the pass: how long the child may be silent although
+    /// there is room for an item. It does not run while the consumer holds the child up.
+    pub fn idle_timeout(self, limit: Duration) -> Self {
+        self.with(|template| template.idle_timeout(limit))
+    }
+
+    /// How long a child that is to end may take to drop what it holds, before the kill ladder: 1 s by
+    /// default. It ends itself after that, should this process be gone.
+    pub fn end_timeout(self, limit: Duration) -> Self {
+        self.with(|template| template.end_timeout(limit))
+    }
+
+    /// How a child that does not leave is ended; see [`Template::kill_ladder`].
+    pub fn kill_ladder(self, ladder: impl IntoIterator<Item = (Signal, Duration)>) -> Self {
+        self.with(|template| template.kill_ladder(ladder))
+    }
+
+    /// Sets an environment variable for the child.
+    pub fn env(self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.with(|template| template.env(name, value))
+    }
+
+    /// Sends what the function prints somewhere else than to this process's own stdout.
+    pub fn stdout(self, to: Redirect) -> Self {
+        self.with(|template| template.stdout(to))
+    }
+
+    /// Sends the child's stderr somewhere else; [`Redirect::Inherit`] shows it. By default it is drained,
+    /// and its last 8 KiB are in the errors.
+    pub fn stderr(self, to: Redirect) -> Self {
+        self.with(|template| template.stderr(to))
+    }
+
+    fn with(mut self, change: impl FnOnce(Template) -> Template) -> Self {
+        self.template = change(self.template);
+        self
+    }
+}
+
+impl<T> FunctionSource<T> {
+    /// Starts the child, if there is none, without waiting for it: it is initialized meanwhile.
+    pub fn start(&mut self) -> &mut Self {
+        self.running();
+        self
+    }
+
+    /// Starts the child, if there is none, and waits until it is initialized.
+    ///
+    /// # Errors
+    /// Those that every pass would begin with: an initializer or the function failed, or took too long.
+    pub fn wait_until_ready(&mut self) -> Result<(), Error> {
+        self.running().board.wait_until_ready()
+    }
+
+    /// Ends the child. The next pass, or [`start`](FunctionSource::start), makes a new one, which knows
+    /// nothing of what was before.
+    pub fn restart(&mut self) {
+        self.running = None;
+    }
+
+    fn running(&mut self) -> &Running {
+        if self.running.is_none() {
+            self.running = Some(self.launch());
+        }
+        self.running.as_ref().expect("it has just been put there")
+    }
+
+    fn launch(&self) -> Running {
+        let board = Arc::new(Board::default());
+        match self.try_launch(&board) {
+            Ok((poller, keeper)) => Running { board, poller: Some(poller), keeper: Some(keeper) },
+            Err(error) => {
+                board.seal(error);
+                Running { board, poller: None, keeper: None }
+            }
+        }
+    }
+
+    fn opening(&self, spec: &Spec) -> Result<Vec<u8>, Error> {
+        if !registry::is_served() {
+            return Err(Error::config("this program would not recognize itself in a child")
+                .hint("call Registry::serve at the top of main"));
+        }
+        if self.buffer_size == 0 {
+            return Err(Error::config(
+                "a source needs room for at least one item, and buffer_size is 0",
+            ));
+        }
+        spec.validate()?;
+        let argument = self.argument.clone().map_err(|error| {
+            Error::config("the function's argument cannot be sent").because(error)
+        })?;
+        let leave = spec.policy.end_timeout.unwrap_or(LEAVE_GRACE);
+        let opening = Opening {
+            function: self.name.to_owned(),
+            argument,
+            item_limit: spec.policy.reply_limit as u64,
+            leave_ms: u64::try_from(leave.as_millis()).unwrap_or(u64::MAX),
+        };
+        let opening = opening.encode();
+        if u32::try_from(opening.len()).is_err() {
+            return Err(Error::config("the function's argument is larger than 4 GiB"));
+        }
+        let mut message = Vec::new();
+        protocol::put(&mut message, Command::Open as u8, 0, &opening);
+        Ok(message)
+    }
+
+    fn try_launch(&self, board: &Arc<Board>) -> Result<(Arc<Readiness>, JoinHandle<()>), Error> {
+        let spec = Arc::new(self.template.spec.clone());
+        let opening = self.opening(&spec)?;
+        let failed = |what: &'static str| {
+            move |error: std::io::Error| Error::new(ErrorKind::Thread, what).because(error).fatal()
+        };
+        let poller = Readiness::new().map_err(failed("the source's poller cannot be made"))?;
+        let poller = Arc::new(poller);
+        let program = std::env::current_exe().unwrap_or_else(|_| this_program());
+        let command: Arc<str> =
+            format!("{} {} {}", program.display(), registry::MARK, self.name).into();
+        let mut session =
+            Session::new(Arc::clone(board), Arc::clone(&spec), Arc::clone(&command), opening);
+        let plan = Plan { spec, command, input: 1, output: 1, closes_input: false };
+        let waited_for = Arc::clone(&poller);
+        let keeper = thread::Builder::new()
+            .name("subfeed-source".to_owned())
+            .spawn(move || keeper::run(plan, &mut session, waited_for))
+            .map_err(failed("a thread of the source cannot be started"))?;
+        Ok((poller, keeper))
+    }
+
+    pub(super) fn begin(&mut self) -> Outlet {
+        self.generation += 1;
+        let generation = self.generation;
+        let window = u64::try_from(self.buffer_size).unwrap_or(u64::MAX).max(1);
+        let max_bytes = self.max_bytes;
+        let running = self.running();
+        let gate = Arc::new(Gate::new(window, max_bytes));
+        gate.call_when_open(running.wake());
+        let handover = Arc::new(Handover::new(running.wake()));
+        let outbox = Arc::new(Outbox::default());
+        running.board.hang(Lane {
+            generation,
+            gate: Arc::clone(&gate),
+            handover: Arc::clone(&handover),
+            outbox: Arc::clone(&outbox),
+        });
+        running.wake()();
+        let threads = Threads { executor: None, intake: None, intake_done: never() };
+        Outlet::new(gate, handover, outbox, threads, Order::Completion, PacketId(0))
+    }
+}
+
+impl<T: DeserializeOwned> FunctionSource<T> {
+    /// A pass over the items, which begins at once.
+    ///
+    /// One at a time: the source is borrowed until the pass is dropped. Dropped before its end, it is
+    /// abandoned: the child makes no further item, drops what it was iterating, and stands by for the next
+    /// one. It is not waited for, but what it is in the midst of comes first: code of the function's cannot
+    /// be interrupted, unless it waits in a feed of this crate, which is cancelled. To give a pass away,
+    /// into another feed, say, iterate over the source itself: `source.into_iter()`.
+    ///
+    /// # Errors
+    /// See [`iterate_in_subprocess`](crate::source::Function::iterate_in_subprocess).
+    pub fn iter(&mut self) -> Pass<'_, T> {
+        Pass::new(self.begin())
+    }
+}
+
+impl<T> fmt::Debug for FunctionSource<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FunctionSource")
+            .field("function", &self.name)
+            .field("buffer_size", &self.buffer_size)
+            .field("passes", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
