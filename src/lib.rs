@@ -91,6 +91,7 @@ mod entry;
 mod error;
 mod ext;
 mod feed;
+pub mod pipeline;
 mod pool;
 mod queue;
 #[cfg(doctest)]

@@ -1,0 +1,79 @@
+//! Items gathered to chunks, bounded in size and in time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::control::Counts;
+use super::flow::{Flow, Pass};
+use super::work::Out;
+use crate::pool::FeedThreads;
+
+/// Gathers what comes out of a relay, which pulls ahead meanwhile.
+///
+/// A chunk is due `within` after its first item was taken out of the relay; the wait for the next item
+/// ends then. What is not an item is given at once, a mark behind the chunk that it ends.
+pub(super) struct Chunks<T: Send, M> {
+    items: FeedThreads<T, Flow<T, M>>,
+    size: usize,
+    within: Duration,
+    chunk: Vec<T>,
+    /// When the chunk is due; `None` while it is empty, and if it may wait for ever.
+    due: Option<Instant>,
+    /// What goes behind the chunk that was given last.
+    behind: Option<Pass<M>>,
+    counts: Arc<Counts>,
+}
+
+impl<T: Send, M> Chunks<T, M> {
+    pub(super) fn new(
+        items: FeedThreads<T, Flow<T, M>>,
+        size: usize,
+        within: Duration,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self { items, size, within, chunk: Vec::new(), due: None, behind: None, counts }
+    }
+
+    fn give(&mut self) -> Option<Flow<Out<Vec<T>>, M>> {
+        self.due = None;
+        Some(Ok(Out::One(std::mem::take(&mut self.chunk))))
+    }
+}
+
+impl<T: Send, M> Iterator for Chunks<T, M> {
+    type Item = Flow<Out<Vec<T>>, M>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(pass) = self.behind.take() {
+            return Some(Err(pass));
+        }
+        loop {
+            let next = match self.due {
+                None => self.items.next(),
+                Some(due) => match self.items.next_before(due) {
+                    Ok(next) => next,
+                    Err(_) => return self.give(),
+                },
+            };
+            match next {
+                Some(Ok(item)) => {
+                    Counts::add(&self.counts.taken, 1);
+                    if self.chunk.is_empty() {
+                        self.due = Instant::now().checked_add(self.within);
+                    }
+                    self.chunk.push(item);
+                    if self.chunk.len() == self.size {
+                        return self.give();
+                    }
+                }
+                Some(Err(mark @ Pass::Mark(_))) if !self.chunk.is_empty() => {
+                    self.behind = Some(mark);
+                    return self.give();
+                }
+                Some(Err(pass)) => return Some(Err(pass)),
+                None if self.chunk.is_empty() => return None,
+                None => return self.give(),
+            }
+        }
+    }
+}

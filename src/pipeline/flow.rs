@@ -1,0 +1,121 @@
+//! What travels through a pipeline: items, marks, and the failures of items on their way out.
+
+use std::any::Any;
+use std::error;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{BoxError, Error};
+
+/// Work is `Ok`; what no stage touches is `Err`, which is how the executors let it pass.
+pub(super) type Flow<T, M> = Result<T, Pass<M>>;
+
+/// What keeps its place and is no work.
+#[derive(Debug)]
+pub(super) enum Pass<M> {
+    Mark(M),
+    Failed(StageError),
+}
+
+/// What a stage of subprocesses lets pass, or its own errors, whose stage is still to be named.
+#[derive(Debug)]
+pub(super) enum Unnamed<M> {
+    Pass(Pass<M>),
+    Worker(Error),
+}
+
+impl<M> From<Error> for Unnamed<M> {
+    fn from(error: Error) -> Self {
+        Self::Worker(error)
+    }
+}
+
+/// An item of a pipeline that a stage could not deal with.
+///
+/// It keeps its place among the results. Its message names the stage; [`source`](error::Error::source) is
+/// what the stage's closure returned, or the [`Error`] of a worker process.
+#[derive(Debug)]
+pub struct StageError {
+    stage: Arc<str>,
+    attempts: u32,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Refused(BoxError),
+    Panicked(String),
+    Worker(Error),
+}
+
+impl StageError {
+    pub(super) fn refused(stage: &Arc<str>, attempts: u32, cause: BoxError) -> Self {
+        Self { stage: Arc::clone(stage), attempts, cause: Cause::Refused(cause) }
+    }
+
+    pub(super) fn panicked(stage: &Arc<str>, payload: &(dyn Any + Send)) -> Self {
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a message".to_owned());
+        Self { stage: Arc::clone(stage), attempts: 1, cause: Cause::Panicked(message) }
+    }
+
+    pub(super) fn worker(stage: &Arc<str>, error: Error) -> Self {
+        let attempts = error.attempts().max(1);
+        Self { stage: Arc::clone(stage), attempts, cause: Cause::Worker(error) }
+    }
+
+    /// The name of the stage.
+    #[must_use]
+    pub fn stage(&self) -> &str {
+        &self.stage
+    }
+
+    /// How often the stage has tried.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Whether the stage's closure panicked over it.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        matches!(self.cause, Cause::Panicked(_))
+    }
+
+    /// The error of the worker process, if the stage runs in subprocesses.
+    #[must_use]
+    pub fn as_worker(&self) -> Option<&Error> {
+        match &self.cause {
+            Cause::Worker(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for StageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stage `{}`: ", self.stage)?;
+        match &self.cause {
+            Cause::Refused(error) => write!(f, "{error}")?,
+            Cause::Panicked(message) => write!(f, "panicked: {message}")?,
+            Cause::Worker(error) => write!(f, "{error}")?,
+        }
+        if self.attempts > 1 {
+            write!(f, " (after {} attempts)", self.attempts)?;
+        }
+        Ok(())
+    }
+}
+
+impl error::Error for StageError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match &self.cause {
+            Cause::Refused(error) => Some(&**error),
+            Cause::Panicked(_) => None,
+            Cause::Worker(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! Named stages, one behind the other, each with a width and a window of its own.
+//!
+//! A [`Pipeline`] is a chain of feeds with some comfort: every stage has a name, which its errors and its
+//! counts bear; what fails in one stage passes the later ones and comes out in its place; marks pass all of
+//! them; one handle watches and stops the whole. What holds for a feed holds for each stage: its results
+//! keep the order of its input, its look-ahead is its [`buffer`](Stage::buffer) and no more, a paused
+//! consumer stops the source, and the last stage's end is the end of all.
+//!
+//! ```
+//! use subfeed::pipeline::{Pipeline, Stage};
+//!
+//! let lines = ["3", "four", "5"];
+//! let run = Pipeline::new(lines)
+//!     .try_map("parse", |line| line.parse::<u64>())
+//!     .map(Stage::new("square").workers(2).buffer(10), |n| n * n)
+//!     .run();
+//! let results: Vec<_> = run.items().map(|result| result.map_err(|error| error.to_string())).collect();
+//! assert_eq!(results[0], Ok(9));
+//! assert_eq!(results[1], Err("stage `parse`: invalid digit found in string".to_owned()));
+//! assert_eq!(results[2], Ok(25));
+//! ```
+//!
+//! # Steps
+//!
+//! | one item becomes | method | runs in |
+//! |---|---|---|
+//! | one | [`map`](Pipeline::map), [`map_init`](Pipeline::map_init) | threads |
+//! | one, or an error | [`try_map`](Pipeline::try_map) | threads |
+//! | one or none | [`filter_map`](Pipeline::filter_map) | threads |
+//! | any number | [`flat_map`](Pipeline::flat_map) | threads |
+//! | one | [`feed`](Pipeline::feed) | subprocesses |
+//! | anything: an iterator over the items, with its state | [`iterate`](Pipeline::iterate) | a thread |
+//! | its part of a chunk, bounded in size and in time | [`chunk`](Pipeline::chunk) | a thread |
+//! | its own items | [`flatten`](Pipeline::flatten) | the next stage's intake |
+//!
+//! A stage has threads of its own, as many as it has workers, so one that waits (for a server, a disk, a
+//! lock) keeps no other from working.
+//!
+//! # Failures
+//!
+//! An item that a stage refuses, or panics over, is an `Err` in its place, with the stage's name; the
+//! worker goes on with a fresh state. [`Run::on_error`] says what becomes of the rest: it is finished, or
+//! the source is stopped, or everything is. A panic of the *source* is no item's: it is resumed at the
+//! consumer, behind everything that came before it.
+//!
+//! # Finite, continuous, in the background
+//!
+//! The source may be endless; [`Control::stop`] ends it. For push-style use give the pipeline the receiving
+//! end of a bounded channel as its source; the pipeline ends when the last sender is dropped. To run it
+//! without looking at its results, call [`Run::finish`] on a thread of its own.
+//!
+//! # One thread
+//!
+//! The lazy pipeline on one thread needs no machinery: it is iterator adaptors. [`Profile`] counts and times
+//! their steps.
+//!
+//! The idea of named stages, of marks that overtake nothing, and of the two kinds of pipelines is that of
+//! Python's paipa.
+
+mod chunk;
+mod control;
+mod flow;
+mod iterate;
+mod profile;
+mod run;
+mod stage;
+mod work;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rayon::ThreadPool;
+
+use self::chunk::Chunks;
+use self::control::Counts;
+pub use self::control::{Control, OnError, StageReport};
+pub use self::flow::StageError;
+use self::flow::{Flow, Pass, Unnamed};
+pub use self::iterate::Items;
+use self::iterate::Iterate;
+pub use self::profile::{Profile, ProfileStep, Step};
+pub use self::run::{Report, Run};
+pub use self::stage::Stage;
+use self::work::{Out, Results, relay, threads, work};
+use crate::entry::Entry;
+use crate::error::BoxError;
+use crate::ext::FeedExt;
+use crate::template::Template;
+use crate::template::codec::{Decode, Encode};
+
+/// Stages in a row, of which the last gives `T`; see the [module](self).
+///
+/// Each method that adds a stage starts it at once. `M` is the type of the marks, if there are any.
+///
+/// # Panics
+/// Every method that takes a [`Stage`] panics if that has no workers or no buffer.
+#[must_use = "a pipeline that is not run stops as soon as it is dropped"]
+pub struct Pipeline<T, M = Infallible> {
+    flow: Box<dyn Iterator<Item = Flow<T, M>> + Send>,
+    control: Control,
+}
+
+impl<T: Send + 'static> Pipeline<T> {
+    /// A pipeline over a source of items.
+    pub fn new<I>(source: I) -> Self
+    where
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::over(source.into_iter().map(Ok))
+    }
+}
+
+impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
+    /// A pipeline over a source of items and marks. A mark passes every stage untouched and comes out
+    /// behind everything that went in before it, and before everything that went in after it.
+    ///
+    /// ```
+    /// use subfeed::Entry;
+    /// use subfeed::pipeline::Pipeline;
+    /// let documents = [Entry::Item(1), Entry::Item(2), Entry::Mark("batch 1"), Entry::Item(3)];
+    /// let out: Vec<_> = Pipeline::with_marks(documents).map("double", |n| 2 * n).run().collect::<Result<_, _>>()?;
+    /// assert_eq!(out, [Entry::Item(2), Entry::Item(4), Entry::Mark("batch 1"), Entry::Item(6)]);
+    /// # Ok::<(), subfeed::pipeline::StageError>(())
+    /// ```
+    pub fn with_marks<I>(source: I) -> Self
+    where
+        I: IntoIterator<Item = Entry<T, M>>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::over(source.into_iter().map(|entry| match entry {
+            Entry::Item(item) => Ok(item),
+            Entry::Mark(mark) => Err(Pass::Mark(mark)),
+        }))
+    }
+
+    fn over(source: impl Iterator<Item = Flow<T, M>> + Send + 'static) -> Self {
+        let control = Control::new();
+        let stop = control.clone();
+        let mut source = source.fuse();
+        let until_stopped =
+            std::iter::from_fn(move || if stop.is_stopped() { None } else { source.next() });
+        Self { flow: Box::new(until_stopped), control }
+    }
+
+    /// One item becomes one.
+    #[track_caller]
+    pub fn map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
+    where
+        U: Send + 'static,
+        F: Fn(T) -> U + Send + Sync + 'static,
+    {
+        self.map_init(stage, || (), move |(), item| f(item))
+    }
+
+    /// [`map`](Pipeline::map) with a state for each worker: `init` makes it when the worker gets its first
+    /// item, and again after a panic; it is dropped when the stage is over. So `init` and the state's `Drop`
+    /// are the hooks for a worker's start and end.
+    ///
+    /// A panic of `init` fails the item that the worker was to work on.
+    #[track_caller]
+    pub fn map_init<U, S, N, F>(self, stage: impl Into<Stage>, init: N, f: F) -> Pipeline<U, M>
+    where
+        U: Send + 'static,
+        S: Send + 'static,
+        N: Fn() -> S + Send + Sync + 'static,
+        F: Fn(&mut S, T) -> U + Send + Sync + 'static,
+    {
+        self.in_threads(stage.into(), init, move |state, item, _| Ok(Out::One(f(state, item))))
+    }
+
+    /// One item becomes one, or a failure. The closure gets the item by reference, since it may have to be
+    /// tried again ([`Stage::retries`]).
+    #[track_caller]
+    pub fn try_map<U, R, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
+    where
+        U: Send + 'static,
+        R: Into<BoxError>,
+        F: Fn(&T) -> Result<U, R> + Send + Sync + 'static,
+    {
+        let stage = stage.into();
+        let retries = stage.retries;
+        let step = move |(): &mut (), item: T, counts: &Counts| {
+            let mut attempts = 1;
+            loop {
+                match f(&item) {
+                    Ok(made) => return Ok(Out::One(made)),
+                    Err(_) if attempts <= retries => {
+                        attempts += 1;
+                        Counts::add(&counts.retried, 1);
+                    }
+                    Err(error) => {
+                        return Err(StageError::refused(&counts.name, attempts, error.into()));
+                    }
+                }
+            }
+        };
+        self.in_threads(stage, || (), step)
+    }
+
+    /// One item becomes one, or nothing.
+    #[track_caller]
+    pub fn filter_map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
+    where
+        U: Send + 'static,
+        F: Fn(T) -> Option<U> + Send + Sync + 'static,
+    {
+        let step = move |(): &mut (), item: T, _: &Counts| Ok(f(item).map_or(Out::None, Out::One));
+        self.in_threads(stage.into(), || (), step)
+    }
+
+    /// One item becomes any number of them, all of which are made (and held) before the first is passed
+    /// on; for an endless number see [`iterate`](Pipeline::iterate).
+    #[track_caller]
+    pub fn flat_map<V, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<V::Item, M>
+    where
+        V: IntoIterator,
+        V::Item: Send + 'static,
+        F: Fn(T) -> V + Send + Sync + 'static,
+    {
+        let step = move |(): &mut (), item: T, _: &Counts| {
+            Ok(Out::Many(f(item).into_iter().collect::<Vec<_>>().into_iter()))
+        };
+        self.in_threads(stage.into(), || (), step)
+    }
+
+    /// One item becomes the reply of a worker process to it. Failures of the workers are
+    /// [`StageError`]s; a fatal one ends the pipeline behind it.
+    ///
+    /// ```
+    /// use subfeed::Template;
+    /// use subfeed::pipeline::{Pipeline, Stage};
+    /// let lines = Pipeline::new(["a", "b"])
+    ///     .feed(Stage::new("cat").workers(2), Template::new("cat"))
+    ///     .map("len", |line| line.len());
+    /// let lens: Vec<_> = lines.run().items().collect::<Result<_, _>>()?;
+    /// assert_eq!(lens, [1, 1]);
+    /// # Ok::<(), subfeed::pipeline::StageError>(())
+    /// ```
+    #[track_caller]
+    pub fn feed<E, D>(
+        self,
+        stage: impl Into<Stage>,
+        template: Template<E, D>,
+    ) -> Pipeline<D::Output, M>
+    where
+        E: Encode<T> + 'static,
+        D: Decode + Send + 'static,
+        D::Output: Send + 'static,
+    {
+        let stage = stage.into();
+        stage.check();
+        let counts = self.control.counts(&stage.name);
+        let taken = Arc::clone(&counts);
+        let source = self.flow.map(move |item| {
+            if item.is_ok() {
+                Counts::add(&taken.taken, 1);
+            }
+            item.map_err(Unnamed::Pass)
+        });
+        let feed = source.try_feed(template).workers(stage.workers).buffer(stage.buffer).start();
+        let failing = Arc::clone(&counts);
+        let named = feed.map(move |reply| match reply {
+            Ok(reply) => Ok(Out::One(reply)),
+            Err(Unnamed::Pass(pass)) => Err(pass),
+            Err(Unnamed::Worker(error)) => {
+                Counts::add(&failing.failed, 1);
+                Err(Pass::Failed(StageError::worker(&failing.name, error)))
+            }
+        });
+        let flow = Box::new(Results::new(named, counts, stage.on_end));
+        Pipeline { flow, control: self.control }
+    }
+
+    /// An iterator over the items becomes an iterator over something else: state, look-ahead, any number
+    /// for any number. It runs on a thread of its own, one whatever the stage's width.
+    ///
+    /// Marks do not come to it. One that comes by while it pulls goes in front of the result that it is
+    /// making then, so a mark behind the last item that it has taken waits until it pulls again, or ends. If
+    /// it ends before its items do, the pipeline ends there, and everything before it is stopped. If it
+    /// panics, that is a failure, and its end.
+    ///
+    /// ```
+    /// use subfeed::pipeline::Pipeline;
+    /// let sums = Pipeline::new(1..=4).iterate("sums", |items| {
+    ///     items.scan(0, |sum, n| { *sum += n; Some(*sum) })
+    /// });
+    /// let sums: Vec<_> = sums.run().items().collect::<Result<_, _>>()?;
+    /// assert_eq!(sums, [1, 3, 6, 10]);
+    /// # Ok::<(), subfeed::pipeline::StageError>(())
+    /// ```
+    #[track_caller]
+    pub fn iterate<U, I, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
+    where
+        U: Send + 'static,
+        I: Iterator<Item = U> + Send + 'static,
+        F: FnOnce(Items<T, M>) -> I + Send + 'static,
+    {
+        self.stage(stage.into(), 1, |flow, stage, pool, counts| {
+            let iterate = Iterate::new(flow, f, Arc::clone(counts));
+            relay(iterate, stage, pool)
+        })
+    }
+
+    /// Items become chunks of `size`, and smaller ones where the oldest item of a chunk has waited for as
+    /// long as `within`, in front of a mark, and at the end. `Duration::MAX` waits for ever. A failure does
+    /// not wait for the chunk that is being gathered.
+    ///
+    /// It runs on a thread of its own, one whatever the stage's width. A chunk may be larger than any window.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::pipeline::Pipeline;
+    /// let chunks = Pipeline::new(0..5).chunk("pairs", 2, Duration::MAX);
+    /// let chunks: Vec<_> = chunks.run().items().collect::<Result<_, _>>()?;
+    /// assert_eq!(chunks, [vec![0, 1], vec![2, 3], vec![4]]);
+    /// # Ok::<(), subfeed::pipeline::StageError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If `size` is 0.
+    #[track_caller]
+    pub fn chunk(
+        self,
+        stage: impl Into<Stage>,
+        size: usize,
+        within: Duration,
+    ) -> Pipeline<Vec<T>, M> {
+        assert!(size > 0, "a chunk needs room for at least one item, and its size is 0");
+        self.stage(stage.into(), 1, |flow, stage, pool, counts| {
+            Chunks::new(relay(flow, stage, pool), size, within, Arc::clone(counts))
+        })
+    }
+
+    /// An item becomes the items in it. It takes no thread, and has no name.
+    pub fn flatten(self) -> Pipeline<T::Item, M>
+    where
+        T: IntoIterator,
+        T::IntoIter: Send,
+        T::Item: Send + 'static,
+    {
+        let mut flow = self.flow;
+        let mut open: Option<T::IntoIter> = None;
+        let flat = std::iter::from_fn(move || {
+            loop {
+                if let Some(item) = open.as_mut().and_then(Iterator::next) {
+                    return Some(Ok(item));
+                }
+                match flow.next()? {
+                    Ok(items) => open = Some(items.into_iter()),
+                    Err(pass) => return Some(Err(pass)),
+                }
+            }
+        });
+        Pipeline { flow: Box::new(flat.fuse()), control: self.control }
+    }
+
+    /// Calls `f` with each mark, in its place between the stages: behind everything that the stages before
+    /// have made of what went in before it. It takes no thread; it runs where the next stage pulls.
+    pub fn inspect_marks(self, mut f: impl FnMut(&M) + Send + 'static) -> Self {
+        let flow = self.flow.inspect(move |flow| {
+            if let Err(Pass::Mark(mark)) = flow {
+                f(mark);
+            }
+        });
+        Self { flow: Box::new(flow), control: self.control }
+    }
+
+    /// Watches the pipeline and stops it, from any thread.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// The results.
+    pub fn run(self) -> Run<T, M> {
+        Run::new(self.flow, self.control)
+    }
+
+    #[track_caller]
+    fn in_threads<U, S, N, F>(self, stage: Stage, init: N, f: F) -> Pipeline<U, M>
+    where
+        U: Send + 'static,
+        S: Send + 'static,
+        N: Fn() -> S + Send + Sync + 'static,
+        F: Fn(&mut S, T, &Counts) -> Result<Out<U>, StageError> + Send + Sync + 'static,
+    {
+        let workers = stage.workers;
+        self.stage(stage, workers, |flow, stage, pool, counts| {
+            work(flow, stage, pool, counts, init, f)
+        })
+    }
+
+    /// Adds a stage that runs in `n` threads.
+    #[track_caller]
+    fn stage<U, I>(
+        self,
+        mut stage: Stage,
+        n: usize,
+        start: impl FnOnce(
+            Box<dyn Iterator<Item = Flow<T, M>> + Send>,
+            &Stage,
+            &Arc<ThreadPool>,
+            &Arc<Counts>,
+        ) -> I,
+    ) -> Pipeline<U, M>
+    where
+        U: Send + 'static,
+        I: Iterator<Item = Flow<Out<U>, M>> + Send + 'static,
+    {
+        stage.check();
+        let counts = self.control.counts(&stage.name);
+        let hook = stage.on_end.take();
+        let flow: Box<dyn Iterator<Item = Flow<U, M>> + Send> = match threads(&stage, n) {
+            Ok(pool) => {
+                let results = start(self.flow, &stage, &pool, &counts);
+                Box::new(Results::new(results, counts, hook))
+            }
+            // Without threads there is no stage: the pipeline is this failure.
+            Err(error) => Box::new(std::iter::once(Err(Pass::Failed(error)))),
+        };
+        Pipeline { flow, control: self.control }
+    }
+}
+
+impl<T, M> fmt::Debug for Pipeline<T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("stages", &self.control.stages()).finish_non_exhaustive()
+    }
+}

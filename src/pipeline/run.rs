@@ -1,0 +1,153 @@
+//! The consumer's end of a pipeline.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::iter::FusedIterator;
+
+use super::control::{Control, OnError, StageReport};
+use super::flow::{Flow, Pass, StageError};
+use crate::entry::Entry;
+
+/// The results of a running pipeline, in the order of the source: a lazy, fused iterator.
+///
+/// Made by [`Pipeline::run`](super::Pipeline::run).
+///
+/// # Dropping
+/// Dropping it stops every stage, and ends the subprocesses of those that have some. What is in flight
+/// is thrown away. Closures that are running come to their end, which nothing can interrupt.
+///
+/// # Panics
+/// `next` resumes a panic of the source or of a stage's `on_end` hook. One of a stage's closure is an
+/// `Err` in the item's place instead.
+#[must_use = "a pipeline that is not iterated stops as soon as it is dropped"]
+pub struct Run<T, M = Infallible> {
+    /// `None` once it is over.
+    flow: Option<Box<dyn Iterator<Item = Flow<T, M>> + Send>>,
+    control: Control,
+    on_error: OnError,
+    done: Done,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    items: u64,
+    marks: u64,
+    failed: u64,
+}
+
+/// What a pipeline has done; see [`Run::finish`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// Items that came out.
+    pub items: u64,
+    /// Marks that came out.
+    pub marks: u64,
+    /// The counts of each stage, in their order.
+    pub stages: Vec<StageReport>,
+}
+
+impl<T, M> Run<T, M> {
+    pub(super) fn new(flow: Box<dyn Iterator<Item = Flow<T, M>> + Send>, control: Control) -> Self {
+        Self { flow: Some(flow), control, on_error: OnError::GoOn, done: Done::default() }
+    }
+
+    /// What to do about a failed item, from the moment it is yielded. Default: [`OnError::GoOn`].
+    pub fn on_error(mut self, what: OnError) -> Self {
+        self.on_error = what;
+        self
+    }
+
+    /// Watches the pipeline and stops it, from any thread.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Takes what is left to its end, throws the results away, and says what was done.
+    ///
+    /// Where all the results are wanted, iterate instead; where the pipeline is to run by itself, call
+    /// this on a thread of its own, and stop it by its [`control`](Run::control).
+    ///
+    /// # Errors
+    /// The first failure, with its stage; what became of the rest says
+    /// [`on_error`](Run::on_error). The counts are in [`Control::stages`] then.
+    ///
+    /// # Panics
+    /// As `next`.
+    pub fn finish(mut self) -> Result<Report, StageError> {
+        let mut first = None;
+        for result in &mut self {
+            if let Err(error) = result {
+                first.get_or_insert(error);
+            }
+        }
+        match first {
+            Some(error) => Err(error),
+            None => Ok(Report {
+                items: self.done.items,
+                marks: self.done.marks,
+                stages: self.control.stages(),
+            }),
+        }
+    }
+}
+
+impl<T> Run<T> {
+    /// The results of a pipeline without marks.
+    ///
+    /// ```
+    /// use subfeed::pipeline::Pipeline;
+    /// let squares: Vec<u64> = Pipeline::new(1..=3).map("square", |n| n * n).run().items().collect::<Result<_, _>>()?;
+    /// assert_eq!(squares, [1, 4, 9]);
+    /// # Ok::<(), subfeed::pipeline::StageError>(())
+    /// ```
+    pub fn items(self) -> impl FusedIterator<Item = Result<T, StageError>> + Send {
+        self.map(|result| {
+            result.map(|entry| match entry {
+                Entry::Item(item) => item,
+                Entry::Mark(never) => match never {},
+            })
+        })
+    }
+}
+
+impl<T, M> Iterator for Run<T, M> {
+    type Item = Result<Entry<T, M>, StageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some(flowing) = self.flow.as_mut()?.next() else {
+            self.flow = None;
+            return None;
+        };
+        Some(match flowing {
+            Ok(item) => {
+                self.done.items += 1;
+                Ok(Entry::Item(item))
+            }
+            Err(Pass::Mark(mark)) => {
+                self.done.marks += 1;
+                Ok(Entry::Mark(mark))
+            }
+            Err(Pass::Failed(error)) => {
+                self.done.failed += 1;
+                match self.on_error {
+                    OnError::GoOn => {}
+                    OnError::Stop => self.control.stop(),
+                    OnError::Abort => self.flow = None,
+                }
+                Err(error)
+            }
+        })
+    }
+}
+
+impl<T, M> FusedIterator for Run<T, M> {}
+
+impl<T, M> fmt::Debug for Run<T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("on_error", &self.on_error)
+            .field("done", &self.done)
+            .finish_non_exhaustive()
+    }
+}

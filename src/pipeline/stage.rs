@@ -1,0 +1,109 @@
+//! The options of one stage.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+
+/// The name and the options of one stage of a [`Pipeline`](super::Pipeline).
+///
+/// | option | default |
+/// |---|---|
+/// | [`workers`](Stage::workers) | the number of processors |
+/// | [`buffer`](Stage::buffer) | 64 items |
+/// | [`retries`](Stage::retries) | 0 |
+///
+/// A plain name will do where the defaults are right: every method that takes a stage takes a `&str` too.
+///
+/// ```
+/// use subfeed::pipeline::Stage;
+/// let stage = Stage::new("fetch").workers(8).buffer(100).retries(2);
+/// assert_eq!(stage.name(), "fetch");
+/// ```
+#[must_use = "a stage does nothing by itself: give it to a pipeline"]
+pub struct Stage {
+    pub(super) name: Arc<str>,
+    pub(super) workers: usize,
+    pub(super) buffer: usize,
+    pub(super) retries: u32,
+    pub(super) on_end: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Stage {
+    /// A stage of this name, which its errors and its counts bear.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            workers: thread::available_parallelism().map_or(1, usize::from),
+            buffer: 64,
+            retries: 0,
+            on_end: None,
+        }
+    }
+
+    /// Its width: how many items it works on at a time, each in a thread or in a subprocess of its own.
+    pub fn workers(mut self, n: usize) -> Self {
+        self.workers = n;
+        self
+    }
+
+    /// Its window: how many items it may have taken whose results the next stage has not. The look-ahead
+    /// of a pipeline is the sum of its windows.
+    pub fn buffer(mut self, items: usize) -> Self {
+        self.buffer = items;
+        self
+    }
+
+    /// How often an item is tried again that [`try_map`](super::Pipeline::try_map) has refused: `1 +
+    /// retries` attempts in all, one after the other in the same worker, so the item keeps its place and
+    /// the end cannot overtake it. Where subprocesses do the work, the template's
+    /// [`retries`](crate::Template::retries) count instead.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Calls `hook` once when the stage is over: behind its last result, or when the pipeline is dropped.
+    ///
+    /// It runs on the thread that takes the stage's results. A panic behind the last result is resumed
+    /// there, and so reaches the consumer; one while dropping is swallowed.
+    ///
+    /// There is no hook for the start, which is the call that adds the stage. A worker's own start and
+    /// end are the making and the dropping of its state, see [`map_init`](super::Pipeline::map_init).
+    pub fn on_end(mut self, hook: impl FnOnce() + Send + 'static) -> Self {
+        self.on_end = Some(Box::new(hook));
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn check(&self) {
+        let name = &self.name;
+        assert!(self.workers > 0, "stage `{name}` needs at least one worker, and has 0");
+        assert!(
+            self.buffer > 0,
+            "stage `{name}` needs room for at least one item, and its buffer is 0"
+        );
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl From<&str> for Stage {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage")
+            .field("name", &self.name)
+            .field("workers", &self.workers)
+            .field("buffer", &self.buffer)
+            .field("retries", &self.retries)
+            .finish_non_exhaustive()
+    }
+}
