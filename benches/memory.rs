@@ -200,7 +200,8 @@ fn large(numbers: &[u64]) {
 
 fn allocations(bench: &mut Bench) {
     let records = Records::of_lines(LINE, bench.amount(1 << 30, 1 << 27));
-    let runs: [(&str, fn(Records) -> Run); 2] = [
+    type Named = (&'static str, fn(Records) -> Run);
+    let runs: [Named; 2] = [
         ("allocations_per_record", |records| records.in_batches(Order::Input)),
         ("allocations_per_record_owned", Records::owned),
     ];

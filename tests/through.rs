@@ -58,7 +58,7 @@ fn errors_of_two_feeds_and_a_source_come_out_of_the_last_in_their_places() {
         // The first refuses every fifth, the second dies of a certain record.
         let first = Template::new("cat").check(|request, _| {
             let n: u32 = std::str::from_utf8(request.trim_ascii())?.parse()?;
-            if n % 5 == 0 { Err(BoxError::from("a fifth")) } else { Ok(()) }
+            if n.is_multiple_of(5) { Err(BoxError::from("a fifth")) } else { Ok(()) }
         });
         let poison = child("poison").retries(0).encode(|text: &bstr::BString, request| {
             request.push(if text == "7" { "poison".as_bytes() } else { text });

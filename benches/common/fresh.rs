@@ -21,9 +21,12 @@ impl Findings {
     }
 }
 
+/// A name, and what is run in a process of its own under that name, with these numbers.
+pub(crate) type Case = (&'static str, fn(&[u64]));
+
 /// Runs a case if this process was started for one, and does not return then. To be the first thing in
 /// `main`, with everything that [`run`] may name.
-pub(crate) fn serve_if_asked(cases: &[(&str, fn(&[u64]))]) {
+pub(crate) fn serve_if_asked(cases: &[Case]) {
     let Ok(asked) = std::env::var(CASE) else { return };
     let mut words = asked.split(' ');
     let name = words.next().unwrap_or_default();

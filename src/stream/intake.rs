@@ -199,7 +199,7 @@ impl Scribe {
         {
             framing
                 .append(body, &mut column.bytes)
-                .map_err(|error| self.unframeable(0, error).asked(body.to_vec()))?;
+                .map_err(|error| self.unframeable(0, error, body))?;
         } else {
             self.encode(encode, item, packet, batch)?;
         }

@@ -40,9 +40,10 @@ impl<T> Window<T> {
         debug_assert!(before.is_none(), "packet {first:?} came twice");
     }
 
-    /// The packet that leaves next.
+    /// The packet that is waited for, where [`take`](Window::take) finds none.
     pub(crate) fn head(&self) -> PacketId {
-        self.origin.plus(self.next)
+        debug_assert!(self.ready.is_empty(), "the head is here");
+        self.origin.plus(self.ready_end)
     }
 
     /// Takes the span that starts with the next packet, if it is here.

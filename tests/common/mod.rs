@@ -1,8 +1,8 @@
 //! What every test needs: a watchdog, the hostile child, files to signal with, and a look at `/proc`.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
-pub(crate) mod tools;
 mod hostile;
+pub(crate) mod tools;
 
 use std::collections::BTreeSet;
 use std::fs;

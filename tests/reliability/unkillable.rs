@@ -9,7 +9,7 @@ use std::time::Duration;
 use subfeed::{ErrorKind, FeedExt, Template};
 
 use crate::alone;
-use crate::common::{Barrier, Belongings, child, children, eventually, is_running};
+use crate::common::{Barrier, Belongings, child, children, eventually, hostile, is_running};
 use crate::soon;
 
 /// A cgroup whose processes are frozen: no signal reaches them, SIGKILL included.
@@ -128,7 +128,7 @@ struct Tracer(Child);
 
 impl Tracer {
     fn new() -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_subfeed-hostile-child"))
+        let child = Command::new(hostile())
             .arg("trace")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
