@@ -25,7 +25,7 @@
 //! wrap its result in an array.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["jq"]) { return Ok(()); }
 //! use subfeed::{FeedExt, Template};
 //!
@@ -43,7 +43,7 @@
 //! [`line_buffered`](crate::Template::line_buffered) has a table of what helps with which tool.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["tr", "stdbuf"]) { return Ok(()); }
 //! use subfeed::{FeedExt, LineBuffered, Template};
 //!
@@ -60,7 +60,7 @@
 //! just that, and nothing shifts.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["bc"]) { return Ok(()); }
 //! use subfeed::framing::{ReplyFraming, Sentinel};
 //! use subfeed::{FeedExt, Template};
@@ -81,7 +81,7 @@
 //! itself, so let them read, or give each one of its own (`"{id}.db"`).
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["sqlite3"]) { return Ok(()); }
 //! use subfeed::framing::{ReplyFraming, Sentinel};
 //! use subfeed::{FeedExt, Template};
@@ -125,7 +125,7 @@
 //! [`farewell`](crate::Template::farewell) is for.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["exiftool"]) { return Ok(()); }
 //! # let dir = std::env::temp_dir().join(format!("subfeed-exiftool-{}", std::process::id()));
 //! # std::fs::create_dir_all(&dir)?;
@@ -153,7 +153,7 @@
 //! answered with a header alone.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["git"]) { return Ok(()); }
 //! # let dir = std::env::temp_dir().join(format!("subfeed-git-{}", std::process::id()));
 //! # let git = |args: &[&str]| std::process::Command::new("git").arg("-C").arg(&dir).args(args).output();
@@ -182,7 +182,7 @@
 //! line ends. The `^` in front keeps a word from being taken for a command.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["hunspell"]) { return Ok(()); }
 //! use subfeed::framing::ReplyFraming;
 //! use subfeed::{BoxError, FeedExt, Template};
@@ -209,7 +209,7 @@
 //! of the channel's name. `-u` keeps it from buffering what it prints.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["python3"]) { return Ok(()); }
 //! use subfeed::{BoxError, FeedExt, Template};
 //!
@@ -243,7 +243,7 @@
 //! costs nobody anything: the others get the work.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["python3"]) { return Ok(()); }
 //! use std::time::Duration;
 //! use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
@@ -280,7 +280,7 @@
 //! as many as you say, where the tool still answers record by record.
 //!
 //! ```
-//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/here.rs")); }
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["gzip"]) { return Ok(()); }
 //! use subfeed::framing::{ReplyFraming, RequestFraming};
 //! use subfeed::{FeedExt, Template};

@@ -1,4 +1,4 @@
-//! Programs that may be missing.
+// Programs that may be missing. Included by the recipes of the cookbook too, where `//!` could not stand.
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -13,7 +13,6 @@ use subfeed::{ErrorKind, FeedExt, LineBuffered, Snapshot, Template};
 
 pub(crate) use crate::common::tools::here;
 use crate::common::within;
-pub(crate) use crate::here::here;
 
 /// Every tool sees UTF-8 and speaks English.
 const LOCALE: (&str, &str) = ("LC_ALL", "C.UTF-8");

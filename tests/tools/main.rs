@@ -10,7 +10,6 @@ mod common;
 mod cheats;
 mod filters;
 mod harness;
-mod here;
 #[cfg(feature = "json")]
 mod json;
 mod languages;
