@@ -44,6 +44,13 @@ fn the_readme_states_the_oldest_compiler_if_any() {
 }
 
 #[test]
+fn nothing_of_ours_is_put_on_anybodys_path() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert!(!read("Cargo.toml").contains("[[bin]]"), "cargo install would install it");
+    assert!(!root.join("src/main.rs").exists() && !root.join("src/bin").exists());
+}
+
+#[test]
 fn the_public_interface_names_no_crate_that_is_an_implementation_detail() {
     // Good enough a look: signatures of public items, in the files that have any.
     fn visit(dir: &Path, check: &mut dyn FnMut(&Path, &str)) {

@@ -515,7 +515,12 @@ fn is_killed(signal: nix::sys::signal::Signal, dir: &str) {
         if pids.len() == 3 {
             let all: Vec<&str> = pids.iter().map(String::as_str).collect();
             fs::write(format!("{dir}/pids"), all.join(" ")).unwrap();
+            // What runs in the background of a script has SIGINT ignored.
+            // SAFETY: no handler runs.
+            let _ =
+                unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
             nix::sys::signal::raise(signal).unwrap();
+            panic!("{signal} does not end this program");
         }
     }
 }
