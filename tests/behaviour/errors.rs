@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use subfeed::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
 use subfeed::{BoxError, Error, ErrorKind, FeedExt, Halt, Order, Template};
 
 use crate::common::{Barrier, Pulled, child, eventually, numbers, texts, within};
@@ -116,6 +117,36 @@ fn the_cause_comes_first_of_what_it_left_unanswered() {
         assert_eq!((first.kind(), first.packet()), (ErrorKind::Timeout, Some(0)));
         assert_eq!(feed.filter(|item| item.as_ref().unwrap_err().is_fatal()).count(), 8);
     });
+}
+
+#[test]
+fn a_framing_that_breaks_its_contract_fails_its_packets_and_panics_nowhere() {
+    struct Wrong(fn(usize) -> (std::ops::Range<usize>, usize));
+    impl Framing for Wrong {
+        fn scan(&mut self, input: &[u8], _: Place) -> Result<Scan, FramingError> {
+            let (body, len) = self.0(input.len());
+            Ok(Scan::Complete { body, len })
+        }
+    }
+    let wrongs: [fn(usize) -> (std::ops::Range<usize>, usize); 4] =
+        [|_| (0..0, 0), |n| (0..n, n + 10), |n| (0..n + 5, n), |n| (n..0, n)];
+    for wrong in wrongs {
+        let items: Vec<_> = within(move || {
+            let framing = ReplyFraming::custom(move || Box::new(Wrong(wrong)));
+            let template = Template::new("cat").replies(framing);
+            numbers(3).feed_subprocesses_ordered(template, 2, 8).collect()
+        });
+        assert_eq!(items.len(), 3);
+        for (k, item) in items.into_iter().enumerate() {
+            let error = item.unwrap_err();
+            assert_eq!(
+                (error.kind(), error.packet()),
+                (ErrorKind::Reply, Some(k as u64)),
+                "{error}"
+            );
+            assert!(error.to_string().contains("breaks its contract"), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -39,6 +39,7 @@
 
 mod block;
 mod content_length;
+mod custom;
 mod delimited;
 mod error;
 mod lines;
@@ -82,6 +83,9 @@ pub use self::sentinel::Sentinel;
 /// - With `eof` set no more bytes will follow, so that `Partial` makes no sense any more; a caller
 ///   takes it for a truncated reply. At the end of the output a caller asks only while bytes are left
 ///   (until-EOF framing excepted, where no bytes at all are an empty reply).
+///
+/// A feed holds a scanner to this: a range outside the input, a reply that takes no bytes and a body over
+/// the limit are errors of their packet, and so is a reply without an end 64 KiB past the limit.
 ///
 /// A scanner should remember how far it has looked. One that starts again at `input[0]` takes
 /// quadratic time on a large reply that arrives in small reads.

@@ -8,6 +8,7 @@ use bstr::BStr;
 
 use super::block::Block;
 use super::content_length::ContentLength;
+use super::custom::Custom;
 use super::delimited::Delimited;
 use super::lines::Lines;
 use super::marker::Marker;
@@ -305,7 +306,7 @@ impl ReplyFraming {
             Kind::SizedHeader(read_size) => Box::new(SizedHeader::new(Arc::clone(read_size))),
             Kind::Sentinel(sentinel) => Box::new(Marks::new(sentinel)),
             Kind::UntilEof => Box::new(UntilEof),
-            Kind::Custom(start) => start(),
+            Kind::Custom(start) => Box::new(Custom(start())),
         }
     }
 
