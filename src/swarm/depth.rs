@@ -94,6 +94,11 @@ impl Depth {
         }
     }
 
+    /// It is quiet and may be waiting for more than the limit lets through.
+    pub(crate) fn widen(&mut self) {
+        self.limit = self.limit.saturating_mul(2);
+    }
+
     /// Something was given to a life that had nothing to do.
     pub(crate) fn resumed(&mut self, now: Duration) {
         if self.warm {

@@ -71,7 +71,8 @@ impl Core {
 
     /// Why a life will be given nothing more, if so.
     pub(crate) fn is_parting(&self, life: &Life) -> Option<Why> {
-        if self.spec.life_records().is_some_and(|most| life.given >= most) {
+        // One that holds suspects gets nothing else, and others wait for what becomes of them.
+        if life.quarantined || self.spec.life_records().is_some_and(|most| life.given >= most) {
             Some(Why::Recycled)
         } else if self.nothing_to_come() {
             Some(Why::Done)

@@ -5,6 +5,7 @@
 //! 2. Without certainty nothing is done to a worker, unless it is to be given nothing more: to be asked
 //!    to end costs that one nothing.
 //! 3. A look that decides nothing is followed by another, ever later.
+//! 4. Whoever may be waiting, and is not recycled, is given ever more, until there is nothing left to give.
 
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ impl Core {
         }
         match verdict {
             Verdict::Waiting => match self.spec.policy.on_stall {
-                OnStall::Wait => {}
+                OnStall::Wait => self.widen(slot),
                 OnStall::Recycle => {
                     tell!(warn, life, "stalled", owed = life.owed(), hint = WITHHOLDS);
                     self.withholding = true;
@@ -73,8 +74,19 @@ impl Core {
                      if it buffers its output, use its unbuffered flag or Template::line_buffered",
                     self.command
                 ));
+                self.widen(slot);
             }
         }
+    }
+
+    /// It may wait for us, and nothing is done about that: at least it is given more, look by look, so
+    /// that it gets to where its buffer is full, or to the end of its input. Otherwise a worker that has
+    /// never answered would be left with one packet for ever, and the rest with nobody.
+    fn widen(&mut self, slot: usize) {
+        if let Slot::Live(life) = &mut self.slots[slot] {
+            life.depth.widen();
+        }
+        self.offer(slot);
     }
 
     /// When a life that owes replies, and has read all that it was given, has been quiet for long
@@ -88,13 +100,7 @@ impl Core {
         {
             return None;
         }
-        let delay = if policy.at_eof {
-            self.patience().min(AT_EOF_IDLE)
-        } else if policy.on_stall == OnStall::Wait && self.is_parting(life).is_none() {
-            return None;
-        } else {
-            self.patience()
-        };
+        let delay = if policy.at_eof { self.patience().min(AT_EOF_IDLE) } else { self.patience() };
         Some(life.moved.saturating_add(delay).max(life.next_probe))
     }
 

@@ -6,8 +6,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod honest;
+mod limits;
 mod parent;
 mod unkillable;
+mod withholding;
 
 use std::time::{Duration, Instant};
 

@@ -51,7 +51,7 @@ fn be(template: impl FnOnce(&str) -> Template) {
 /// Leaves its pid, and never looks at its stdin again once it has answered.
 fn deaf(dir: &str) -> Template {
     let script =
-        "read -r x; echo $$ > \"$0/draft\"; mv \"$0/draft\" \"$0/pid\"; echo $x; exec sleep 300";
+        "read -r x; echo $x; echo $$ > \"$0/draft\"; mv \"$0/draft\" \"$0/pid\"; exec sleep 300";
     Template::new("sh").arg("-c").arg(script).arg(dir)
 }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::swarm::core::{Action, StartError, Verdict};
 use crate::swarm::driver::Driver;
 use crate::swarm::probe::{Doubt, Evidence, Suspect, evidence_of_all};
-use crate::swarm::process::{block_sigpipe, unread};
+use crate::swarm::process::{block_sigpipe, has_no_reader, unread};
 use crate::template::policy::Signal;
 
 /// Workers whose evidence is taken together, so that the driver is not away for long.
@@ -128,7 +128,9 @@ impl Driver {
     /// Looks for the evidence that workers which have gone quiet wait for us.
     fn probe(&mut self, slots: &[usize], now: Duration) {
         let mut inputs = Vec::new();
-        for &slot in slots {
+        let mut slots = slots.to_vec();
+        slots.retain(|&slot| !self.has_stopped_reading(slot, now));
+        for &slot in &slots {
             let Some(ports) = &self.ports[slot] else { continue };
             let open = ports.process.inputs.iter().zip(&ports.input_ids);
             let known = open.filter_map(|(file, id)| Some((file.as_ref()?.as_fd(), (*id)?)));
@@ -145,6 +147,21 @@ impl Driver {
             }
             self.core.probed(slot, verdict, now);
         }
+    }
+
+    /// A worker that closes its stdin is found out by the next write; where there is none, by this.
+    fn has_stopped_reading(&mut self, slot: usize, now: Duration) -> bool {
+        let Some(ports) = &self.ports[slot] else { return false };
+        let mut inputs = ports.process.inputs.iter().enumerate();
+        let closed = inputs.find(|(_, input)| input.as_ref().is_some_and(has_no_reader));
+        let Some((channel, Some(input))) = closed else { return false };
+        if let Some(bytes) = unread(input)
+            && self.core.drain
+        {
+            self.core.left_unread(slot, channel, bytes);
+        }
+        self.core.write_closed(slot, channel, now);
+        true
     }
 
     /// A reply may have been written just before the evidence was taken: it is in the pipe then, and

@@ -129,6 +129,10 @@ impl World {
     fn probe(&mut self, slot: usize) -> Result<(), Failure> {
         let Some(ports) = &self.ports[slot] else { return Ok(()) };
         let child = &self.children[ports.child];
+        if ports.stdin && !child.stdin.reader {
+            self.core.write_closed(slot, 0, self.now);
+            return Ok(());
+        }
         let verdict = if self.schedule.manners.opaque {
             Verdict::Unclear("it is opaque")
         } else if child.waits() {

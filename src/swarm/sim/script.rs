@@ -70,6 +70,8 @@ pub(super) enum Fault {
     LongReply,
     WrongReply,
     CloseInput,
+    /// Closes its stdin and does nothing more, ever.
+    Retire,
     CloseOutput,
     /// A grandchild keeps stdout and stderr open after the exit.
     Grandchild,
@@ -149,7 +151,7 @@ impl Manners {
             Family::Hangs => &[Hang, Hang, Stuck],
             Family::Starts => &[DieUnread, DieRead],
             Family::Garbage => &[ExtraReply, SkipReply, LongReply, WrongReply],
-            Family::Pipes => &[IgnoreEnd, CloseInput, CloseOutput, Grandchild],
+            Family::Pipes => &[IgnoreEnd, CloseInput, Retire, CloseOutput, Grandchild],
             Family::Mixed => &[
                 DieUnread,
                 DieRead,
@@ -177,7 +179,7 @@ impl Script {
             let after = if manners.family == Family::Starts { 0 } else { rng.skewed(9) - 1 };
             match (rng.pick(faults), manners.talk) {
                 // That would be a process that never answers, for which there are time limits.
-                (Fault::IgnoreEnd, Talk::UntilEof) => None,
+                (Fault::IgnoreEnd | Fault::Retire, Talk::UntilEof) => None,
                 (fault, _) => Some((fault, after)),
             }
         };

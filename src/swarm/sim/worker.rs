@@ -294,6 +294,12 @@ impl Child {
                 noise.input = true;
                 self.wake = Some(now + TICK);
             }
+            // Where its stdin has ended before, that would be a hang like any other: for a time limit.
+            Fault::Retire if self.stdin.writer => {
+                self.stdin.reader = false;
+                noise.input = true;
+                self.state = State::Hung;
+            }
             Fault::CloseOutput if self.stdout.writer => {
                 self.stdout.writer = false;
                 self.tainted |= self.script.talk == Talk::UntilEof;

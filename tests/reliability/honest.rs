@@ -1,0 +1,119 @@
+//! Who is slow is not judged to wait, and where it cannot be told nobody is.
+
+use std::time::Duration;
+
+use subfeed::{FeedExt, Snapshot, Template};
+
+use crate::common::tools::here;
+use crate::common::{Barrier, eventually, numbers, within};
+
+/// Takes `seconds` over each record, as `work` says, while another thread sits in a read of stdin.
+fn python(work: &str, seconds: f64) -> Template {
+    let script = format!(
+        "import queue, sys, threading, time
+records = queue.Queue()
+def read():
+    for line in sys.stdin: records.put(line)
+    records.put(None)
+threading.Thread(target=read, daemon=True).start()
+while (record := records.get()) is not None:
+    until = time.monotonic() + {seconds}
+    {work}
+    print(record, end='', flush=True)
+"
+    );
+    Template::new("python3").arg("-c").arg(script)
+}
+
+fn is_left_alone(template: Template, n: u64) {
+    within(move || {
+        let feed = numbers(n).feed_subprocesses_ordered(template, 2, 100);
+        let monitor = feed.monitor();
+        assert_eq!(feed.map(|reply| reply.expect("a reply")).count(), n as usize);
+        let snapshot = monitor.snapshot();
+        assert_eq!((snapshot.recycles, snapshot.deaths, snapshot.signals), (0, 0, 0));
+        assert!(snapshot.probes > 0, "nobody has looked: {snapshot:?}");
+    });
+}
+
+#[test]
+fn a_worker_that_computes_for_two_seconds_is_not_recycled() {
+    if here(&["python3"]) {
+        is_left_alone(python("while time.monotonic() < until: pass", 2.0), 3);
+    }
+}
+
+#[test]
+fn a_worker_that_sleeps_for_two_seconds_is_not_recycled() {
+    if here(&["python3"]) {
+        is_left_alone(python("time.sleep(until - time.monotonic())", 2.0), 4);
+    }
+}
+
+#[test]
+fn a_worker_whose_child_computes_is_not_recycled() {
+    within(|| {
+        // The shell waits, the grandchild sleeps.
+        let template = Template::shell("while read -r x; do sleep 0.5; echo $x; done");
+        is_left_alone(template, 4);
+    });
+}
+
+/// Gives three records, waits until a hint says what cannot be told, and ends; the replies come then.
+fn waits_and_says(template: Template, says: &str) -> Snapshot {
+    let go = Barrier::default();
+    let passed = go.clone();
+    let source = (0..4).map(move |n| {
+        if n == 3 {
+            passed.pass();
+        }
+        format!("k{n}")
+    });
+    let feed = source.feed_subprocesses_ordered(template, 1, 100);
+    let monitor = feed.monitor();
+    eventually("there is a hint", || monitor.snapshot().hint.is_some());
+    let hint = monitor.snapshot().hint.expect("a hint");
+    assert!(hint.contains("cannot be told") && hint.contains(says), "{hint}");
+    assert_eq!(monitor.snapshot().replies, 0);
+    go.open();
+    let replies: Vec<_> = feed.map(|reply| reply.expect("a reply").to_string()).collect();
+    assert_eq!(replies, ["K0", "K1", "K2", "K3"]);
+    monitor.snapshot()
+}
+
+#[test]
+fn a_worker_with_an_event_loop_is_waited_for_and_the_hint_says_so() {
+    if !here(&["python3"]) {
+        return;
+    }
+    within(|| {
+        let script = "import os, select, sys
+poll = select.epoll()
+poll.register(0, select.EPOLLIN)
+held = b''
+while True:
+    poll.poll()
+    read = os.read(0, 65536)
+    if not read: break
+    held += read
+sys.stdout.write(held.decode().upper())
+";
+        let template = Template::new("python3").arg("-c").arg(script);
+        let snapshot = waits_and_says(template, "it runs an event loop");
+        assert_eq!((snapshot.recycles, snapshot.deaths), (0, 0));
+    });
+}
+
+#[test]
+fn a_launcher_in_between_is_waited_for_and_the_hint_says_so() {
+    if !here(&["setsid"]) {
+        return;
+    }
+    within(|| {
+        // The reader is in a session of its own: none of our business, as far as anybody can tell.
+        let template = Template::new("setsid").args(["-w", "tr", "a-z", "A-Z"]);
+        let template = template.end_timeout(Duration::from_secs(30));
+        let snapshot = waits_and_says(template, "nobody in its process group reads");
+        assert_eq!((snapshot.recycles, snapshot.deaths), (0, 0));
+    });
+}
