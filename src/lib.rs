@@ -58,6 +58,9 @@
 //!
 //! The [cookbook] has a tested recipe for each kind of tool.
 //!
+//! What goes wrong, what is seen of it, and how long it may take: `docs/reliability.md`, with the test that
+//! shows it for each fault.
+//!
 //! # Features
 //!
 //! - `json`: `Template::json` writes items as JSON texts and reads replies as values.

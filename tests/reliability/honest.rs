@@ -5,7 +5,7 @@ use std::time::Duration;
 use subfeed::{FeedExt, Snapshot, Template};
 
 use crate::common::tools::here;
-use crate::common::{Barrier, eventually, numbers, within};
+use crate::common::{Barrier, Dir, eventually, numbers, within};
 
 /// Takes `seconds` over each record, as `work` says, while another thread sits in a read of stdin.
 fn python(work: &str, seconds: f64) -> Template {
@@ -56,6 +56,19 @@ fn a_worker_whose_child_computes_is_not_recycled() {
         // The shell waits, the grandchild sleeps.
         let template = Template::shell("while read -r x; do sleep 0.5; echo $x; done");
         is_left_alone(template, 4);
+    });
+}
+
+#[test]
+fn a_worker_that_closes_its_stdin_and_stays_is_replaced() {
+    within(|| {
+        let dir = Dir::new();
+        let flag = dir.at("flag");
+        // The first life reads nothing of what lies in its pipe, and there is no next write to tell.
+        let script = format!("mkdir {flag} 2>/dev/null && exec sleep 300 <&-; exec cat");
+        let feed = numbers(3).feed_subprocesses_ordered(Template::shell(script).retries(1), 1, 100);
+        let replies: Vec<_> = feed.map(|reply| reply.expect("a reply").to_string()).collect();
+        assert_eq!(replies, ["0", "1", "2"]);
     });
 }
 
