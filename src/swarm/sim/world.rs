@@ -69,6 +69,8 @@ pub(super) struct World {
     arrived: u64,
     start_failures: u64,
     abandoned: u64,
+    /// The most bytes of replies that were ever held because their life was not proven.
+    unproven: usize,
     gave_up: bool,
     lost_since: Option<Now>,
 }
@@ -110,6 +112,7 @@ impl World {
             dropped_at: None,
             spared_until: None,
             abandoned: 0,
+            unproven: 0,
             arrived: 0,
             start_failures: 0,
             gave_up: false,
@@ -311,7 +314,9 @@ impl World {
                 _ => None,
             });
             let unproven: usize = lives.flat_map(|life| &life.held).map(|held| held.at.len()).sum();
-            let excused = self.schedule.workers * room + self.source.heaviest + unproven;
+            // Once believed they are still there until the consumer takes them.
+            self.unproven = self.unproven.max(unproven);
+            let excused = self.schedule.workers * room + self.source.heaviest + self.unproven;
             let bound = most.saturating_add(excused);
             must!(held <= bound, "{held} bytes are held, {most} allowed and {bound} excused");
         }
