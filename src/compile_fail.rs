@@ -124,3 +124,33 @@ struct UnusedFeed;
 /// ```
 #[cfg(feature = "function-source")]
 struct OnePassAtATime;
+
+/// A map in a scope stays there, whatever its values borrow.
+///
+/// ```
+/// use subfeed::FeedExt;
+/// let sum: u32 = std::thread::scope(|scope| (0..9).feed_in_threads().scoped(scope).map(|n| n).sum());
+/// assert_eq!(sum, 36);
+/// ```
+/// ```compile_fail
+/// use subfeed::FeedExt;
+/// let feed = std::thread::scope(|scope| (0..9).feed_in_threads().scoped(scope).map(|n| n));
+/// assert_eq!(feed.sum::<u32>(), 36);
+/// ```
+struct MapLeavesItsScope;
+
+/// A map in a pool may not borrow; one in a scope may.
+///
+/// ```
+/// use subfeed::FeedExt;
+/// let words = vec!["a".to_owned()];
+/// std::thread::scope(|scope| {
+///     assert_eq!(words.iter().feed_in_threads().scoped(scope).map(|word| word.len()).sum::<usize>(), 1);
+/// });
+/// ```
+/// ```compile_fail,E0597
+/// use subfeed::FeedExt;
+/// let words = vec!["a".to_owned()];
+/// words.iter().feed_in_threads().map(|word| word.len()).sum::<usize>();
+/// ```
+struct MapInPoolBorrows;

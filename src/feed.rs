@@ -256,7 +256,9 @@ impl<T, D: Deliver<T>> fmt::Debug for Feed<T, D> {
 
 /// A feed whose source borrows: its intake is a thread of a scope, and it stays inside that scope.
 ///
-/// Made by [`Builder::start_scoped`](crate::Builder::start_scoped); `F` is the [`Feed`]. A scope waits for
+/// Made by [`Builder::start_scoped`](crate::Builder::start_scoped) and
+/// [`Threads::scoped`](crate::Threads::scoped); `F` is the [`Feed`] or the
+/// [`FeedThreads`](crate::FeedThreads). A scope waits for
 /// its threads, and an intake with a full window waits for somebody to take a reply. So a feed that got
 /// out of its scope would have both wait for ever; that does not compile:
 ///
@@ -285,7 +287,7 @@ impl<T, D: Deliver<T>> fmt::Debug for Feed<T, D> {
 /// end, as with any thread in it that waits for what has been leaked.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct Scoped<'scope, F> {
-    feed: F,
+    pub(crate) feed: F,
     scope: PhantomData<&'scope ()>,
 }
 

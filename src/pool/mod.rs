@@ -98,9 +98,8 @@ impl<I: Iterator> Threads<I> {
     /// In threads of the scope, as many as there are workers, rather than in a pool: then the source, its
     /// items and the closures may borrow whatever outlives the scope.
     ///
-    /// The threads are started at the call and end with the feed. Take the feed to its end, or drop it,
-    /// inside the scope: the scope waits for its threads, and they for somebody who makes room in the
-    /// window.
+    /// The threads are started at the call and end with the feed, which stays inside the scope: see
+    /// [`Scoped`](crate::Scoped).
     ///
     /// ```
     /// use subfeed::FeedExt;
@@ -152,7 +151,7 @@ impl<I: Iterator, W> Threads<I, W> {
 
     /// Starts at once: maps each item with `f`.
     #[track_caller]
-    pub fn map<'s, U, F>(self, f: F) -> FeedThreads<I::Item, U>
+    pub fn map<'s, U, F>(self, f: F) -> W::Feed<I::Item, U>
     where
         W: Place<'s>,
         I: Send + 's,
@@ -160,7 +159,7 @@ impl<I: Iterator, W> Threads<I, W> {
         U: Send + 's,
         F: Fn(I::Item) -> U + Send + Sync + 's,
     {
-        self.start(AsIs, Plain(f))
+        W::keep(self.start(AsIs, Plain(f)))
     }
 
     /// Starts at once: maps each item with `f`, which also gets what `init` made for its worker.
@@ -183,7 +182,7 @@ impl<I: Iterator, W> Threads<I, W> {
     /// assert_eq!(lengths, [1, 2, 3]);
     /// ```
     #[track_caller]
-    pub fn map_init<'s, S, U, N, F>(self, init: N, f: F) -> FeedThreads<I::Item, U>
+    pub fn map_init<'s, S, U, N, F>(self, init: N, f: F) -> W::Feed<I::Item, U>
     where
         W: Place<'s>,
         I: Send + 's,
@@ -193,7 +192,7 @@ impl<I: Iterator, W> Threads<I, W> {
         N: Fn() -> S + Send + Sync + 's,
         F: Fn(&mut S, I::Item) -> U + Send + Sync + 's,
     {
-        self.start(AsIs, WithState(init, f))
+        W::keep(self.start(AsIs, WithState(init, f)))
     }
 
     /// Starts at once: maps what is `Ok` with `f`, which may fail itself. An `Err` of the source comes out
@@ -209,7 +208,7 @@ impl<I: Iterator, W> Threads<I, W> {
     /// assert_eq!(said, ["1 is odd", "invalid digit found in string", "3 is odd"]);
     /// ```
     #[track_caller]
-    pub fn try_map<'s, T, U, X, F>(self, f: F) -> FeedThreads<T, Result<U, X>>
+    pub fn try_map<'s, T, U, X, F>(self, f: F) -> W::Feed<T, Result<U, X>>
     where
         W: Place<'s>,
         I: Iterator<Item = Result<T, X>> + Send + 's,
@@ -218,12 +217,12 @@ impl<I: Iterator, W> Threads<I, W> {
         X: Send + 's,
         F: Fn(T) -> Result<U, X> + Send + Sync + 's,
     {
-        self.routed(Plain(f), Err)
+        W::keep(self.routed(Plain(f), Err))
     }
 
     /// [`try_map`](Threads::try_map) with a state for each worker, as in [`map_init`](Threads::map_init).
     #[track_caller]
-    pub fn try_map_init<'s, S, T, U, X, N, F>(self, init: N, f: F) -> FeedThreads<T, Result<U, X>>
+    pub fn try_map_init<'s, S, T, U, X, N, F>(self, init: N, f: F) -> W::Feed<T, Result<U, X>>
     where
         W: Place<'s>,
         I: Iterator<Item = Result<T, X>> + Send + 's,
@@ -234,13 +233,13 @@ impl<I: Iterator, W> Threads<I, W> {
         N: Fn() -> S + Send + Sync + 's,
         F: Fn(&mut S, T) -> Result<U, X> + Send + Sync + 's,
     {
-        self.routed(WithState(init, f), Err)
+        W::keep(self.routed(WithState(init, f), Err))
     }
 
     /// Starts at once: maps each item with `f`. A mark comes out in its place and goes to no worker; see
     /// [`Entry`], which has an example.
     #[track_caller]
-    pub fn map_items<'s, T, U, M, F>(self, f: F) -> FeedThreads<T, Entry<U, M>>
+    pub fn map_items<'s, T, U, M, F>(self, f: F) -> W::Feed<T, Entry<U, M>>
     where
         W: Place<'s>,
         I: Iterator<Item = Entry<T, M>> + Send + 's,
@@ -249,13 +248,13 @@ impl<I: Iterator, W> Threads<I, W> {
         M: Send + 's,
         F: Fn(T) -> U + Send + Sync + 's,
     {
-        self.routed(Plain(move |item| Entry::Item(f(item))), Entry::Mark)
+        W::keep(self.routed(Plain(move |item| Entry::Item(f(item))), Entry::Mark))
     }
 
     /// [`map_items`](Threads::map_items) with a state for each worker, as in
     /// [`map_init`](Threads::map_init).
     #[track_caller]
-    pub fn map_items_init<'s, S, T, U, M, N, F>(self, init: N, f: F) -> FeedThreads<T, Entry<U, M>>
+    pub fn map_items_init<'s, S, T, U, M, N, F>(self, init: N, f: F) -> W::Feed<T, Entry<U, M>>
     where
         W: Place<'s>,
         I: Iterator<Item = Entry<T, M>> + Send + 's,
@@ -267,7 +266,7 @@ impl<I: Iterator, W> Threads<I, W> {
         F: Fn(&mut S, T) -> U + Send + Sync + 's,
     {
         let f = move |state: &mut S, item| Entry::Item(f(state, item));
-        self.routed(WithState(init, f), Entry::Mark)
+        W::keep(self.routed(WithState(init, f), Entry::Mark))
     }
 
     /// Starts at once, with a source of which not everything is work: `task` makes of the work what the

@@ -15,6 +15,7 @@ use super::items::Items;
 use super::jobs::{Bell, Call, Jobs};
 use super::task::Task;
 use crate::error::{Error, ErrorKind};
+use crate::feed::Scoped;
 use crate::record::PacketId;
 use crate::stream::gate::Gate;
 use crate::stream::intake::{Arrival, Handover, Intake, Pack, Supply};
@@ -62,6 +63,11 @@ pub(crate) mod sealed {
     use super::{FeedThreads, Items, Pack, Plan, Task};
 
     pub trait Place<'s> {
+        /// What the caller gets: the feed, kept where it must stay.
+        type Feed<T: Send + 's, U: 's>;
+
+        fn keep<T: Send + 's, U: 's>(feed: FeedThreads<T, U>) -> Self::Feed<T, U>;
+
         #[track_caller]
         fn start<I, T, P, K>(self, plan: Plan<I, P, K>) -> FeedThreads<T, K::Value>
         where
@@ -172,6 +178,12 @@ where
 }
 
 impl sealed::Place<'static> for InPool {
+    type Feed<T: Send + 'static, U: 'static> = FeedThreads<T, U>;
+
+    fn keep<T: Send + 'static, U: 'static>(feed: FeedThreads<T, U>) -> FeedThreads<T, U> {
+        feed
+    }
+
     #[track_caller]
     fn start<I, T, P, K>(self, plan: Plan<I, P, K>) -> FeedThreads<T, K::Value>
     where
@@ -202,6 +214,12 @@ impl sealed::Place<'static> for InPool {
 }
 
 impl<'scope> sealed::Place<'scope> for InScope<'scope, '_> {
+    type Feed<T: Send + 'scope, U: 'scope> = Scoped<'scope, FeedThreads<T, U>>;
+
+    fn keep<T: Send + 'scope, U: 'scope>(feed: FeedThreads<T, U>) -> Self::Feed<T, U> {
+        Scoped::new(feed)
+    }
+
     #[track_caller]
     fn start<I, T, P, K>(self, plan: Plan<I, P, K>) -> FeedThreads<T, K::Value>
     where

@@ -4,10 +4,10 @@ use std::error;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::feed::{Deliver, Feed};
+use crate::feed::{Deliver, Feed, Scoped};
 use crate::pool::FeedThreads;
 
-/// An iterator whose next item can be waited for with a limit: [`Feed`] and [`FeedThreads`].
+/// An iterator whose next item can be waited for with a limit: [`Feed`] and [`FeedThreads`], scoped or not.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,6 +58,12 @@ impl<T, D: Deliver<T>> Timed for Feed<T, D> {
 impl<T: Send, U> Timed for FeedThreads<T, U> {
     fn next_before(&mut self, deadline: Instant) -> Result<Option<U>, NotYet> {
         Self::next_before(self, deadline).map_err(|_late| NotYet)
+    }
+}
+
+impl<F: Timed> Timed for Scoped<'_, F> {
+    fn next_before(&mut self, deadline: Instant) -> Result<Option<F::Item>, NotYet> {
+        self.feed.next_before(deadline)
     }
 }
 
