@@ -100,7 +100,8 @@ enum Phase {
     Leaving {
         by: Option<Now>,
     },
-    Killing(Ladder),
+    /// Killed; and at last given up, if nothing kills it: it sleeps in the kernel, or is another user's.
+    Killing(Ladder, Option<Now>),
     /// It has exited; the last time that anything was read from it.
     Gone {
         quiet_since: Now,
@@ -253,19 +254,22 @@ impl Keeper {
             && by.is_some_and(|by| now >= by)
         {
             self.overstayed = self.stand == Stand::Go;
-            self.phase = Phase::Killing(Ladder::new(now));
+            self.phase = Phase::Killing(Ladder::new(now), None);
         }
         if self.stand == Stand::Kill && matches!(self.phase, Phase::Alive | Phase::Leaving { .. }) {
-            self.phase = Phase::Killing(Ladder::new(now));
+            self.phase = Phase::Killing(Ladder::new(now), None);
         }
         match &mut self.phase {
-            Phase::Killing(ladder) => {
+            Phase::Killing(ladder, given_up) => {
                 if let Some(signal) = ladder.climb(rungs, now)
                     && let Some(process) = &self.process
                 {
                     process.signal(signal);
+                    if ladder.next(rungs).is_none() {
+                        *given_up = Some(now.saturating_add(self.plan.spec.policy.kill_grace()));
+                    }
                 }
-                false
+                given_up.is_some_and(|at| now >= at)
             }
             Phase::Gone { quiet_since } => {
                 // What nobody wants need not be awaited from whoever else holds the pipe.
@@ -422,7 +426,7 @@ impl Keeper {
         let phase = match self.phase {
             Phase::Alive => None,
             Phase::Leaving { by } => by,
-            Phase::Killing(ladder) => ladder.next(rungs),
+            Phase::Killing(ladder, given_up) => ladder.next(rungs).or(given_up),
             Phase::Gone { quiet_since } => {
                 (!self.eof && !self.readable).then(|| quiet_since + DRAIN_GRACE)
             }
@@ -453,7 +457,8 @@ impl Keeper {
         }
     }
 
-    /// Kills what is left of the child's group, reaps it and closes every pipe.
+    /// Kills what is left of the child's group, reaps it and closes every pipe. What cannot be reaped is
+    /// left to somebody who waits.
     fn reap(&mut self) -> Option<ExitStatus> {
         self.close_output();
         let process = self.process.take()?;
@@ -464,7 +469,10 @@ impl Keeper {
         if let Some(ExitWatch::Pidfd(fd)) = &self.exit {
             self.poller.remove(fd);
         }
-        process.finish()
+        match self.phase {
+            Phase::Killing(_, Some(_)) | Phase::Gone { .. } => process.reap(),
+            _ => process.finish(),
+        }
     }
 }
 

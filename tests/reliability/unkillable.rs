@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use subfeed::{ErrorKind, FeedExt, Template};
+use subfeed::{ErrorKind, FeedExt, Template, iterate_in_subprocess};
 
 use crate::alone;
 use crate::common::{Barrier, Belongings, child, children, eventually, hostile, is_running};
@@ -118,6 +118,27 @@ fn a_packet_whose_worker_sleeps_in_the_kernel_is_retried_by_another() {
             freezer.state("THAWED");
             eventually("it is reaped", || children().is_empty());
         }
+        drop(freezer);
+        before.restored();
+    });
+}
+
+#[test]
+fn a_source_that_sleeps_in_the_kernel_holds_up_no_drop_and_is_reaped_when_it_wakes() {
+    // Asked here, where it is heard that there is none.
+    if Freezer::new().is_none() {
+        return;
+    }
+    alone!(|| {
+        let before = Belongings::now();
+        let freezer = Freezer::new().expect("as just before");
+        let source = iterate_in_subprocess(Template::shell("yes"), 9);
+        let mut records = source.iter();
+        records.next().unwrap().unwrap();
+        let command = children();
+        freezer.freeze(command.clone());
+        soon(|| drop(records));
+        assert!(command.iter().all(|&pid| is_running(pid)), "it cannot have gone");
         drop(freezer);
         before.restored();
     });
