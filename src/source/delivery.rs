@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::record::{Buffer, PacketId, Pool};
 use crate::stream::gate::Gate;
 use crate::stream::outbox::Outbox;
@@ -71,7 +72,12 @@ impl Delivery {
         );
     }
 
-    pub(crate) fn put(&mut self, count: u64, weight: usize, outcome: Outcome) {
+    /// Puts the failure of one record in its place.
+    pub(crate) fn put_failure(&mut self, error: Error) {
+        self.put(1, error.weight(), Outcome::Failed(error));
+    }
+
+    fn put(&mut self, count: u64, weight: usize, outcome: Outcome) {
         self.gate.hold(weight);
         self.spans.push(Span { first: PacketId(self.made), count, weight, outcome });
         self.outbox.put(&mut self.spans);

@@ -11,7 +11,7 @@ use crate::source::keeper::{Ending, Stand, Talk};
 use crate::stream::gate::Gate;
 use crate::stream::intake::Handover;
 use crate::stream::outbox::Outbox;
-use crate::stream::packet::{Cut, End, Label, Outcome};
+use crate::stream::packet::{Cut, End, Label};
 use crate::stream::unwind::{self, Payload};
 use crate::swarm::life::Now;
 use crate::swarm::reading::READ_BYTES;
@@ -192,7 +192,7 @@ impl Emission {
                         Ok(Some(error)) => {
                             let before = used - len;
                             self.delivery.put_parts(&unread[sent..before], &mut ranges);
-                            self.delivery.put(1, 0, Outcome::Failed(error));
+                            self.delivery.put_failure(error);
                             sent = used;
                         }
                         Err(payload) => {

@@ -20,7 +20,7 @@ use crate::source::keeper::{Ending, Stand, Talk};
 use crate::stream::gate::Gate;
 use crate::stream::intake::Handover;
 use crate::stream::outbox::Outbox;
-use crate::stream::packet::{End, Label, Outcome};
+use crate::stream::packet::{End, Label};
 use crate::stream::sync::lock;
 use crate::swarm::life::Now;
 use crate::template::Spec;
@@ -339,7 +339,7 @@ impl Session {
                     }
                 } else if let Some(current) = &mut self.current {
                     let error = error.at(current.delivery.made());
-                    current.delivery.put(1, 0, Outcome::Failed(error));
+                    current.delivery.put_failure(error);
                 }
             }
             Some(Status::UnexpectedCommand) => {
