@@ -11,9 +11,9 @@ use crate::error::{BoxError, Error, ErrorKind, excerpt};
 use crate::record::{self, PacketId};
 use crate::stats::{Monitor, Snapshot, Stats};
 use crate::stream::inputs::Inputs;
-use crate::stream::intake::Store;
 use crate::stream::outlet::{Given, Outlet};
 use crate::stream::packet::{Cut, Outcome, Replies, Span};
+use crate::stream::packing::Store;
 use crate::template::codec::{Decode, Reply};
 
 /// What a feed yields for each packet: the decoded reply alone, or beside its input.

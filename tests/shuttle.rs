@@ -20,6 +20,8 @@ mod intake;
 mod outbox;
 #[path = "../src/stream/packet.rs"]
 mod packet;
+#[path = "../src/stream/packing.rs"]
+mod packing;
 #[path = "../src/record.rs"]
 mod record;
 #[path = "../src/stream/slot.rs"]
@@ -27,7 +29,7 @@ mod slot;
 #[path = "../src/stream/unwind.rs"]
 mod unwind;
 mod stream {
-    pub(crate) use crate::{gate, help, intake, outbox, packet, slot, unwind};
+    pub(crate) use crate::{gate, help, intake, outbox, packet, packing, slot, unwind};
     pub mod sync {
         //! In the place of `src/stream/sync.rs`.
         pub use shuttle::sync::{Mutex, MutexGuard, atomic};
@@ -52,9 +54,10 @@ use std::sync::Arc;
 
 use record::PacketId;
 use stream::gate::Gate;
-use stream::intake::{Arrival, Handover, Intake, Scribe, Store, Supply, Writer};
+use stream::intake::{Arrival, Handover, Intake, Supply};
 use stream::outbox::{Outbox, Taken};
 use stream::packet::{End, Outcome, Replies, Span};
+use stream::packing::{Scribe, Store, Writer};
 use stream::sync::{channel, thread};
 use template::codec::AsBytes;
 use template::framing::RequestFraming;

@@ -6,7 +6,7 @@ use crate::entry::{Entry, Route};
 use crate::error::Error;
 use crate::record::{Batch, PacketId};
 use crate::stream::inputs::Passing;
-use crate::stream::intake::Pack;
+use crate::stream::packing::Pack;
 
 /// A batch for threads.
 #[derive(Debug)]

@@ -32,8 +32,8 @@ use self::task::{Plain, Task, WithState};
 use crate::entry::{Entry, Route};
 use crate::record::PacketId;
 use crate::stream::inputs::Passing;
-use crate::stream::intake::Pack;
 use crate::stream::outlet::Order;
+use crate::stream::packing::Pack;
 
 /// A map in threads that is not started yet.
 ///

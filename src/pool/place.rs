@@ -18,10 +18,11 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::Scoped;
 use crate::record::PacketId;
 use crate::stream::gate::Gate;
-use crate::stream::intake::{Arrival, Handover, Intake, Pack, Supply};
+use crate::stream::intake::{Arrival, Handover, Intake, Supply};
 use crate::stream::outbox::Outbox;
 use crate::stream::outlet::{Order, Outlet, Threads as Behind};
 use crate::stream::packet::End;
+use crate::stream::packing::Pack;
 use crate::stream::unwind;
 
 /// Full batches that may wait for the executor.

@@ -8,17 +8,15 @@
 
 use std::sync::Arc;
 
-use crate::error::{BoxError, Error, ErrorKind};
 use crate::record::{Batch, PacketId, Requests};
 use crate::stream::gate::Gate;
 use crate::stream::packet::{Outcome, Replies, Span};
+use crate::stream::packing::Pack;
 use crate::stream::slot::Slot;
 use crate::stream::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use crate::stream::sync::channel::{Receiver, SendError, Sender, TryRecvError};
 use crate::stream::sync::{Mutex, lock};
 use crate::stream::unwind::{self, Payload};
-use crate::template::codec::{Encode, Request};
-use crate::template::framing::{FramingError, FramingErrorKind, RequestFraming, Sentinel};
 
 /// A batch this large is handed over even if nobody asks for it.
 const BATCH_BYTES: usize = 64 << 10;
@@ -174,164 +172,6 @@ impl<B: Batch, R> Supply<B, R> {
     }
 }
 
-/// Puts the words of a template on paper: columns, framing, marks.
-#[derive(Debug)]
-pub(crate) struct Scribe {
-    /// One framing per column, stdin's first.
-    pub(crate) framings: Vec<RequestFraming>,
-    pub(crate) names: Vec<String>,
-    pub(crate) sentinel: Option<Sentinel>,
-}
-
-impl Scribe {
-    /// Appends the request of one item to the batch. What an error or a panic leaves of it is the
-    /// caller's to take out again.
-    #[inline]
-    fn write<T, E: Encode<T>>(
-        &self,
-        encode: &mut E,
-        item: &T,
-        packet: PacketId,
-        batch: &mut Requests,
-    ) -> Result<(), Error> {
-        if let ([column], [framing]) = (&mut batch.columns[..], &self.framings[..])
-            && let Some(body) = encode.as_request(item)
-        {
-            framing
-                .append(body, &mut column.bytes)
-                .map_err(|error| self.unframeable(0, error, body))?;
-        } else {
-            self.encode(encode, item, packet, batch)?;
-        }
-        if let Some(sentinel) = &self.sentinel {
-            sentinel.append(packet.0, &mut batch.columns[0].bytes);
-        }
-        for column in &mut batch.columns {
-            column.ends.push(column.bytes.len());
-        }
-        Ok(())
-    }
-
-    fn encode<T, E: Encode<T>>(
-        &self,
-        encode: &mut E,
-        item: &T,
-        packet: PacketId,
-        batch: &mut Requests,
-    ) -> Result<(), Error> {
-        for (column, framing) in batch.columns.iter_mut().zip(&self.framings) {
-            framing.open(&mut column.bytes);
-        }
-        let mut request = Request::new(&mut batch.columns, &self.names, packet.0);
-        encode.encode(item, &mut request).map_err(refused)?;
-        request.finish()?;
-        for (i, (column, framing)) in batch.columns.iter_mut().zip(&self.framings).enumerate() {
-            let start = column.end();
-            if let Err(error) = framing.close(&mut column.bytes, start) {
-                return Err(self.unframeable(i, error, &column.bytes[start..]));
-            }
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn unframeable(&self, column: usize, error: FramingError, body: &[u8]) -> Error {
-        let last = body.len().wrapping_sub(1);
-        let closed =
-            matches!(error.kind(), FramingErrorKind::ContainsDelimiter { at, .. } if at == last);
-        let what = match column {
-            0 => "the request cannot be framed".to_owned(),
-            i => format!("the record for the side input `{}` cannot be framed", self.names[i - 1]),
-        };
-        let error = Error::new(ErrorKind::Encode, what).because(error).asked(body.to_vec());
-        if closed {
-            error.hint("it is the last byte: leave it off, the framing adds it")
-        } else {
-            error
-        }
-    }
-}
-
-/// Also for an error of another feed: it may have been fatal there, and is one item's here.
-#[cold]
-fn refused(error: BoxError) -> Error {
-    Error::new(ErrorKind::Encode, "encode refused the item").because(error)
-}
-
-/// Puts items in batches: what an executor is sent.
-pub(crate) trait Pack<T> {
-    type Batch: Batch;
-
-    /// Whether packing an item takes no time worth mentioning.
-    const QUICK: bool = true;
-
-    /// A new batch, where none comes back to be filled again.
-    fn empty(&self) -> Self::Batch;
-
-    /// Whether the item is no work, and only keeps its place.
-    fn passes(&self, item: &T) -> bool;
-
-    /// Takes an item that is no work.
-    fn pass(&mut self, item: T);
-
-    /// Takes the item and appends it to the batch, or leaves the batch as it was.
-    ///
-    /// The user's code may panic in here: then the batch may have something of this item at its end, and
-    /// the item may still be in its place.
-    fn pack(
-        &mut self,
-        item: &mut Option<T>,
-        packet: PacketId,
-        batch: &mut Self::Batch,
-    ) -> Result<(), Error>;
-}
-
-/// Packs requests: the scribe writes what `encode` makes of an item, and the store gets the item.
-#[derive(Debug)]
-pub(crate) struct Writer<E, S> {
-    pub(crate) scribe: Scribe,
-    pub(crate) encode: E,
-    pub(crate) store: S,
-}
-
-impl<T, E: Encode<T>, S: Store<T>> Pack<T> for Writer<E, S> {
-    type Batch = Requests;
-    const QUICK: bool = E::QUICK;
-
-    fn empty(&self) -> Requests {
-        Requests::new(self.scribe.framings.len())
-    }
-
-    fn passes(&self, item: &T) -> bool {
-        self.store.passes(item)
-    }
-
-    fn pass(&mut self, item: T) {
-        self.store.put(item);
-    }
-
-    #[inline]
-    fn pack(
-        &mut self,
-        item: &mut Option<T>,
-        packet: PacketId,
-        batch: &mut Requests,
-    ) -> Result<(), Error> {
-        let written = match item {
-            Some(item) => self.scribe.write(&mut self.encode, item, packet, batch),
-            None => Ok(()),
-        };
-        if written.is_err() {
-            batch.truncate(packet.since(batch.first) as usize);
-        }
-        // Where nobody keeps the item this drops it, which runs code of the user's.
-        if let Some(item) = item.take() {
-            self.store.put(item);
-        }
-        written.map_err(|error| error.at(packet.0))
-    }
-}
-
 /// The intake's side of everything.
 pub(crate) struct Intake<B: Batch = Requests, R = Replies> {
     pub(crate) gate: Arc<Gate>,
@@ -344,14 +184,6 @@ impl<B: Batch, R> std::fmt::Debug for Intake<B, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Intake").field("first", &self.first).finish_non_exhaustive()
     }
-}
-
-/// What becomes of an item beside its request.
-pub(crate) trait Store<T> {
-    /// Whether the item is no work, and only keeps its place.
-    fn passes(&self, item: &T) -> bool;
-    /// Takes the item, in the order of the packets, before anything can come back for it.
-    fn put(&self, item: T);
 }
 
 impl<B: Batch, R> Intake<B, R> {
