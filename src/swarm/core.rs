@@ -23,6 +23,7 @@ use crate::stream::outlet::Order;
 use crate::stream::packet::{End, Outcome, Span};
 use crate::stream::unwind::Payload;
 use crate::swarm::life::{Life, Now};
+use crate::swarm::reading::READ_BYTES;
 use crate::swarm::timers::NEVER;
 use crate::template::Spec;
 use crate::template::policy::Signal;
@@ -171,7 +172,7 @@ impl Core {
     pub(crate) fn new(plan: Plan) -> Self {
         let command = Arc::from(plan.spec.command.display());
         let mut core = Self {
-            pool: Arc::new(Pool::new(64, 1 << 20)),
+            pool: Arc::new(Pool::new(64, 2 * READ_BYTES)),
             command,
             order: plan.order,
             origin: plan.origin,
