@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod paipa;
 mod parallel_queue;
 mod stream_executors;
 mod subfeed;
