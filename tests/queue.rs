@@ -436,3 +436,15 @@ fn a_feeder_with_options_of_its_own_and_a_panic_in_encode() {
         assert!(catch_unwind(AssertUnwindSafe(|| feeder.finish())).is_err());
     });
 }
+
+/// The end may reach the workers' driver in the turn in which it writes the last items.
+#[test]
+fn a_short_input_is_drained_to_its_end_every_time() {
+    within(|| {
+        for n in 0..150 {
+            let template = Template::new("cat").stdout(Redirect::Null);
+            let drained = numbers(n % 12).feed(template).workers(2).drain().unwrap();
+            assert_eq!(drained.accepted.iter().sum::<u64>(), n % 12);
+        }
+    });
+}

@@ -59,6 +59,11 @@ impl Core {
             if self.spec.life_records().is_some_and(|most| life.given >= most) {
                 return self.part_from(slot, Why::Recycled, now);
             }
+            if self.nothing_to_come() && self.stopping.is_none() {
+                // The end may have come together with what was written just now: then nobody looks for
+                // it again, as nothing will come back from here.
+                return self.part_from(slot, Why::Done, now);
+            }
         }
         self.offer(slot);
         self.watch(slot, now);
