@@ -47,6 +47,7 @@
 //! - [`try_feed`](FeedExt::try_feed) and [`feed_items`](FeedExt::feed_items) let errors of an earlier
 //!   stage, and marks ([`Entry`]), pass by the workers in their place.
 //! - [`Queue`] and [`Feeder`] are for code that has items rather than an iterator of them.
+//! - A [`pipeline`] is several of these in a row, named and watched.
 //! - [`Error`] is the one error type: about one item, or fatal.
 //! - [`Monitor`] tells how a feed is doing, from any thread.
 //!

@@ -76,14 +76,18 @@ fn the_public_interface_names_no_crate_that_is_an_implementation_detail() {
 }
 
 #[test]
-fn every_test_that_the_page_on_reliability_names_exists() {
+fn every_test_that_a_page_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/reliability.md")).expect("the page");
-    let named: Vec<_> =
-        page.split('`').filter_map(|word| word.strip_prefix("tests/")?.split_once("::")).collect();
-    assert!(named.len() > 40, "only {} tests are named", named.len());
-    for (file, name) in named {
-        let text = fs::read_to_string(root.join("tests").join(file)).expect(file);
-        assert!(text.contains(&format!("fn {name}(")), "{file} has no {name}");
+    for (page, least) in [("docs/reliability.md", 40), ("docs/originals.md", 50)] {
+        let text = fs::read_to_string(root.join(page)).expect("the page");
+        let named: Vec<_> = text
+            .split('`')
+            .filter_map(|word| word.strip_prefix("tests/")?.split_once("::"))
+            .collect();
+        assert!(named.len() > least, "{page} names only {} tests", named.len());
+        for (file, name) in named {
+            let text = fs::read_to_string(root.join("tests").join(file)).expect(file);
+            assert!(text.contains(&format!("fn {name}(")), "{page}: {file} has no {name}");
+        }
     }
 }
