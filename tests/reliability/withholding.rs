@@ -198,7 +198,7 @@ fn a_withholding_worker_is_recycled_before_a_time_limit_kills_it() {
         let template = Template::new("tr")
             .args(["a-z", "A-Z"])
             .on_stall(OnStall::Wait, Duration::from_secs(1))
-            .packet_timeout(Duration::from_millis(300));
+            .packet_timeout(Duration::from_secs(2));
         let feed = numbers(30).feed_subprocesses_ordered(template, 1, 10);
         let monitor = feed.monitor();
         assert_eq!(feed.map(|reply| reply.expect("a reply")).count(), 30);
