@@ -12,6 +12,7 @@ use crate::record::Batch;
 use crate::stats::{Counters, Stats};
 use crate::stream::gate::Gate;
 use crate::stream::intake::Arrival;
+use crate::stream::packet::{Outcome, Span};
 use crate::swarm::core::{Core, Plan, Slot, Stopping};
 use crate::swarm::life::Now;
 use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
@@ -71,6 +72,8 @@ pub(super) struct World {
     abandoned: u64,
     /// The most bytes of replies that were ever held because their life was not proven.
     unproven: usize,
+    /// The bytes that errors have kept of their packets and of stderr.
+    errors: usize,
     gave_up: bool,
     lost_since: Option<Now>,
 }
@@ -113,6 +116,7 @@ impl World {
             spared_until: None,
             abandoned: 0,
             unproven: 0,
+            errors: 0,
             arrived: 0,
             start_failures: 0,
             gave_up: false,
@@ -190,6 +194,10 @@ impl World {
             self.steps += 1;
             must!(self.steps < MOST_STEPS, "no end after {MOST_STEPS} steps");
             self.turn()?;
+            // One death may fail a window of packets, each of which says what it knows.
+            let failed = |span: &&Span| matches!(span.outcome, Outcome::Failed(_));
+            let errors = self.core.out.iter().filter(failed);
+            self.errors += errors.map(|span| span.weight).sum::<usize>();
             self.sink.put(&mut self.core.out, self.now);
             self.core.spent.clear();
             self.check()?;
@@ -316,7 +324,8 @@ impl World {
             let unproven: usize = lives.flat_map(|life| &life.held).map(|held| held.at.len()).sum();
             // Once believed they are still there until the consumer takes them.
             self.unproven = self.unproven.max(unproven);
-            let excused = self.schedule.workers * room + self.source.heaviest + self.unproven;
+            let excused =
+                self.schedule.workers * room + self.source.heaviest + self.unproven + self.errors;
             let bound = most.saturating_add(excused);
             must!(held <= bound, "{held} bytes are held, {most} allowed and {bound} excused");
         }
