@@ -108,7 +108,8 @@ impl Gate {
     /// yielded, and is brought up to date where that is not enough.
     #[inline]
     pub(crate) fn may_pull_knowing(&self, pulled: u64, open: usize, known: &mut u64) -> bool {
-        let ahead = pulled - *known;
+        // A drained feed counts a packet twice that it takes back and writes again.
+        let ahead = pulled.saturating_sub(*known);
         if ahead > 0
             && ahead < self.window
             && self.held.load(SeqCst).saturating_add(open) < self.max_bytes
