@@ -128,8 +128,9 @@ fn a_framing_that_breaks_its_contract_fails_its_packets_and_panics_nowhere() {
             Ok(Scan::Complete { body, len })
         }
     }
-    let wrongs: [fn(usize) -> (std::ops::Range<usize>, usize); 4] =
-        [|_| (0..0, 0), |n| (0..n, n + 10), |n| (0..n + 5, n), |n| (n..0, n)];
+    /// The body and the length that a wrong framing gives for so many bytes.
+    type Cut = fn(usize) -> (std::ops::Range<usize>, usize);
+    let wrongs: [Cut; 4] = [|_| (0..0, 0), |n| (0..n, n + 10), |n| (0..n + 5, n), |n| (n..0, n)];
     for wrong in wrongs {
         let items: Vec<_> = within(move || {
             let framing = ReplyFraming::custom(move || Box::new(Wrong(wrong)));
