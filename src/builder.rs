@@ -24,8 +24,9 @@ use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Encode};
 use crate::template::{Spec, Template};
 
-/// Full batches that may wait for the executor.
-const BATCHES_WAITING: usize = 4;
+/// Full batches that may wait for the executor: so many that it is the window which holds the intake up, since
+/// the window opens in steps, and the channel wakes the intake for every single batch.
+const BATCHES_WAITING: usize = 16;
 
 /// More workers than any system has descriptors for. There is a slot for each from the start.
 const MOST_WORKERS: usize = 1 << 18;

@@ -19,7 +19,7 @@ use crate::stream::sync::{Mutex, lock};
 use crate::stream::unwind::{self, Payload};
 
 /// A batch this large is handed over even if nobody asks for it.
-const BATCH_BYTES: usize = 64 << 10;
+const BATCH_BYTES: usize = 128 << 10;
 const BATCH_RECORDS: usize = 8 << 10;
 
 /// What the executor receives.
@@ -85,8 +85,8 @@ impl<B: Batch> Handover<B> {
 
     /// Executor: gives an answered batch back to be filled again.
     pub(crate) fn give_back(&self, mut batch: B) {
-        const KEEP: usize = 64;
-        if batch.bytes() > 4 * BATCH_BYTES {
+        const KEEP: usize = 32;
+        if batch.bytes() > 2 * BATCH_BYTES {
             return;
         }
         batch.clear();
