@@ -140,6 +140,12 @@ impl<R> Outbox<R> {
         taken
     }
 
+    /// Outlet: the same, and what lies on the shelves.
+    pub(crate) fn look(&self, into: &mut Vec<Span<R>>) -> Taken {
+        self.clear_shelves(into);
+        if into.is_empty() { self.take(into) } else { Taken::Spans }
+    }
+
     /// Outlet: the same, and if there is nothing, leaves word to unpark this thread; from the shelves, only
     /// for the packet `head` if there is one.
     pub(crate) fn take_or_sleep(&self, head: Option<PacketId>, into: &mut Vec<Span<R>>) -> Taken {
