@@ -8,7 +8,7 @@ use std::thread::{self, Scope};
 use crossbeam_channel::{Sender, bounded};
 
 use crate::error::{Error, ErrorKind};
-use crate::feed::{Batches, Deliver, Feed, KeepInput, Keeper, Scoped, sealed};
+use crate::feed::{Batches, Deliver, Feed, KeepInput, Scoped, sealed};
 use crate::record::PacketId;
 use crate::stats::Stats;
 use crate::stream::gate::Gate;
@@ -16,7 +16,7 @@ use crate::stream::intake::{Handover, Intake, Supply};
 use crate::stream::outbox::Outbox;
 use crate::stream::outlet::{Order, Outlet, Threads};
 use crate::stream::packet::{End, LifeEnd};
-use crate::stream::packing::{Scribe, Writer};
+use crate::stream::packing::{Scribe, Store, Writer};
 use crate::swarm::core::{Core, Plan};
 use crate::swarm::driver;
 use crate::swarm::readiness::Readiness;
@@ -305,12 +305,7 @@ where
     fn launch(
         self,
         keep_requests: bool,
-        spawn_intake: impl FnOnce(
-            Intake,
-            I,
-            Writer<E, Keeper<I::Item, D::Store>>,
-            Sender<()>,
-        ) -> Started,
+        spawn_intake: impl FnOnce(Intake, I, Writer<E, D::Store>, Sender<()>) -> Started,
     ) -> Feed<I::Item, D> {
         // What cannot run yields its one error, whatever the source would have yielded.
         let stillborn = (1, Some(1));
@@ -334,7 +329,7 @@ where
                 .spawn(move || driver::run(core, supply, outbox, poller));
             let started = driver.and_then(|driver| {
                 threads.executor = Some(driver);
-                let store = Keeper { store: parts.store.clone(), keep: D::keep, passes: D::passes };
+                let store = parts.store.clone();
                 spawn_intake(intake, self.source, Writer { scribe, encode, store }, done)
             });
             match started {
@@ -493,16 +488,11 @@ where
 /// The intake's thread, unless a scope keeps it.
 type Started = std::io::Result<Option<thread::JoinHandle<()>>>;
 
-fn spawn<I, E, S>(
-    intake: Intake,
-    source: I,
-    writer: Writer<E, Keeper<I::Item, S>>,
-    done: Sender<()>,
-) -> Started
+fn spawn<I, E, S>(intake: Intake, source: I, writer: Writer<E, S>, done: Sender<()>) -> Started
 where
     I: Iterator + Send + 'static,
     E: Encode<I::Item> + 'static,
-    S: Send + 'static,
+    S: Store<I::Item> + Send + 'static,
 {
     let run = move || {
         let _done = done;

@@ -26,19 +26,14 @@ impl<T, D: sealed::Deliver<T>> Deliver<T> for D {}
 pub(crate) mod sealed {
     use super::Answer;
     use crate::stream::outlet::Given;
+    use crate::stream::packing::Store;
 
     pub trait Deliver<T>: Send {
         type Item;
         /// Where the items are kept meanwhile.
-        type Store: Clone + Send;
+        type Store: Store<T> + Clone + Send;
         const FALLIBLE: bool;
         fn store(first: u64) -> Self::Store;
-        /// Whether the item is no work.
-        fn passes(_item: &T) -> bool {
-            false
-        }
-        /// Takes each item, in the order of the packets.
-        fn keep(store: &Self::Store, item: T);
         fn deliver(
             &mut self,
             store: &Self::Store,
@@ -82,8 +77,6 @@ impl<T, D: Decode> sealed::Deliver<T> for D {
     const FALLIBLE: bool = D::FALLIBLE;
     fn store(_first: u64) {}
     #[inline]
-    fn keep(_store: &(), _item: T) {}
-    #[inline]
     fn deliver(&mut self, _store: &(), _packet: u64, given: Given<Answer<'_>>) -> Self::Item {
         decoded(self, given)
     }
@@ -95,9 +88,6 @@ impl<T: Send, D: Decode> sealed::Deliver<T> for KeepInput<D> {
     const FALLIBLE: bool = D::FALLIBLE;
     fn store(first: u64) -> Kept<T> {
         Kept(Arc::new(Inputs::new(PacketId(first))))
-    }
-    fn keep(store: &Kept<T>, item: T) {
-        store.0.put(item);
     }
     fn deliver(&mut self, store: &Kept<T>, packet: u64, given: Given<Answer<'_>>) -> Self::Item {
         (store.0.take(PacketId(packet)), decoded(&mut self.0, given))
@@ -115,19 +105,22 @@ impl<T> Clone for Kept<T> {
     }
 }
 
-/// The intake's view of a store.
-pub(crate) struct Keeper<T, S> {
-    pub(crate) store: S,
-    pub(crate) keep: fn(&S, T),
-    pub(crate) passes: fn(&T) -> bool,
+/// Nothing is kept.
+impl<T> Store<T> for () {
+    #[inline]
+    fn passes(&self, _item: &T) -> bool {
+        false
+    }
+    #[inline]
+    fn put(&self, _item: T) {}
 }
 
-impl<T, S> Store<T> for Keeper<T, S> {
-    fn passes(&self, item: &T) -> bool {
-        (self.passes)(item)
+impl<T> Store<T> for Kept<T> {
+    fn passes(&self, _item: &T) -> bool {
+        false
     }
     fn put(&self, item: T) {
-        (self.keep)(&self.store, item);
+        self.0.put(item);
     }
 }
 

@@ -99,7 +99,10 @@ impl Batch for Requests {
 
     #[inline]
     fn bytes(&self) -> usize {
-        self.columns.iter().map(|column| column.bytes.len()).sum()
+        match &self.columns[..] {
+            [stdin] => stdin.bytes.len(),
+            columns => columns.iter().map(|column| column.bytes.len()).sum(),
+        }
     }
 
     fn append(&mut self, next: &mut Self) {

@@ -8,6 +8,7 @@ use crate::feed::{Answer, decoded, sealed};
 use crate::record::PacketId;
 use crate::stream::inputs::Passing;
 use crate::stream::outlet::Given;
+use crate::stream::packing::Store;
 use crate::template::codec::{Decode, Encode, Request};
 
 /// An `encode` or a `decode` that concerns only what is work; see
@@ -69,6 +70,22 @@ impl<P> Clone for Aside<P> {
     }
 }
 
+impl<R: Join> Store<R> for Aside<R::Passed> {
+    fn passes(&self, item: &R) -> bool {
+        item.work().is_none()
+    }
+
+    fn put(&self, item: R) {
+        match item.split() {
+            Entry::Item(work) => {
+                self.0.skip();
+                drop(work);
+            }
+            Entry::Mark(passed) => self.0.put(passed),
+        }
+    }
+}
+
 impl<R: Join, D: Decode> sealed::Deliver<R> for Through<D>
 where
     R::Passed: Send,
@@ -79,20 +96,6 @@ where
 
     fn store(first: u64) -> Aside<R::Passed> {
         Aside(Arc::new(Passing::new(PacketId(first))))
-    }
-
-    fn passes(item: &R) -> bool {
-        item.work().is_none()
-    }
-
-    fn keep(store: &Aside<R::Passed>, item: R) {
-        match item.split() {
-            Entry::Item(work) => {
-                store.0.skip();
-                drop(work);
-            }
-            Entry::Mark(passed) => store.0.put(passed),
-        }
     }
 
     fn deliver(

@@ -223,16 +223,12 @@ impl<B: Batch, R> Intake<B, R> {
         let slot = &self.handover.slot;
         let mut aside: Option<Box<B>> = None;
         let mut known = 0;
+        // Of the open batch. Its number too: a request may have no bytes at all.
+        let (mut weight, mut count) = (0, 0);
         loop {
             // The batch, if any, is parked here from the moment this iteration begins.
-            let open = at.open.take();
-            // By number: a request may have no bytes at all.
-            let (weight, something) = match &open {
-                Some(batch) => (batch.bytes(), batch.len() > 0),
-                None => (0, false),
-            };
-            slot.park(open);
-            if something {
+            slot.park(at.open.take());
+            if count > 0 {
                 self.handover.feed();
             }
             if !self.gate.may_pull_knowing(at.pulled, weight, &mut known) {
@@ -251,6 +247,7 @@ impl<B: Batch, R> Intake<B, R> {
             if packer.passes(&item) {
                 packer.pass(item);
                 self.flush(slot.unpark())?;
+                (weight, count) = (0, 0);
                 self.settle(Span::one(packet, Outcome::Passed))?;
                 continue;
             }
@@ -291,11 +288,13 @@ impl<B: Batch, R> Intake<B, R> {
                 self.gate.hold(weight);
                 self.settle(Span { weight, ..Span::one(packet, Outcome::Failed(error)) })?;
             }
-            if let Some(full) = at
-                .open
-                .take_if(|batch| batch.bytes() >= BATCH_BYTES || batch.len() >= BATCH_RECORDS)
-            {
-                self.flush(Some(full))?;
+            (weight, count) = match &at.open {
+                Some(batch) => (batch.bytes(), batch.len()),
+                None => (0, 0),
+            };
+            if weight >= BATCH_BYTES || count >= BATCH_RECORDS {
+                self.flush(at.open.take())?;
+                (weight, count) = (0, 0);
             }
         }
     }

@@ -35,9 +35,13 @@ impl Scribe {
             framing
                 .append(body, &mut column.bytes)
                 .map_err(|error| self.unframeable(0, error, body))?;
-        } else {
-            self.encode(encode, item, packet, batch)?;
+            if let Some(sentinel) = &self.sentinel {
+                sentinel.append(packet.0, &mut column.bytes);
+            }
+            column.ends.push(column.bytes.len());
+            return Ok(());
         }
+        self.encode(encode, item, packet, batch)?;
         if let Some(sentinel) = &self.sentinel {
             sentinel.append(packet.0, &mut batch.columns[0].bytes);
         }
@@ -168,7 +172,7 @@ impl<T, E: Encode<T>, S: Store<T>> Pack<T> for Writer<E, S> {
 }
 
 /// What becomes of an item beside its request.
-pub(crate) trait Store<T> {
+pub trait Store<T> {
     /// Whether the item is no work, and only keeps its place.
     fn passes(&self, item: &T) -> bool;
     /// Takes the item, in the order of the packets, before anything can come back for it.
