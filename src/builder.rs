@@ -28,6 +28,10 @@ use crate::template::{Spec, Template};
 /// the window opens in steps, and the channel wakes the intake for every single batch.
 const BATCHES_WAITING: usize = 16;
 
+/// Bytes that may wait to be written to a worker: what two writes take. More would only lie there, and be out
+/// of the processor's cache when its turn comes.
+const BACKLOG: u64 = 128 << 10;
+
 /// More workers than any system has descriptors for. There is a slot for each from the start.
 const MOST_WORKERS: usize = 1 << 18;
 
@@ -281,6 +285,7 @@ where
                     origin: first,
                     keep_requests,
                     drain: self.drain,
+                    backlog: BACKLOG,
                     gate: Arc::clone(&gate),
                     stats: Arc::clone(&stats),
                 });

@@ -101,6 +101,8 @@ pub(crate) struct Core {
     pub(crate) origin: PacketId,
     /// Nothing comes back: a packet is done when it is written.
     pub(crate) drain: bool,
+    /// Bytes that may wait to be written to every input of a life before it gets no more packets.
+    pub(crate) backlog: u64,
     /// Requests are kept beside replies, for the errors of `decode`.
     pub(crate) keep_requests: bool,
     pub(crate) command: Arc<str>,
@@ -164,6 +166,8 @@ pub(crate) struct Plan {
     pub(crate) origin: PacketId,
     pub(crate) keep_requests: bool,
     pub(crate) drain: bool,
+    /// See [`Core::backlog`].
+    pub(crate) backlog: u64,
     pub(crate) gate: Arc<Gate>,
     pub(crate) stats: Arc<Stats>,
 }
@@ -177,6 +181,7 @@ impl Core {
             order: plan.order,
             origin: plan.origin,
             drain: plan.drain,
+            backlog: plan.backlog,
             keep_requests: plan.keep_requests,
             slots: (0..plan.workers).map(|_| Slot::Vacant { not_before: Now::ZERO }).collect(),
             pending: VecDeque::new(),

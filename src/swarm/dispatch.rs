@@ -18,7 +18,7 @@ impl Core {
     /// A life has room, or may have: it asks for work once.
     pub(crate) fn offer(&mut self, slot: usize) {
         let Slot::Live(life) = &mut self.slots[slot] else { return };
-        if life.queued || !takes_more(life, &self.spec) {
+        if life.queued || !takes_more(life, &self.spec, self.backlog) {
             return;
         }
         life.queued = true;
@@ -50,7 +50,7 @@ impl Core {
             left_in_round -= 1;
             let Slot::Live(life) = &mut self.slots[slot] else { continue };
             life.queued = false;
-            if !takes_more(life, &self.spec) {
+            if !takes_more(life, &self.spec, self.backlog) {
                 continue;
             }
             let in_flight = life.given - life.answered;
@@ -139,7 +139,7 @@ impl Core {
         while at < self.pending.len() && self.careful > 0 {
             let care = self.pending[at].care;
             let fits = |life: &Life| {
-                takes_more(life, &self.spec)
+                takes_more(life, &self.spec, self.backlog)
                     && life.owed() == 0
                     && (care == Care::Together || life.given == 0)
             };
@@ -192,8 +192,9 @@ impl Core {
     }
 }
 
-/// Whether a life may be given anything at all.
-fn takes_more(life: &Life, spec: &Spec) -> bool {
+/// Whether a life may be given anything at all. Whenever one comes to that it must be
+/// [offered](Core::offer): nobody asks it again.
+pub(crate) fn takes_more(life: &Life, spec: &Spec, backlog: u64) -> bool {
     life.is_open()
         && !life.quarantined
         && life.given - life.answered < life.depth.limit()
@@ -201,4 +202,5 @@ fn takes_more(life: &Life, spec: &Spec) -> bool {
         && life.closed_output_at.is_none()
         && !(life.in_banner && spec.words.banner.holds_requests())
         && life.clogged().is_none()
+        && !life.is_backed_up(backlog)
 }

@@ -138,12 +138,8 @@ impl Input {
     }
 
     /// How many bytes wait to be written.
-    pub(crate) fn unwritten(&self, channel: usize) -> usize {
-        let len = |chunk: &Chunk| match chunk {
-            Chunk::Run(run) => run.bytes(channel).len(),
-            Chunk::Words(words) => words.len(),
-        };
-        self.queue.iter().map(len).sum::<usize>() - self.at
+    pub(crate) fn unwritten(&self) -> u64 {
+        if self.closed { 0 } else { self.queued - self.written }
     }
 
     pub(crate) fn close_when_written(&mut self) {

@@ -226,8 +226,15 @@ impl Life {
     /// The side input of which more is left unread than may be.
     pub(crate) fn clogged(&self) -> Option<usize> {
         let sides = self.inputs.iter().enumerate().skip(1);
-        let mut over = sides.filter(|(channel, input)| input.unwritten(*channel) > input.cap);
+        let mut over = sides.filter(|(_, input)| input.unwritten() > input.cap as u64);
         over.next().map(|(channel, _)| channel)
+    }
+
+    /// Whether so many bytes wait on every input: more would only lie here. While one has less the worker
+    /// may be waiting for just that.
+    pub(crate) fn is_backed_up(&self, backlog: u64) -> bool {
+        let mut open = self.inputs.iter().filter(|input| !input.closed).peekable();
+        open.peek().is_some() && open.all(|input| input.unwritten() >= backlog)
     }
 
     /// Whether a request has been written in part: a piece of a record, or its record on one channel

@@ -107,8 +107,8 @@ impl Core {
             self.close_what_is_written(slot);
             self.watch(slot, now);
         }
-        if channel > 0 {
-            // It may have been passed over because it left too much of this unread.
+        // It may have been passed over because so much of this was unwritten.
+        if !mutated!(StaysBackedUp) {
             self.offer(slot);
         }
     }

@@ -55,8 +55,12 @@ impl std::fmt::Debug for Driver {
     }
 }
 
-/// Full batches dealt with in one turn.
+/// Batches that may wait to be given out: what stands in line already shares the turn's system calls.
 const BATCHES_A_TURN: usize = 4;
+
+/// How often the driver lets others run before it sleeps, for the same reason as the consumer does; and
+/// where the source is fast, the open batch grows meanwhile, and is not written in crumbs.
+const YIELDS: u32 = 4;
 
 /// Runs a driver to its end, on the thread that is to be the driver's.
 pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<Readiness>) {
@@ -178,11 +182,7 @@ impl Driver {
             }
         }
         while self.core.wants_input() && self.take_input(now) {}
-        for _ in 1..BATCHES_A_TURN {
-            // What stands in line already shares the turn's system calls.
-            if !self.core.can_dispatch() {
-                break;
-            }
+        while self.core.can_dispatch() && self.core.pending.len() < BATCHES_A_TURN {
             let Some(arrival) = self.supply.take_full() else { break };
             self.core.arrived(arrival, now);
         }

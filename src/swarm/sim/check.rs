@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind};
 use crate::stream::outlet::Order;
 use crate::stream::packet::{End, Outcome, Span};
 use crate::swarm::core::{Care, Core, Slot, Stopping};
+use crate::swarm::dispatch::takes_more;
 
 use super::schedule::{Family, Schedule};
 use super::script::{Talk, seen};
@@ -149,6 +150,19 @@ impl Oracle {
         must!(self.halted == 0 || self.fatal.is_some(), "items were halted and nobody says why");
         Ok(())
     }
+}
+
+/// Whoever has room stands in line for work.
+pub(super) fn offered(core: &Core) -> Result<(), Failure> {
+    if core.stopping.is_some() {
+        return Ok(());
+    }
+    for (i, slot) in core.slots.iter().enumerate() {
+        let Slot::Live(life) = slot else { continue };
+        let has_room = takes_more(life, &core.spec, core.backlog);
+        must!(!has_room || life.queued, "slot {i} has room and is not offered");
+    }
+    Ok(())
 }
 
 /// What the core and everything around it hold, counted afresh.

@@ -10,6 +10,8 @@ pub(crate) enum Mutant {
     WindowOffByOne,
     /// A life that has answered is not offered to the dispatcher again.
     LostWakeUp,
+    /// A life whose pipe was full is not offered again when some of what waits has been written.
+    StaysBackedUp,
     /// What a dead life owed is forgotten.
     SkippedRedelivery,
     /// The head of a dead life is sent again twice.
@@ -34,9 +36,10 @@ pub(crate) enum Mutant {
     WaitsForEver,
 }
 
-pub(crate) const ALL: [Mutant; 13] = [
+pub(crate) const ALL: [Mutant; 14] = [
     Mutant::WindowOffByOne,
     Mutant::LostWakeUp,
+    Mutant::StaysBackedUp,
     Mutant::SkippedRedelivery,
     Mutant::SentTwice,
     Mutant::BlamedInnocent,

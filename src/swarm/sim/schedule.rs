@@ -100,6 +100,8 @@ pub(super) struct Schedule {
     /// Positions in the input that are poison.
     pub(super) poison: Vec<u64>,
     pub(super) spec: Arc<Spec>,
+    /// Bytes that may wait to be written to a worker before it gets no more.
+    pub(super) backlog: u64,
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -171,6 +173,7 @@ impl Schedule {
             manners,
             poison,
             spec: Arc::new(spec),
+            backlog: rng.pick(&[1, 40, 300, 1 << 20]),
         }
     }
 

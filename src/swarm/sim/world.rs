@@ -17,7 +17,7 @@ use crate::swarm::core::{Core, Plan, Slot, Stopping};
 use crate::swarm::life::Now;
 use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
 
-use super::check::{Failure, Oracle, conserved, must};
+use super::check::{Failure, Oracle, conserved, must, offered};
 use super::report::Report;
 use super::rng::Rng;
 use super::schedule::Schedule;
@@ -97,6 +97,7 @@ impl World {
             origin: schedule.origin,
             keep_requests: schedule.keep_requests,
             drain: false,
+            backlog: schedule.backlog,
             gate: Arc::clone(&gate),
             stats: Arc::new(Stats::new(Arc::clone(&gate))),
         });
@@ -312,6 +313,7 @@ impl World {
 
     fn check(&mut self) -> Result<(), Failure> {
         conserved(&self.core, &self.source, &self.sink, self.arrived)?;
+        offered(&self.core)?;
         if !self.dropped {
             let (held, most) = (self.gate.held(), self.schedule.max_bytes);
             // One read of each worker, and one reply, may come on top.
