@@ -13,6 +13,7 @@ mod ports;
 
 use std::io::ErrorKind as IoErrorKind;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
@@ -47,6 +48,8 @@ pub(crate) struct Driver {
     roomy: bool,
     /// Since when nothing is left to do but to wait for an intake that is inside the user's `next()`.
     lost_since: Option<Duration>,
+    /// How often the others were let run since something happened.
+    yields: u32,
 }
 
 impl std::fmt::Debug for Driver {
@@ -89,6 +92,7 @@ pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<R
         to_read: Vec::new(),
         roomy,
         lost_since: None,
+        yields: 0,
     };
     // A panic here is a bug of ours, or of a framing: the consumer gets it rather than waiting for ever.
     let end = match unwind::catch(|| driver.run()) {
@@ -127,6 +131,15 @@ impl Driver {
                 self.wait(&mut events, Some(Duration::ZERO));
                 continue;
             }
+            if self.yields < YIELDS {
+                self.yields += 1;
+                thread::yield_now();
+                if self.wait(&mut events, Some(Duration::ZERO)) {
+                    self.yields = 0;
+                }
+                continue;
+            }
+            self.yields = 0;
             let asking = self.core.wants_input();
             if asking {
                 self.supply.ask();
@@ -204,17 +217,20 @@ impl Driver {
         }
     }
 
-    fn wait(&mut self, events: &mut Ready, timeout: Option<Duration>) {
+    /// Waits for the children, the intake or the time. Says whether a child had something to say.
+    fn wait(&mut self, events: &mut Ready, timeout: Option<Duration>) -> bool {
         if let Err(error) = self.poller.wait(events, timeout) {
             if error.kind() != IoErrorKind::Interrupted {
                 let error = Error::new(ErrorKind::Thread, "the poller failed").because(error);
                 self.core.fail(error);
             }
-            return;
+            return false;
         }
         let now = self.start.elapsed();
         self.core.time_is(now);
+        let mut any = false;
         for event in events.iter() {
+            any = true;
             let (slot, port) = self.keys.port(event.key);
             let Some(ports) = self.ports.get_mut(slot).and_then(Option::as_mut) else { continue };
             match port {
@@ -239,6 +255,7 @@ impl Driver {
                 }
             }
         }
+        any
     }
 }
 
