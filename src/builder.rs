@@ -26,7 +26,7 @@ use crate::template::{Spec, Template};
 
 /// Full batches that may wait for the executor: so many that it is the window which holds the intake up, since
 /// the window opens in steps, and the channel wakes the intake for every single batch.
-const BATCHES_WAITING: usize = 16;
+const BATCHES_WAITING: usize = 8;
 
 /// Bytes that may wait to be written to a worker: what two writes take. More would only lie there, and be out
 /// of the processor's cache when its turn comes.

@@ -19,7 +19,7 @@ use crate::stream::sync::{Mutex, lock};
 use crate::stream::unwind::{self, Payload};
 
 /// A batch this large is handed over even if nobody asks for it.
-const BATCH_BYTES: usize = 128 << 10;
+const BATCH_BYTES: usize = 256 << 10;
 const BATCH_RECORDS: usize = 8 << 10;
 
 /// What the executor receives.
@@ -85,7 +85,7 @@ impl<B: Batch> Handover<B> {
 
     /// Executor: gives an answered batch back to be filled again.
     pub(crate) fn give_back(&self, mut batch: B) {
-        const KEEP: usize = 32;
+        const KEEP: usize = 16;
         if batch.bytes() > 2 * BATCH_BYTES {
             return;
         }
