@@ -17,6 +17,7 @@ use crate::stream::outbox::Outbox;
 use crate::stream::outlet::{Order, Outlet, Threads};
 use crate::stream::packet::{End, LifeEnd};
 use crate::stream::packing::{Scribe, Store, Writer};
+use crate::stream::workers::Workers;
 use crate::swarm::core::{Core, Plan};
 use crate::swarm::driver;
 use crate::swarm::readiness::Readiness;
@@ -65,7 +66,7 @@ const MOST_WORKERS: usize = 1 << 18;
 pub struct Builder<I, E, D> {
     source: I,
     template: Template<E, D>,
-    workers: usize,
+    workers: Workers,
     buffer: usize,
     max_bytes: usize,
     order: Order,
@@ -90,7 +91,7 @@ impl<I, E, D> Builder<I, E, D> {
         Self {
             source,
             template,
-            workers: thread::available_parallelism().map_or(1, usize::from),
+            workers: Workers::default(),
             buffer: 1_000,
             max_bytes: 64 << 20,
             order: Order::Input,
@@ -101,7 +102,7 @@ impl<I, E, D> Builder<I, E, D> {
 
     /// How many workers. Zero is an error, yielded by the feed, and so is more than 2^18.
     pub fn workers(mut self, n: usize) -> Self {
-        self.workers = n;
+        self.workers = Workers::Exactly(n);
         self
     }
 
@@ -210,14 +211,13 @@ where
     I: Iterator,
     D: Deliver<I::Item>,
 {
-    fn validate(&self) -> Result<(), Error> {
-        if self.workers == 0 {
+    fn validate(&self, workers: usize) -> Result<(), Error> {
+        if workers == 0 {
             return Err(Error::config("a feed needs at least one worker, and n is 0"));
         }
-        if self.workers > MOST_WORKERS {
+        if workers > MOST_WORKERS {
             return Err(Error::config(format!(
-                "a feed cannot have {} workers: {MOST_WORKERS} at most",
-                self.workers
+                "a feed cannot have {workers} workers: {MOST_WORKERS} at most"
             )));
         }
         if self.buffer == 0 {
@@ -250,7 +250,8 @@ where
         let stats = Arc::new(Stats::new(Arc::clone(&gate)));
         let outbox = Arc::new(Outbox::default());
         let first = PacketId(self.first_packet);
-        let poller = self.validate().and_then(|()| {
+        let workers = self.workers.number();
+        let poller = self.validate(workers).and_then(|()| {
             Readiness::new().map(Arc::new).map_err(|error| {
                 Error::new(ErrorKind::Thread, "the feed's poller cannot be made")
                     .because(error)
@@ -280,7 +281,7 @@ where
                 };
                 let core = Core::new(Plan {
                     spec: Arc::clone(&spec),
-                    workers: self.workers,
+                    workers,
                     order: self.order,
                     origin: first,
                     keep_requests,

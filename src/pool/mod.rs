@@ -20,7 +20,7 @@ mod task;
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread::{self, Scope};
+use std::thread::Scope;
 
 use rayon::ThreadPool;
 
@@ -34,6 +34,7 @@ use crate::record::PacketId;
 use crate::stream::inputs::Passing;
 use crate::stream::outlet::Order;
 use crate::stream::packing::Pack;
+use crate::stream::workers::Workers;
 
 /// A map in threads that is not started yet.
 ///
@@ -53,7 +54,7 @@ use crate::stream::packing::Pack;
 #[must_use = "a builder starts nothing by itself: call map"]
 pub struct Threads<I, W = InPool> {
     source: I,
-    workers: usize,
+    workers: Workers,
     buffer: usize,
     order: Order,
     first_packet: u64,
@@ -75,7 +76,7 @@ impl<I: Iterator> Threads<I> {
     pub(crate) fn new(source: I) -> Self {
         Self {
             source,
-            workers: thread::available_parallelism().map_or(1, usize::from),
+            workers: Workers::default(),
             buffer: 1_000,
             order: Order::Input,
             first_packet: 0,
@@ -123,7 +124,7 @@ impl<I: Iterator> Threads<I> {
 impl<I: Iterator, W> Threads<I, W> {
     /// How many items may be mapped at a time; the pool's size is a bound too.
     pub fn workers(mut self, n: usize) -> Self {
-        self.workers = n;
+        self.workers = Workers::Exactly(n);
         self
     }
 
@@ -301,6 +302,7 @@ impl<I: Iterator, W> Threads<I, W> {
         K: Task<T> + 's,
     {
         let Self { source, workers, buffer, order, first_packet, place } = self;
+        let workers = workers.number();
         let first = PacketId(first_packet);
         place.start(Plan { source, pack, task, workers, buffer, order, first })
     }

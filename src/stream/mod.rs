@@ -20,3 +20,4 @@ pub(crate) mod slot;
 pub(crate) mod sync;
 pub(crate) mod unwind;
 pub(crate) mod window;
+pub(crate) mod workers;
