@@ -3,6 +3,7 @@
 use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bstr::{BStr, ByteSlice};
@@ -442,13 +443,12 @@ impl Batch<'_> {
         if let Some(span) = span
             && taken == 0
             && let Outcome::Replies(replies) = &span.outcome
-            && let Cut::Delimiter { delimiter, .. } = replies.cut
+            && let Cut::Delimiter { find, .. } = &replies.cut
         {
-            let bytes = &replies.buffer[replies.at.clone()];
-            let mut start = 0;
-            for end in memchr::memchr_iter(delimiter, bytes) {
-                f(&bytes[start..end]);
-                start = end + 1;
+            let (mut find, Range { mut start, end }) = (find.clone(), replies.at.clone());
+            while let Some(at) = find.next(&replies.buffer, start, end) {
+                f(&replies.buffer[start..at]);
+                start = at + 1;
             }
             return Ok(());
         }

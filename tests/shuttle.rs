@@ -6,6 +6,8 @@
 
 #[path = "../src/template/codec.rs"]
 mod codec;
+#[path = "../src/stream/delimiters.rs"]
+mod delimiters;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/template/framing/mod.rs"]
@@ -29,7 +31,7 @@ mod slot;
 #[path = "../src/stream/unwind.rs"]
 mod unwind;
 mod stream {
-    pub(crate) use crate::{gate, help, intake, outbox, packet, packing, slot, unwind};
+    pub(crate) use crate::{delimiters, gate, help, intake, outbox, packet, packing, slot, unwind};
     pub mod sync {
         //! In the place of `src/stream/sync.rs`.
         pub use shuttle::sync::{Mutex, MutexGuard, atomic};

@@ -8,6 +8,7 @@
 //!
 //! The README beside this file states the invariants.
 
+pub(crate) mod delimiters;
 pub(crate) mod gate;
 pub(crate) mod help;
 pub(crate) mod inputs;

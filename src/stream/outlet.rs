@@ -5,11 +5,11 @@
 //! at once when it is about to sleep.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use memchr::memchr;
 
 use crate::error::Error;
 use crate::record::{Batch, PacketId, Requests};
@@ -482,11 +482,11 @@ impl Replies {
     #[inline]
     pub(crate) fn skip(&mut self) {
         match &mut self.cut {
-            Cut::Delimiter { delimiter, last } => {
-                let rest = &self.buffer[self.at.clone()];
-                let len = memchr(*delimiter, rest).unwrap_or(rest.len());
-                *last = self.at.start..self.at.start + len;
-                self.at.start = (self.at.start + len + 1).min(self.at.end);
+            Cut::Delimiter { find, last } => {
+                let Range { start, end } = self.at;
+                let found = find.next(&self.buffer, start, end).unwrap_or(end);
+                *last = start..found;
+                self.at.start = (found + 1).min(end);
             }
             Cut::Parts { next, sides, .. } => *next += 1 + *sides,
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::record::{Buffer, PacketId, Run};
+use crate::stream::delimiters::Delimiters;
 use crate::stream::unwind::Payload;
 
 /// Which life answered, for the errors of `decode`.
@@ -20,7 +21,7 @@ pub(crate) struct Label {
 #[derive(Clone, Debug)]
 pub(crate) enum Cut {
     /// Each reply ends before the next byte like this.
-    Delimiter { delimiter: u8, last: Range<usize> },
+    Delimiter { find: Delimiters, last: Range<usize> },
     /// The replies one by one, and under each the ranges of its side outputs.
     Parts { ranges: Arc<[Range<usize>]>, next: usize, sides: usize },
 }
@@ -38,7 +39,7 @@ pub struct Replies {
 
 impl Cut {
     pub(crate) fn at_each(delimiter: u8) -> Self {
-        Self::Delimiter { delimiter, last: 0..0 }
+        Self::Delimiter { find: Delimiters::new(delimiter), last: 0..0 }
     }
 }
 

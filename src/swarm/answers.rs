@@ -177,8 +177,8 @@ impl Core {
 /// Splits the first `n` replies off.
 fn split_cut(buffer: &Buffer, at: &mut Range<usize>, cut: &mut Cut, n: u64) -> (Range<usize>, Cut) {
     match cut {
-        Cut::Delimiter { delimiter, .. } => {
-            let len = nth_end(&buffer[at.clone()], *delimiter, n);
+        Cut::Delimiter { find, .. } => {
+            let len = nth_end(&buffer[at.clone()], find.delimiter(), n);
             let front = at.start..at.start + len;
             at.start += len;
             (front, cut.clone())
