@@ -56,8 +56,15 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::asked(size);
-        IN_USE.fetch_sub(layout.size(), Relaxed);
+        if size < layout.size() {
+            // Cut off where it stands.
+            ALLOCATIONS.fetch_add(1, Relaxed);
+            IN_USE.fetch_sub(layout.size() - size, Relaxed);
+        } else {
+            // It may have to move, and there are two of it for that long.
+            Self::asked(size);
+            IN_USE.fetch_sub(layout.size(), Relaxed);
+        }
         unsafe { System.realloc(block, layout, size) }
     }
 

@@ -21,6 +21,8 @@ use crate::stream::unwind::{self, Payload};
 /// A batch this large is handed over even if nobody asks for it.
 const BATCH_BYTES: usize = 256 << 10;
 const BATCH_RECORDS: usize = 8 << 10;
+/// A batch that holds more is not filled again: one huge record would stay in memory for ever.
+pub(crate) const LARGEST_SPARE: usize = 2 * BATCH_BYTES;
 
 /// What the executor receives.
 #[derive(Debug)]
@@ -86,9 +88,6 @@ impl<B: Batch> Handover<B> {
     /// Executor: gives an answered batch back to be filled again.
     pub(crate) fn give_back(&self, mut batch: B) {
         const KEEP: usize = 16;
-        if batch.bytes() > 2 * BATCH_BYTES {
-            return;
-        }
         batch.clear();
         let mut spares = lock(&self.spares);
         if spares.len() < KEEP {

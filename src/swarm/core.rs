@@ -16,9 +16,10 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
-use crate::record::{PacketId, Pool, Requests, Run};
+use crate::record::{Batch, PacketId, Pool, Requests, Run};
 use crate::stats::{Counters, Stats};
 use crate::stream::gate::Gate;
+use crate::stream::intake::LARGEST_SPARE;
 use crate::stream::outlet::Order;
 use crate::stream::packet::{End, Outcome, Span};
 use crate::stream::unwind::Payload;
@@ -271,9 +272,12 @@ impl Core {
         self.recycle(run);
     }
 
-    /// Gives the batch of a run back if this was its last run.
+    /// Gives the batch of a run back if this was its last run. A large one goes at once, as its bytes are
+    /// not counted any more.
     pub(crate) fn recycle(&mut self, run: Run) {
-        if let Some(batch) = Arc::into_inner(run.batch) {
+        if let Some(batch) = Arc::into_inner(run.batch)
+            && batch.bytes() <= LARGEST_SPARE
+        {
             self.spent.push(batch);
         }
     }

@@ -283,7 +283,7 @@ pub(crate) fn take_front(
     }
     fresh[..rest].copy_from_slice(&output.bytes[end..output.end]);
     let mut full = std::mem::replace(&mut output.bytes, fresh);
-    if full.len() > 4 * READ_BYTES && end < full.len() / 4 * 3 {
+    if full.len() > 4 * READ_BYTES {
         // Grown for one large reply, it is held until that is yielded, and only the reply is counted.
         full.truncate(end);
         full.shrink_to_fit();

@@ -71,7 +71,10 @@ impl Core {
                 // By doubling, but for no reply that is longer than may be.
                 let len = output.bytes.len();
                 let enough = limit.saturating_add(READ_BYTES).max(len + READ_BYTES);
-                output.bytes.resize((len * 2).min(enough), 0);
+                let len = (len * 2).min(enough);
+                // Or the vector would make room for twice as much by itself.
+                output.bytes.reserve_exact(len - output.bytes.len());
+                output.bytes.resize(len, 0);
             }
         }
         &mut output.bytes[output.end..]
