@@ -427,8 +427,9 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 
     fn stop(&self) {
-        self.gate.stop();
+        // In this order: an executor that saw the intake stop first would take it for the input's end.
         self.handover.drop_all();
+        self.gate.stop();
     }
 
     fn join(&mut self) {

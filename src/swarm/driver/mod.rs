@@ -228,17 +228,13 @@ impl Driver {
         }
         let now = self.start.elapsed();
         self.core.time_is(now);
-        let mut any = false;
+        let (mut any, mut gone) = (false, Vec::new());
         for event in events.iter() {
             any = true;
             let (slot, port) = self.keys.port(event.key);
             let Some(ports) = self.ports.get_mut(slot).and_then(Option::as_mut) else { continue };
             match port {
-                Port::Exit => {
-                    if !ports.exited {
-                        self.exited(slot, now);
-                    }
-                }
+                Port::Exit => gone.push(slot),
                 Port::Stderr => {
                     ports.stderr_readable = true;
                     ports.draining |= event.hung_up;
@@ -253,6 +249,15 @@ impl Driver {
                     ports.writable[channel] = true;
                     self.to_write.push(slot);
                 }
+            }
+        }
+        if !gone.is_empty() {
+            // What it said before it went comes first.
+            self.read(now);
+        }
+        for slot in gone {
+            if self.ports[slot].as_ref().is_some_and(|ports| !ports.exited) {
+                self.exited(slot, now);
             }
         }
         any
