@@ -59,12 +59,11 @@ fn raw_pipe(bench: &mut Bench) {
 fn careful(bench: &mut Bench) {
     let ours = ours(bench);
     let lines = Lines::of(LINE);
-    let records = lines.count_for(bench.amount(1 << 27, 1 << 25));
     bench.pair(
         "over_careful",
         Side::new("owned", M_PER_S, || ours.owned().records_per_s()),
         Side::new("a record at a time", M_PER_S, || {
-            baselines::careful_by_record(lines, records, WORKERS, WINDOW).records_per_s()
+            baselines::careful_by_record(lines, ours.count, WORKERS, WINDOW).records_per_s()
         }),
     );
     let chunk = 64 * 1024 / LINE;

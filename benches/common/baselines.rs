@@ -369,31 +369,34 @@ fn round_trips(record: &[u8], rounds: usize, mut before_each: impl FnMut()) -> L
 }
 
 /// From nothing to the first reply, by hand, with `children` `cat`s: each gets its record as soon
-/// as it is spawned, so that it starts up beside the spawning of the rest, and the clock stops at
-/// the first reply of any once all are spawned. With one child: spawn and one round trip.
-///
-/// Spawning the eight from eight threads has all of them answered at about the time that this loop
-/// has its first answer.
+/// as it is spawned, so that it starts up beside the spawning of the rest. The clock stops at the first
+/// reply of any, which is looked for after each spawn. With one child: spawn and one round trip.
 pub(crate) fn first_reply(record: &[u8], children: usize) -> Duration {
     let mut request = record.to_vec();
     request.push(b'\n');
     let mut reply = vec![0; IO];
 
     let start = Instant::now();
-    let mut cats: Vec<_> = (0..children)
-        .map(|_| {
-            let (child, mut stdin, stdout) = spawn_piped(&mut Command::new("cat"));
-            stdin.write_all(&request).expect("write to cat");
-            (child, stdin, stdout)
-        })
-        .collect();
-    let first = match cats.len() {
-        1 => 0,
-        _ => {
-            let mut fds: Vec<PollFd<'_>> =
-                cats.iter().map(|cat| PollFd::new(cat.2.as_fd(), PollFlags::POLLIN)).collect();
-            while let Err(Errno::EINTR) = poll(&mut fds, PollTimeout::NONE) {}
-            fds.iter().position(|fd| fd.any() == Some(true)).expect("a reply")
+    let mut cats = Vec::with_capacity(children);
+    let answered = |cats: &[(Child, ChildStdin, ChildStdout)], timeout| {
+        let mut fds: Vec<PollFd<'_>> =
+            cats.iter().map(|cat| PollFd::new(cat.2.as_fd(), PollFlags::POLLIN)).collect();
+        while let Err(Errno::EINTR) = poll(&mut fds, timeout) {}
+        fds.iter().position(|fd| fd.any() == Some(true))
+    };
+    let first = loop {
+        let (child, mut stdin, stdout) = spawn_piped(&mut Command::new("cat"));
+        stdin.write_all(&request).expect("write to cat");
+        cats.push((child, stdin, stdout));
+        if children == 1 {
+            // To read is to wait.
+            break 0;
+        }
+        if cats.len() == children {
+            break answered(&cats, PollTimeout::NONE).expect("a reply");
+        }
+        if let Some(first) = answered(&cats, PollTimeout::ZERO) {
+            break first;
         }
     };
     let have = cats[first].2.read(&mut reply).expect("read from cat");
@@ -453,7 +456,7 @@ pub(crate) fn lockstep_rayon(lines: Lines, records: u64, threads: usize) -> Run 
         lines
             .records(records)
             .par_bridge()
-            .map_init(Cat::spawn, |cat, record| cat.ask(record))
+            .map_init(OwnCat::default, |cat, record| cat.ask(record))
             .map(|reply| black_box(reply).len())
             .sum()
     });
@@ -643,13 +646,18 @@ pub(crate) fn careful_by_record(lines: Lines, records: u64, children: usize, win
             let (feed_in, feed_out) = crossbeam_channel::bounded::<&'static [u8]>(window);
             feeds.push(feed_in);
             let (mut child, stdin, stdout) = spawn_piped(&mut Command::new("cat"));
+            enlarge(&stdin, BIG_PIPE);
+            enlarge(&stdout, BIG_PIPE);
             scope.spawn(move || {
                 let mut output = BufWriter::with_capacity(IO, stdin);
                 for record in &feed_out {
                     output.write_all(record).expect("write to cat");
                     output.write_all(b"\n").expect("write to cat");
                     if feed_out.is_empty() {
-                        output.flush().expect("write to cat");
+                        thread::yield_now();
+                        if feed_out.is_empty() {
+                            output.flush().expect("write to cat");
+                        }
                     }
                 }
             });
@@ -680,10 +688,7 @@ pub(crate) fn careful_by_record(lines: Lines, records: u64, children: usize, win
         let mut ring: VecDeque<Option<Vec<u8>>> = VecDeque::with_capacity(window);
         let (mut head, mut unreturned, mut sum) = (0_usize, 0_usize, 0_usize);
         while head as u64 != records {
-            let (number, reply) = replies_out.try_recv().unwrap_or_else(|_| {
-                credit.give(std::mem::take(&mut unreturned));
-                replies_out.recv().expect("a reply to every record")
-            });
+            let (number, reply) = replies_out.recv().expect("a reply to every record");
             let place = number - head;
             if ring.len() <= place {
                 ring.resize_with(place + 1, || None);

@@ -65,6 +65,11 @@ const BATCHES_A_TURN: usize = 4;
 /// where the source is fast, the open batch grows meanwhile, and is not written in crumbs.
 const YIELDS: u32 = 4;
 
+/// How often it does so between two starts, as long as the consumer waits for its first item: once for the
+/// worker, which may have an answer by then, and once for the consumer. Where processors are few, the
+/// starts of all would otherwise come before the first reply.
+const YIELDS_A_START: u32 = 2;
+
 /// Runs a driver to its end, on the thread that is to be the driver's.
 pub(crate) fn run(core: Core, supply: Supply, outbox: Arc<Outbox>, poller: Arc<Readiness>) {
     let spec = Arc::clone(&core.spec);
@@ -122,7 +127,14 @@ impl Driver {
             if self.core.is_finished() {
                 return self.core.take_end();
             }
+            if self.nobody_served() && self.yields < YIELDS_A_START {
+                self.yields += 1;
+                thread::yield_now();
+                self.wait(&mut events, Some(Duration::ZERO));
+                continue;
+            }
             if let Some(slot) = self.core.next_start(now) {
+                self.yields = 0;
                 self.launch(slot);
                 self.wait(&mut events, Some(Duration::ZERO));
                 continue;
@@ -169,6 +181,11 @@ impl Driver {
                 self.supply.stop_asking();
             }
         }
+    }
+
+    /// Whether there are workers and the consumer has had nothing yet.
+    fn nobody_served(&self) -> bool {
+        self.core.next_serial > 0 && self.core.gate.total_yielded() == 0
     }
 
     /// Whether something can be done without waiting.
