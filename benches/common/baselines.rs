@@ -784,7 +784,7 @@ pub(crate) fn find_gnu_parallel() -> Result<(), Missing> {
 }
 
 /// GNU parallel with `jobs` `cat`s: lines in at its stdin, its stdout read and counted, both by
-/// us through enlarged pipes. Blocks of 16M are best or near it in input order, of 1M to 4M round
+/// us through enlarged pipes. Blocks of 32M are best or near it in input order, of 1M round
 /// robin (`benches/baselines.rs` shows it). It keeps output in temporary files, so it gets memory for those. The
 /// clock includes its start (about 0.2 s of Perl): give it enough to do.
 pub(crate) fn gnu_parallel(

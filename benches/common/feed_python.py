@@ -29,7 +29,14 @@ def main():
         stdout=FileChannel(directory + "/out.{id}"),
         stderr=FileChannel(directory + "/err.{id}"),
     )
-    coordinator = Coordinator(template, children, {"stdin": WriterSpec(type=Writer)})
+    # Queues as long as the window of the others.
+    coordinator = Coordinator(
+        template,
+        children,
+        {"stdin": WriterSpec(type=Writer)},
+        common_queue_multiplier=1000,
+        writer_queue_maxsize=1000,
+    )
     with coordinator:
         feed = coordinator.feed
         start = time.perf_counter()

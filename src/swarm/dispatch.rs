@@ -1,8 +1,9 @@
 //! Who gets what: pending runs to lives with room.
 //!
 //! The earliest packets go first. A warm life (one that has answered) is preferred for them; a cold one
-//! gets a single packet to show itself with. How much a life may hold is its [`Depth`]'s business; here
-//! it is only made sure that a small backlog is shared out instead of going to whoever asks first.
+//! gets a single packet to show itself with. How much a life may hold is its [`Depth`]'s business, and
+//! nobody is given more than the next writes take as long as that is unwritten; here it is only made sure
+//! that a small backlog is shared out instead of going to whoever asks first.
 //!
 //! [`Depth`]: crate::swarm::depth::Depth
 
