@@ -91,6 +91,7 @@ mod builder;
 mod compile_fail;
 #[cfg(any(doc, doctest))]
 pub mod cookbook;
+mod drained;
 mod entry;
 mod error;
 mod ext;
@@ -108,7 +109,8 @@ mod swarm;
 mod template;
 mod through;
 
-pub use crate::builder::{Builder, Drained, Exit};
+pub use crate::builder::Builder;
+pub use crate::drained::{Drained, Exit};
 pub use crate::entry::Entry;
 pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;

@@ -48,14 +48,12 @@ impl<T: Send, M> Iterator for Chunks<T, M> {
             return Some(Err(pass));
         }
         loop {
-            let next = match self.due {
-                None => self.items.next(),
-                Some(due) => match self.items.next_before(due) {
-                    Ok(next) => next,
-                    Err(_) => return self.give(),
-                },
-            };
-            match next {
+            if let Some(due) = self.due
+                && !self.items.is_ready_before(due)
+            {
+                return self.give();
+            }
+            match self.items.next() {
                 Some(Ok(item)) => {
                     Counts::add(&self.counts.taken, 1);
                     if self.chunk.is_empty() {

@@ -10,7 +10,7 @@ use super::items::Items;
 use super::task::Task;
 use crate::feed::remaining;
 use crate::stream::inputs::Passing;
-use crate::stream::outlet::{Given, Late, Outlet};
+use crate::stream::outlet::{Given, Outlet};
 use crate::stream::unwind;
 
 /// Whoever maps the items, as long as somebody wants the values.
@@ -50,10 +50,9 @@ pub struct FeedThreads<T: Send, U> {
 }
 
 impl<T: Send, U> FeedThreads<T, U> {
-    /// As `next`, but waits no longer than until `deadline`.
-    pub(crate) fn next_before(&mut self, deadline: Instant) -> Result<Option<U>, Late> {
-        let Some((packet, given)) = self.outlet.next_before(deadline)? else { return Ok(None) };
-        Ok(value(given).unwrap_or_else(|| self.passing.as_ref()?.take(packet)))
+    /// Whether `next` has something to say, be it the end. Waits for that no longer than until `deadline`.
+    pub(crate) fn is_ready_before(&mut self, deadline: Instant) -> bool {
+        self.outlet.is_ready_before(deadline)
     }
 }
 

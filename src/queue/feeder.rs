@@ -4,7 +4,7 @@ use std::fmt;
 use std::thread::{self, JoinHandle};
 
 use super::inlet::{Inlet, Producer, Stopped, inlet};
-use crate::builder::Drained;
+use crate::drained::Drained;
 use crate::error::{Error, ErrorKind};
 use crate::ext::FeedExt;
 use crate::feed::Deliver;

@@ -57,7 +57,7 @@ impl<T, D: Deliver<T>> Timed for Feed<T, D> {
 
 impl<T: Send, U> Timed for FeedThreads<T, U> {
     fn next_before(&mut self, deadline: Instant) -> Result<Option<U>, NotYet> {
-        Self::next_before(self, deadline).map_err(|_late| NotYet)
+        if self.is_ready_before(deadline) { Ok(self.next()) } else { Err(NotYet) }
     }
 }
 

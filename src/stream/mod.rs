@@ -17,6 +17,7 @@ pub(crate) mod outbox;
 pub(crate) mod outlet;
 pub(crate) mod packet;
 pub(crate) mod packing;
+pub(crate) mod replies;
 pub(crate) mod slot;
 pub(crate) mod sync;
 pub(crate) mod unwind;

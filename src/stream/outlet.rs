@@ -1,11 +1,9 @@
 //! The outlet: the consumer's end of a feed, under every iterator and batch type.
 //!
-//! It takes spans from the outbox, puts them in order if the feed is ordered, cuts replies out of
-//! their bytes one at a time, and gives credit back to the gate: in bulk while the consumer runs,
-//! at once when it is about to sleep.
+//! It takes spans from the outbox, puts them in order if the feed is ordered, and gives credit back to the
+//! gate: in bulk while the consumer runs, at once when it is about to sleep.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,11 +15,10 @@ use crate::stream::gate::Gate;
 use crate::stream::help::help;
 use crate::stream::intake::Handover;
 use crate::stream::outbox::{Outbox, Taken};
-use crate::stream::packet::{Cut, End, LifeEnd, Outcome, Replies, Span};
+use crate::stream::packet::{End, LifeEnd, Outcome, Replies, Span};
 use crate::stream::sync::thread::{self, JoinHandle};
 use crate::stream::unwind::{self, Payload};
 use crate::stream::window::Window;
-use crate::template::codec::Reply;
 
 /// In which order replies are yielded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -117,9 +114,8 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     panic: Option<Payload>,
 }
 
-/// It was time before anything had come; see [`Outlet::next_before`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Late;
+/// It was time before anything had come.
+struct Late;
 
 impl<B: Batch, R> Outlet<B, R> {
     pub(crate) fn new(
@@ -189,19 +185,6 @@ impl<B: Batch, R> Outlet<B, R> {
             }
         };
         Some((packet, given))
-    }
-
-    /// As [`next`](Outlet::next), but waits no longer than until `deadline`.
-    pub(crate) fn next_before(
-        &mut self,
-        deadline: Instant,
-    ) -> Result<Option<(PacketId, Given<&mut R>)>, Late> {
-        if self.current.as_ref().is_none_or(|span| span.count == 0)
-            && !self.advance_before(Some(deadline))?
-        {
-            return Ok(None);
-        }
-        Ok(self.next())
     }
 
     /// Whether there is something for [`next`](Outlet::next) to say, be it the end. Waits for that no
@@ -474,55 +457,6 @@ impl<B: Batch, R> Drop for Outlet<B, R> {
         if !self.done || self.threads.executor.is_some() || self.threads.intake.is_some() {
             self.stop();
             self.join();
-        }
-    }
-}
-
-impl Replies {
-    /// Finds the next reply; [`last`](Replies::last) then gives it.
-    #[inline]
-    pub(crate) fn skip(&mut self) {
-        match &mut self.cut {
-            Cut::Delimiter { find, last } => {
-                let Range { start, end } = self.at;
-                let found = find.next(&self.buffer, start, end).unwrap_or(end);
-                *last = start..found;
-                self.at.start = (found + 1).min(end);
-            }
-            Cut::Parts { next, sides, .. } => *next += 1 + *sides,
-        }
-    }
-
-    /// The reply that was found last.
-    #[inline]
-    pub(crate) fn last<'a>(&'a self, packet: PacketId, names: &'a [String]) -> Reply<'a> {
-        let bytes: &[u8] = &self.buffer;
-        let (body, sides) = match &self.cut {
-            Cut::Delimiter { last, .. } => (last, &[][..]),
-            Cut::Parts { ranges, next, sides } => {
-                let at = *next - 1 - *sides;
-                (&ranges[at], &ranges[at + 1..*next])
-            }
-        };
-        Reply {
-            bytes: &bytes[body.clone()],
-            packet: packet.0,
-            worker: self.label.worker,
-            names,
-            sides: (bytes, sides),
-        }
-    }
-
-    /// Says of an error of `decode` whom it concerns.
-    pub(crate) fn explain(&self, packet: PacketId, error: Error) -> Error {
-        let error = error.by(self.label.worker, self.label.pid, &self.label.command);
-        let asked = self.requests.as_ref().and_then(|run| {
-            let at = usize::try_from(packet.since(run.first())).ok()?;
-            (at < run.len()).then(|| run.batch.request(run.from + at))
-        });
-        match asked {
-            Some(request) => error.asked(request),
-            None => error,
         }
     }
 }

@@ -1,0 +1,42 @@
+//! What became of a feed that collects nothing.
+
+use std::process::ExitStatus;
+
+use crate::error::Error;
+
+/// What [`Builder::drain`](crate::Builder::drain) did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Items that each worker was handed in full.
+    pub accepted: Vec<u64>,
+    /// How each life ended, in the order in which they ended.
+    pub exits: Vec<Exit>,
+    /// Items that no worker was handed in full, or that may have been read in part by one that died:
+    /// one error for each.
+    pub failed: Vec<Error>,
+    /// Lives that ended badly or too early, one error for each of the first 64, with its stderr.
+    pub bad_ends: Vec<Error>,
+}
+
+impl Drained {
+    /// Whether every item was accepted, and every life read its input to the end and left with
+    /// status 0.
+    #[must_use]
+    pub fn all_ended_well(&self) -> bool {
+        let well = |exit: &Exit| !exit.early && exit.status.is_some_and(|status| status.success());
+        self.failed.is_empty() && self.exits.iter().all(well)
+    }
+}
+
+/// How one life of a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exit {
+    /// The worker's number, `0..n`.
+    pub worker: usize,
+    /// `None` if somebody else has reaped it.
+    pub status: Option<ExitStatus>,
+    /// It ended by itself, before its input did. What it had read and not yet dealt with is lost.
+    pub early: bool,
+}
