@@ -1,13 +1,15 @@
 //! Who gets what: pending runs to lives with room.
 //!
-//! The earliest packets go first. A warm life (one that has answered) is preferred for them; a cold one
-//! gets a single packet to show itself with. How much a life may hold is its [`Depth`]'s business, and
+//! The earliest packets go first. A cold life (one that has not answered yet) gets a single packet to
+//! show itself with, and gets it at once, but never the one that the consumer waits for while a warm life has
+//! room. How much a life may hold is its [`Depth`]'s business, and
 //! nobody is given more than the next writes take as long as that is unwritten; here it is only made sure
 //! that a small backlog is shared out instead of going to whoever asks first.
 //!
 //! [`Depth`]: crate::swarm::depth::Depth
 
 use crate::record::Run;
+use crate::stream::outlet::Order;
 use crate::swarm::core::{Care, Core, Job, Slot};
 use crate::swarm::life::{Life, Now, Why};
 use crate::template::Spec;
@@ -38,17 +40,23 @@ impl Core {
         if self.careful > 0 {
             self.dispatch_carefully(now);
         }
-        // In rounds, so that a backlog is cut once for each who shares it, not halved again and again.
-        let (mut left_in_round, mut share) = (0, 0);
+        // In rounds, so that a backlog is cut once for each who shares it, not halved again and again, and
+        // that everybody in line has a turn.
+        let (mut warm, mut cold, mut share, mut warm_first) = (0, 0, 0, true);
         while self.free_pending() {
-            if left_in_round == 0 {
-                left_in_round = self.warm.len() + self.cold.len();
-                share = self.pending_count.div_ceil(left_in_round.max(1) as u64);
+            if warm + cold == 0 {
+                (warm, cold) = (self.warm.len(), self.cold.len());
+                share = self.pending_count.div_ceil((warm + cold).max(1) as u64);
+                warm_first = self.head_is_pending();
             }
-            let Some(slot) = self.warm.pop_front().or_else(|| self.cold.pop_front()) else {
-                return;
+            let line = if warm > 0 && (warm_first || cold == 0) {
+                warm -= 1;
+                &mut self.warm
+            } else {
+                cold = cold.saturating_sub(1);
+                &mut self.cold
             };
-            left_in_round -= 1;
+            let Some(slot) = line.pop_front() else { return };
             let Slot::Live(life) = &mut self.slots[slot] else { continue };
             life.queued = false;
             if !takes_more(life, &self.spec, self.backlog) {
@@ -72,6 +80,14 @@ impl Core {
         self.stopping.is_none()
             && self.free_pending()
             && !(self.warm.is_empty() && self.cold.is_empty())
+    }
+
+    /// Whether what waits to be given out begins with the packet that the consumer waits for.
+    fn head_is_pending(&self) -> bool {
+        let nothing_in_flight = self.accepted - self.resolved == self.pending_count;
+        let is_head = |job: &Job| job.run.first().since(self.origin) == self.gate.total_yielded();
+        nothing_in_flight
+            || (self.order == Order::Input && self.pending.front().is_some_and(is_head))
     }
 
     fn free_pending(&self) -> bool {
