@@ -221,3 +221,82 @@ pub(crate) fn takes_more(life: &Life, spec: &Spec, backlog: u64) -> bool {
         && life.clogged().is_none()
         && !life.is_backed_up(backlog)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::record::{Batch, PacketId, Requests};
+    use crate::stats::Stats;
+    use crate::stream::gate::Gate;
+    use crate::stream::intake::Arrival;
+    use crate::swarm::core::Plan;
+    use crate::template::Template;
+
+    fn core(workers: usize) -> Core {
+        let gate = Arc::new(Gate::new(100, usize::MAX));
+        Core::new(Plan {
+            spec: Arc::new(Template::new("cat").spec),
+            workers,
+            order: Order::Input,
+            origin: PacketId(0),
+            keep_requests: false,
+            drain: false,
+            backlog: u64::MAX,
+            gate: Arc::clone(&gate),
+            stats: Arc::new(Stats::new(gate)),
+        })
+    }
+
+    fn arrive(core: &mut Core, first: u64, count: usize, now: Now) {
+        let mut batch = Requests::new(1);
+        batch.begin(PacketId(first));
+        for n in 1..=count {
+            batch.columns[0].bytes.extend_from_slice(b"x\n");
+            batch.columns[0].ends.push(2 * n);
+        }
+        core.gate.hold(batch.bytes());
+        core.arrived(Arrival::Batch(Box::new(batch)), now);
+        core.dispatch(now);
+    }
+
+    fn answer(core: &mut Core, slot: usize, count: usize, now: Now) {
+        let reply = b"x\n".repeat(count);
+        core.read_room(slot, 0)[..reply.len()].copy_from_slice(&reply);
+        core.read(slot, 0, reply.len(), now);
+    }
+
+    fn given(core: &Core) -> Vec<u64> {
+        let given = |slot: &Slot| match slot {
+            Slot::Live(life) => life.given,
+            _ => 0,
+        };
+        core.slots.iter().map(given).collect()
+    }
+
+    #[test]
+    fn who_has_not_answered_yet_gets_one_packet_but_not_the_head() {
+        let mut core = core(3);
+        let now = Duration::from_millis(1);
+        assert_eq!(core.next_start(now), Some(0));
+        core.started(0, None, now);
+        arrive(&mut core, 0, 1, now);
+        answer(&mut core, 0, 1, now);
+        for slot in [1, 2] {
+            core.slots[slot] = Slot::Starting;
+            core.started(slot, None, now);
+        }
+        // The consumer has had the first and waits for this one.
+        core.gate.yielded(1);
+        arrive(&mut core, 1, 1, now);
+        assert_eq!(given(&core), [2, 0, 0]);
+        // As few as one at a time, and still everybody comes up.
+        arrive(&mut core, 2, 1, now);
+        arrive(&mut core, 3, 1, now);
+        assert_eq!(given(&core), [2, 1, 1]);
+        arrive(&mut core, 4, 1, now);
+        assert_eq!(given(&core), [3, 1, 1]);
+    }
+}
