@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread;
+
+use crate::stream::workers::Workers;
 
 /// The name and the options of one stage of a [`Pipeline`](super::Pipeline).
 ///
@@ -33,7 +34,7 @@ impl Stage {
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
-            workers: thread::available_parallelism().map_or(1, usize::from),
+            workers: Workers::default().number(),
             buffer: 64,
             retries: 0,
             on_end: None,

@@ -128,9 +128,7 @@ impl Driver {
                 return self.core.take_end();
             }
             if self.nobody_served() && self.yields < YIELDS_A_START {
-                self.yields += 1;
-                thread::yield_now();
-                self.wait(&mut events, Some(Duration::ZERO));
+                self.let_others_run(&mut events);
                 continue;
             }
             if let Some(slot) = self.core.next_start(now) {
@@ -144,9 +142,7 @@ impl Driver {
                 continue;
             }
             if self.yields < YIELDS {
-                self.yields += 1;
-                thread::yield_now();
-                if self.wait(&mut events, Some(Duration::ZERO)) {
+                if self.let_others_run(&mut events) {
                     self.yields = 0;
                 }
                 continue;
@@ -181,6 +177,13 @@ impl Driver {
                 self.supply.stop_asking();
             }
         }
+    }
+
+    /// Lets others run, and looks what came of it. Says whether a child had something to say.
+    fn let_others_run(&mut self, events: &mut Ready) -> bool {
+        self.yields += 1;
+        thread::yield_now();
+        self.wait(events, Some(Duration::ZERO))
     }
 
     /// Whether there are workers and the consumer has had nothing yet.
@@ -245,9 +248,8 @@ impl Driver {
         }
         let now = self.start.elapsed();
         self.core.time_is(now);
-        let (mut any, mut gone) = (false, Vec::new());
+        let mut gone = Vec::new();
         for event in events.iter() {
-            any = true;
             let (slot, port) = self.keys.port(event.key);
             let Some(ports) = self.ports.get_mut(slot).and_then(Option::as_mut) else { continue };
             match port {
@@ -277,7 +279,7 @@ impl Driver {
                 self.exited(slot, now);
             }
         }
-        any
+        events.iter().next().is_some()
     }
 }
 
