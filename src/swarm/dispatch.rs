@@ -2,9 +2,9 @@
 //!
 //! The earliest packets go first. A cold life (one that has not answered yet) gets a single packet to
 //! show itself with, and gets it at once, but never the one that the consumer waits for while a warm life has
-//! room. How much a life may hold is its [`Depth`]'s business, and
-//! nobody is given more than the next writes take as long as that is unwritten; here it is only made sure
-//! that a small backlog is shared out instead of going to whoever asks first.
+//! room. How much a life may hold is its [`Depth`]'s business, and nobody is given more than the next writes
+//! take as long as that is unwritten; here it is only made sure that a small backlog is shared out instead
+//! of going to whoever asks first.
 //!
 //! [`Depth`]: crate::swarm::depth::Depth
 
@@ -46,14 +46,17 @@ impl Core {
         while self.free_pending() {
             if warm + cold == 0 {
                 (warm, cold) = (self.warm.len(), self.cold.len());
-                share = self.pending_count.div_ceil((warm + cold).max(1) as u64);
+                if warm + cold == 0 {
+                    return;
+                }
+                share = self.pending_count.div_ceil((warm + cold) as u64);
                 warm_first = self.head_is_pending();
             }
             let line = if warm > 0 && (warm_first || cold == 0) {
                 warm -= 1;
                 &mut self.warm
             } else {
-                cold = cold.saturating_sub(1);
+                cold -= 1;
                 &mut self.cold
             };
             let Some(slot) = line.pop_front() else { return };
