@@ -11,19 +11,19 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::{Batches, Deliver, Feed, KeepInput, Scoped, sealed};
 use crate::record::PacketId;
 use crate::stats::Stats;
-use crate::stream::gate::Gate;
-use crate::stream::intake::{Handover, Intake, Supply};
-use crate::stream::outbox::Outbox;
-use crate::stream::outlet::{Order, Outlet, Threads};
-use crate::stream::packet::{End, LifeEnd};
-use crate::stream::packing::{Scribe, Store, Writer};
-use crate::stream::workers::Workers;
-use crate::swarm::core::{Core, Plan};
-use crate::swarm::driver;
-use crate::swarm::readiness::Readiness;
+use crate::subprocess::event_loop;
+use crate::subprocess::readiness::Readiness;
+use crate::subprocess::scheduler::{Plan, Scheduler};
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Encode};
 use crate::template::{Spec, Template};
+use crate::window::gate::Gate;
+use crate::window::intake::{Handover, Intake, Supply};
+use crate::window::outbox::Outbox;
+use crate::window::outlet::{Order, Outlet, Threads};
+use crate::window::packet::{End, SessionEnd};
+use crate::window::packing::{Scribe, Store, Writer};
+use crate::window::workers::Workers;
 
 /// Full batches that may wait for the executor: so many that it is the window which holds the intake up, since
 /// the window opens in steps, and the channel wakes the intake for every single batch.
@@ -166,7 +166,7 @@ struct Parts<T, D: sealed::Deliver<T>> {
     order: Order,
     first: PacketId,
     /// `None` where the configuration is wrong: the outbox holds the error.
-    ready: Option<(Core, Supply, Intake, Scribe, Arc<Readiness>)>,
+    ready: Option<(Scheduler, Supply, Intake, Scribe, Arc<Readiness>)>,
 }
 
 impl<I, E, D> Builder<I, E, D>
@@ -227,7 +227,7 @@ where
                 (Arc::new(Handover::new(|| {})), None)
             }
             Ok(poller) => {
-                // The driver's alone: its descriptors are closed with it, whoever still has a handover.
+                // The event loop's alone: its descriptors are closed with it, whoever still has a handover.
                 let to_wake = Arc::downgrade(&poller);
                 let handover = Arc::new(Handover::new(move || {
                     if let Some(poller) = to_wake.upgrade() {
@@ -242,7 +242,7 @@ where
                     batches: send,
                     first,
                 };
-                let core = Core::new(Plan {
+                let scheduler = Scheduler::new(Plan {
                     spec: Arc::clone(&spec),
                     workers,
                     order: self.order,
@@ -253,7 +253,7 @@ where
                     gate: Arc::clone(&gate),
                     stats: Arc::clone(&stats),
                 });
-                (handover, Some((core, supply, intake, scribe(&spec), poller)))
+                (handover, Some((scheduler, supply, intake, scribe(&spec), poller)))
             }
         };
         let sides = spec.channels.side_outputs.iter().filter(|side| side.framing.is_some());
@@ -270,7 +270,7 @@ where
         }
     }
 
-    /// Starts driver and intake; `spawn_intake` decides where the intake runs.
+    /// Starts event loop and intake; `spawn_intake` decides where the intake runs.
     fn launch(
         self,
         keep_requests: bool,
@@ -291,13 +291,13 @@ where
         if parts.ready.is_none() {
             hint = stillborn;
         }
-        if let Some((core, supply, intake, scribe, poller)) = parts.ready {
+        if let Some((scheduler, supply, intake, scribe, poller)) = parts.ready {
             let outbox = Arc::clone(&parts.outbox);
-            let driver = thread::Builder::new()
-                .name("subfeed-driver".to_owned())
-                .spawn(move || driver::run(core, supply, outbox, poller));
-            let started = driver.and_then(|driver| {
-                threads.executor = Some(driver);
+            let event_loop = thread::Builder::new()
+                .name("subfeed-loop".to_owned())
+                .spawn(move || event_loop::run(scheduler, supply, outbox, poller));
+            let started = event_loop.and_then(|event_loop| {
+                threads.executor = Some(event_loop);
                 let store = parts.store.clone();
                 spawn_intake(intake, self.source, Writer { scribe, encode, store }, done)
             });
@@ -399,7 +399,8 @@ where
         }
         let bad_ends = outlet.take_remarks();
         let (accepted, ends) = outlet.take_report();
-        let exit = |end: LifeEnd| Exit { worker: end.worker, status: end.status, early: end.early };
+        let exit =
+            |end: SessionEnd| Exit { worker: end.worker, status: end.status, early: end.early };
         Ok(Drained { accepted, exits: ends.into_iter().map(exit).collect(), failed, bad_ends })
     }
 

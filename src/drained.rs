@@ -10,17 +10,17 @@ use crate::error::Error;
 pub struct Drained {
     /// Items that each worker was handed in full.
     pub accepted: Vec<u64>,
-    /// How each life ended, in the order in which they ended.
+    /// How each session ended, in the order in which they ended.
     pub exits: Vec<Exit>,
     /// Items that no worker was handed in full, or that may have been read in part by one that died:
     /// one error for each.
     pub failed: Vec<Error>,
-    /// Lives that ended badly or too early, one error for each of the first 64, with its stderr.
+    /// Sessions that ended badly or too early, one error for each of the first 64, with its stderr.
     pub bad_ends: Vec<Error>,
 }
 
 impl Drained {
-    /// Whether every item was accepted, and every life read its input to the end and left with
+    /// Whether every item was accepted, and every session read its input to the end and left with
     /// status 0.
     #[must_use]
     pub fn all_ended_well(&self) -> bool {
@@ -29,7 +29,7 @@ impl Drained {
     }
 }
 
-/// How one life of a worker ended.
+/// How one session of a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exit {

@@ -30,13 +30,13 @@ pub enum ErrorKind {
     Reply,
     /// `check` refused the reply.
     Check,
-    /// The worker ended before it answered this packet, which was alone in that life.
+    /// The worker ended before it answered this packet, which was alone in that session.
     Died,
     /// The time limit ran out.
     Timeout,
-    /// A life ended with more or fewer replies than requests, so that no reply of it can be trusted.
+    /// A session ended with more or fewer replies than requests, so that no reply of it can be trusted.
     ReplyCount {
-        /// How many requests the life was given.
+        /// How many requests the session was given.
         owed: u64,
         /// How many replies it gave.
         got: u64,
@@ -231,7 +231,7 @@ impl Error {
         self.0.worker
     }
 
-    /// The process id of the life that failed.
+    /// The process id of the session that failed.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.0.pid
@@ -243,20 +243,20 @@ impl Error {
         self.0.command.as_deref()
     }
 
-    /// How many lives this packet was charged with: 0 if it was never the only suspect.
+    /// How many sessions this packet was charged with: 0 if it was never the only suspect.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
-    /// The exit status, or the signal, that ended the worker's life; `None` if it did not end or
+    /// The exit status, or the signal, that ended the worker's session; `None` if it did not end or
     /// somebody else has reaped it.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.0.exit
     }
 
-    /// The last bytes (8 KiB at most) that this life wrote on stderr; not necessarily UTF-8.
+    /// The last bytes (8 KiB at most) that this session wrote on stderr; not necessarily UTF-8.
     #[must_use]
     pub fn stderr(&self) -> &BStr {
         self.0.stderr.as_bstr()

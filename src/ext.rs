@@ -4,11 +4,11 @@ use crate::builder::Builder;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::feed::{Deliver, Feed};
-use crate::pool::{FeedThreads, Threads};
-use crate::stream::outlet::Order;
 use crate::template::Template;
 use crate::template::codec::Encode;
+use crate::threads::{FeedThreads, Threads};
 use crate::through::Through;
+use crate::window::outlet::Order;
 
 /// Adds the feeding methods to every iterator.
 ///

@@ -11,11 +11,11 @@ use bstr::{BStr, ByteSlice};
 use crate::error::{BoxError, Error, ErrorKind, excerpt};
 use crate::record::{self, PacketId};
 use crate::stats::{Monitor, Snapshot, Stats};
-use crate::stream::inputs::Inputs;
-use crate::stream::outlet::{Given, Outlet};
-use crate::stream::packet::{Cut, Outcome, Replies, Span};
-use crate::stream::packing::Store;
 use crate::template::codec::{Decode, Reply};
+use crate::window::inputs::Inputs;
+use crate::window::outlet::{Given, Outlet};
+use crate::window::packet::{Cut, Outcome, Replies, Span};
+use crate::window::packing::Store;
 
 /// What a feed yields for each packet: the decoded reply alone, or beside its input.
 ///
@@ -26,8 +26,8 @@ impl<T, D: sealed::Deliver<T>> Deliver<T> for D {}
 
 pub(crate) mod sealed {
     use super::Answer;
-    use crate::stream::outlet::Given;
-    use crate::stream::packing::Store;
+    use crate::window::outlet::Given;
+    use crate::window::packing::Store;
 
     pub trait Deliver<T>: Send {
         type Item;
@@ -146,7 +146,7 @@ impl<T> Store<T> for Kept<T> {
 ///
 /// # Dropping
 /// Dropping it stops the pulling, ends the children and reaps them, whatever they are doing: within
-/// 500 ms plus the kill ladder. It never panics. The thread that pulls the source is joined too,
+/// 500 ms plus the kill sequence. It never panics. The thread that pulls the source is joined too,
 /// unless it stays inside the source's own `next()` (or `encode`, or the source's `Drop`), which
 /// nothing can interrupt: then it ends after it.
 ///

@@ -66,11 +66,11 @@
 //!
 //! - `json`: `Template::json` writes items as JSON texts and reads replies as values.
 //! - `tracing`: one event for each change of a worker's state, by way of the `tracing` crate. The target
-//!   is `subfeed`; the fields are `worker`, `pid`, `life` (a number of its own for each process), `state`
+//!   is `subfeed`; the fields are `worker`, `pid`, `session` (a number of its own for each process), `state`
 //!   and what belongs to it. At `DEBUG`: `started` (`restart`), `ready` (its banner is over), `answering`
 //!   (the first reply), `closing` (`why`), `signalled` (`signal`), `exited`, `ended` (`status`, `why`,
 //!   `answered`, `owed`), `backed off` (`wait_ms`). At `WARN`: `stalled` (`owed`, `hint`), `abandoned` (it
-//!   was killed and did not end), `gave up` (`lives`).
+//!   was killed and did not end), `gave up` (`sessions`).
 //!
 //! # When to use something else
 //!
@@ -80,7 +80,7 @@
 //!
 //! # How it works
 //!
-//! One thread pulls the source, one drives every child, and the caller's takes the replies. The driver
+//! One thread pulls the source, one drives every child, and the caller's takes the replies. The event loop
 //! is one poller over all pipes; what it does is decided by a state machine without I/O, which is tested
 //! by simulation. Records cross between threads in batches: what has gathered while the other side was
 //! busy travels together, and a record never waits for a batch to fill.
@@ -97,17 +97,17 @@ mod error;
 mod ext;
 mod feed;
 pub mod pipeline;
-mod pool;
 mod queue;
 #[cfg(doctest)]
 mod readme;
 mod record;
 pub mod source;
 mod stats;
-mod stream;
-mod swarm;
+mod subprocess;
 mod template;
+mod threads;
 mod through;
+mod window;
 
 pub use crate::builder::Builder;
 pub use crate::drained::{Drained, Exit};
@@ -115,13 +115,11 @@ pub use crate::entry::Entry;
 pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
 pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput, Scoped};
-pub use crate::pool::{FeedThreads, InPool, InScope, Place, Threads};
 pub use crate::queue::{
     Feeder, GetError, Inlet, NotYet, Producer, Queue, Stopped, Timed, TryPutError, inlet,
 };
 pub use crate::source::iterate_in_subprocess;
 pub use crate::stats::{Monitor, Snapshot};
-pub use crate::stream::outlet::Order;
 pub use crate::template::Template;
 pub use crate::template::channel::{LineBuffered, Redirect};
 pub use crate::template::codec::{
@@ -134,4 +132,6 @@ pub use crate::template::framing;
 #[cfg(feature = "json")]
 pub use crate::template::json::{FromJson, ToJson};
 pub use crate::template::policy::{Halt, OnStall, Signal};
+pub use crate::threads::{FeedThreads, InPool, InScope, Place, Threads};
 pub use crate::through::Through;
+pub use crate::window::outlet::Order;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::stream::sync::{Mutex, lock};
+use crate::window::sync::{Mutex, lock};
 
 /// A packet's position in the input. Arithmetic wraps: a feed may start near `u64::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::stream::gate::Gate;
+use crate::window::gate::Gate;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -46,17 +46,17 @@ counters! {
     failed_timeout,
     /// Items that ended as an `Err` because a reply was malformed, too long or refused by `check`.
     failed_reply,
-    /// Lives started.
+    /// Sessions started.
     starts,
-    /// Lives started in the place of one that ended, for whatever reason.
+    /// Sessions started in the place of one that ended, for whatever reason.
     restarts,
-    /// Lives that ended without being asked to.
+    /// Sessions that ended without being asked to.
     deaths,
-    /// Lives whose stdin was closed so that they answer what they withheld.
+    /// Sessions whose stdin was closed so that they answer what they withheld.
     recycles,
-    /// Packets sent again after a life ended without answering them.
+    /// Packets sent again after a session ended without answering them.
     redeliveries,
-    /// Attempts beyond the first of packets that were alone in a life that failed.
+    /// Attempts beyond the first of packets that were alone in a session that failed.
     retries,
     /// Time limits that ran out.
     timeouts,

@@ -6,10 +6,10 @@ use crate::entry::{Entry, Route};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::feed::{Answer, decoded, sealed};
 use crate::record::PacketId;
-use crate::stream::inputs::Passing;
-use crate::stream::outlet::Given;
-use crate::stream::packing::Store;
 use crate::template::codec::{Decode, Encode, Request};
+use crate::window::inputs::Passing;
+use crate::window::outlet::Given;
+use crate::window::packing::Store;
 
 /// An `encode` or a `decode` that concerns only what is work; see
 /// [`FeedExt::try_feed`](crate::FeedExt::try_feed) and

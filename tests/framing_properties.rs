@@ -484,7 +484,7 @@ proptest! {
     fn a_scanner_is_fresh_after_an_error((kind, stream, reads, limit) in case()) {
         let mut used = kind.framing().start();
         if cut(&mut *used, &stream, &reads, limit).1.is_err() {
-            // But for the sentinel's memory of its last mark, which is that of a life.
+            // But for the sentinel's memory of its last mark, which is that of a session.
             let good = kind.encode(0, b"good");
             let (replies, end) = cut(&mut *used, &good, &[], 1000);
             let (fresh, _) = cut(&mut *kind.framing().start(), &good, &[], 1000);

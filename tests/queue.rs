@@ -437,7 +437,7 @@ fn a_feeder_with_options_of_its_own_and_a_panic_in_encode() {
     });
 }
 
-/// The end may reach the workers' driver in the turn in which it writes the last items.
+/// The end may reach the workers' event loop in the turn in which it writes the last items.
 #[test]
 fn a_short_input_is_drained_to_its_end_every_time() {
     within(|| {

@@ -1,39 +1,39 @@
 //! The hand-overs between intake, executor and outlet under a model checker: random schedules of real
-//! code (`src/stream/*.rs`, compiled once more with the checker's primitives). A lost wake-up is a
+//! code (`src/window/*.rs`, compiled once more with the checker's primitives). A lost wake-up is a
 //! deadlock, which the checker reports with the schedule that leads to it.
 #![allow(unused, unreachable_pub, missing_docs, missing_debug_implementations)]
 #![allow(clippy::all)]
 
 #[path = "../src/template/codec.rs"]
 mod codec;
-#[path = "../src/stream/delimiters.rs"]
+#[path = "../src/window/delimiters.rs"]
 mod delimiters;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/template/framing/mod.rs"]
 mod framing;
-#[path = "../src/stream/gate.rs"]
+#[path = "../src/window/gate.rs"]
 mod gate;
-#[path = "../src/stream/help.rs"]
+#[path = "../src/window/help.rs"]
 mod help;
-#[path = "../src/stream/intake.rs"]
+#[path = "../src/window/intake.rs"]
 mod intake;
-#[path = "../src/stream/outbox.rs"]
+#[path = "../src/window/outbox.rs"]
 mod outbox;
-#[path = "../src/stream/packet.rs"]
+#[path = "../src/window/packet.rs"]
 mod packet;
-#[path = "../src/stream/packing.rs"]
+#[path = "../src/window/packing.rs"]
 mod packing;
 #[path = "../src/record.rs"]
 mod record;
-#[path = "../src/stream/slot.rs"]
+#[path = "../src/window/slot.rs"]
 mod slot;
-#[path = "../src/stream/unwind.rs"]
+#[path = "../src/window/unwind.rs"]
 mod unwind;
-mod stream {
+mod window {
     pub(crate) use crate::{delimiters, gate, help, intake, outbox, packet, packing, slot, unwind};
     pub mod sync {
-        //! In the place of `src/stream/sync.rs`.
+        //! In the place of `src/window/sync.rs`.
         pub use shuttle::sync::{Mutex, MutexGuard, atomic};
         pub use shuttle::{thread, thread_local};
         pub use std::sync::OnceLock;
@@ -55,14 +55,14 @@ pub use error::{Error, ErrorKind};
 use std::sync::Arc;
 
 use record::PacketId;
-use stream::gate::Gate;
-use stream::intake::{Arrival, Handover, Intake, Supply};
-use stream::outbox::{Outbox, Taken};
-use stream::packet::{End, Outcome, Replies, Span};
-use stream::packing::{Scribe, Store, Writer};
-use stream::sync::{channel, thread};
 use template::codec::AsBytes;
 use template::framing::RequestFraming;
+use window::gate::Gate;
+use window::intake::{Arrival, Handover, Intake, Supply};
+use window::outbox::{Outbox, Taken};
+use window::packet::{End, Outcome, Replies, Span};
+use window::packing::{Scribe, Store, Writer};
+use window::sync::{channel, thread};
 
 struct Keep;
 impl Store<String> for Keep {
@@ -86,15 +86,15 @@ struct Case {
 fn feed(case: Case) {
     let gate = Arc::new(Gate::new(case.window, case.max_bytes));
     let outbox: Arc<Outbox<Replies>> = Arc::new(Outbox::default());
-    let pulled = Arc::new(stream::sync::atomic::AtomicU64::new(0));
+    let pulled = Arc::new(window::sync::atomic::AtomicU64::new(0));
 
     // The executor's thread is known only when it runs; until then a wake-up is kept.
-    let executor: Arc<stream::sync::Mutex<Option<thread::Thread>>> = Arc::default();
-    let woken = Arc::new(stream::sync::atomic::AtomicBool::new(false));
+    let executor: Arc<window::sync::Mutex<Option<thread::Thread>>> = Arc::default();
+    let woken = Arc::new(window::sync::atomic::AtomicBool::new(false));
     let (to_wake, flag) = (Arc::clone(&executor), Arc::clone(&woken));
     let handover = Arc::new(Handover::new(move || {
-        flag.store(true, stream::sync::atomic::Ordering::SeqCst);
-        if let Some(thread) = &*stream::sync::lock(&to_wake) {
+        flag.store(true, window::sync::atomic::Ordering::SeqCst);
+        if let Some(thread) = &*window::sync::lock(&to_wake) {
             thread.unpark();
         }
     }));
@@ -110,7 +110,7 @@ fn feed(case: Case) {
     let count = Arc::clone(&pulled);
     let intake = thread::spawn(move || {
         let source = (0..case.items).map(move |n| {
-            count.fetch_add(1, stream::sync::atomic::Ordering::SeqCst);
+            count.fetch_add(1, window::sync::atomic::Ordering::SeqCst);
             n.to_string()
         });
         let scribe =
@@ -119,8 +119,8 @@ fn feed(case: Case) {
     });
 
     let (out, gate_there) = (Arc::clone(&outbox), Arc::clone(&gate));
-    let driver = thread::spawn(move || {
-        *stream::sync::lock(&executor) = Some(thread::current());
+    let event_loop = thread::spawn(move || {
+        *window::sync::lock(&executor) = Some(thread::current());
         let mut spans = Vec::new();
         let mut total = None;
         let mut answered = 0;
@@ -160,7 +160,7 @@ fn feed(case: Case) {
                 total = handle(arrival, &mut spans, &mut answered).or(total);
                 continue;
             }
-            while !woken.swap(false, stream::sync::atomic::Ordering::SeqCst) {
+            while !woken.swap(false, window::sync::atomic::Ordering::SeqCst) {
                 thread::park();
             }
             supply.stop_asking();
@@ -179,7 +179,7 @@ fn feed(case: Case) {
                 for span in spans.drain(..) {
                     assert_eq!(span.first, next, "in order, nothing lost");
                     next = next.plus(span.count);
-                    let pulled = pulled.load(stream::sync::atomic::Ordering::SeqCst);
+                    let pulled = pulled.load(window::sync::atomic::Ordering::SeqCst);
                     assert!(pulled <= yielded + case.window, "{pulled} pulled, {yielded} yielded");
                     yielded += span.count;
                     gate.yielded(yielded);
@@ -196,7 +196,7 @@ fn feed(case: Case) {
     }
     gate.stop();
     handover.drop_all();
-    driver.join().unwrap();
+    event_loop.join().unwrap();
     intake.join().unwrap();
 }
 

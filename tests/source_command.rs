@@ -336,15 +336,15 @@ fn it_feeds_a_swarm_and_is_cancelled_with_it() {
 }
 
 #[test]
-fn the_kill_ladder_is_the_templates_own() {
+fn the_kill_sequence_is_the_templates_own() {
     within(|| {
         let dir = Dir::new();
         let script = format!(
             "trap 'echo hup > {}; exit' HUP; echo up; while :; do sleep 0.01; done",
             dir.at("signal")
         );
-        let ladder = [(Signal::Hangup, DEADLINE)];
-        let source = iterate_in_subprocess(lines(&script).kill_ladder(ladder), 1);
+        let kill_sequence = [(Signal::Hangup, DEADLINE)];
+        let source = iterate_in_subprocess(lines(&script).kill_sequence(kill_sequence), 1);
         let mut records = source.iter();
         assert_eq!(records.next().unwrap().unwrap(), "up");
         drop(records);

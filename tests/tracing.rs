@@ -68,13 +68,13 @@ fn events(run: impl FnOnce() + Send + 'static) -> Vec<Fields> {
     std::mem::take(&mut *HEARD.lock().expect("a lock"))
 }
 
-fn states<'a>(events: &'a [Fields], life: &str) -> Vec<&'a str> {
-    let these = events.iter().filter(|event| event["life"] == life);
+fn states<'a>(events: &'a [Fields], session: &str) -> Vec<&'a str> {
+    let these = events.iter().filter(|event| event["session"] == session);
     these.map(|event| &*event["state"]).collect()
 }
 
 #[test]
-fn a_life_in_good_order_is_told_from_its_start_to_its_end() {
+fn a_session_in_good_order_is_told_from_its_start_to_its_end() {
     let events = events(|| {
         let template = child("banner").skip_lines(1);
         assert_eq!(numbers(5).feed_subprocesses(template, 1, 2).count(), 5);
@@ -104,10 +104,10 @@ fn a_worker_that_withholds_is_told_with_the_fix() {
     assert!(!stalled.is_empty());
     assert!(stalled.iter().all(|event| event["level"] == "WARN"));
     assert!(stalled[0]["hint"].contains("line_buffered"), "{:?}", stalled[0]);
-    let recycled = states(&events, &stalled[0]["life"]);
+    let recycled = states(&events, &stalled[0]["session"]);
     assert_eq!(recycled, ["started", "stalled", "closing", "answering", "exited", "ended"]);
-    let next = events.iter().find(|event| event["life"] == "1" && event["state"] == "started");
-    assert_eq!(next.expect("a second life")["restart"], "true");
+    let next = events.iter().find(|event| event["session"] == "1" && event["state"] == "started");
+    assert_eq!(next.expect("a second session")["restart"], "true");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn deaths_backing_off_and_giving_up_are_told() {
 }
 
 #[test]
-fn a_ladder_is_told_rung_by_rung() {
+fn a_kill_sequence_is_told_rung_by_rung() {
     let events = events(|| {
         let template = child("stubborn").end_timeout(Duration::from_millis(1)).halt(Halt::Never);
         assert_eq!(numbers(1).feed_subprocesses(template, 1, 2).count(), 1);

@@ -415,7 +415,7 @@ pub(crate) fn resident_memory() -> u64 {
     status_bytes("self", "VmRSS:").expect("VmRSS in /proc/self/status")
 }
 
-/// Peak resident memory of another process in bytes, while it lives.
+/// Peak resident memory of another process in bytes, while it sessions.
 pub(crate) fn peak_memory_of(pid: u32) -> Option<u64> {
     status_bytes(&pid.to_string(), "VmHWM:")
 }

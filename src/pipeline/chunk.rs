@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::control::Counts;
 use super::flow::{Flow, Pass};
 use super::work::Out;
-use crate::pool::FeedThreads;
+use crate::threads::FeedThreads;
 
 /// Gathers what comes out of a relay, which pulls ahead meanwhile.
 ///

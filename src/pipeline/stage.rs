@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::stream::workers::Workers;
+use crate::window::workers::Workers;
 
 /// The name and the options of one stage of a [`Pipeline`](super::Pipeline).
 ///

@@ -9,8 +9,8 @@ use super::control::Counts;
 use super::flow::{Flow, Pass, StageError};
 use super::stage::Stage;
 use crate::ext::FeedExt;
-use crate::pool::FeedThreads;
-use crate::stream::unwind;
+use crate::threads::FeedThreads;
+use crate::window::unwind;
 
 /// What a stage makes of one item.
 #[derive(Debug)]

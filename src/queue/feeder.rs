@@ -8,9 +8,9 @@ use crate::drained::Drained;
 use crate::error::{Error, ErrorKind};
 use crate::ext::FeedExt;
 use crate::feed::Deliver;
-use crate::stream::unwind;
 use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
+use crate::window::unwind;
 
 /// Feeds workers from code that has items rather than an iterator of them, and is a guard: when it goes,
 /// everything that was fed has been dealt with, and every worker has ended and been reaped.

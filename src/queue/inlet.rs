@@ -18,9 +18,9 @@ use std::iter::FusedIterator;
 use std::sync::{Arc, Condvar, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::stream::gate::Gate;
-use crate::stream::sync::thread::{self, Thread};
-use crate::stream::sync::{Mutex, MutexGuard, lock};
+use crate::window::gate::Gate;
+use crate::window::sync::thread::{self, Thread};
+use crate::window::sync::{Mutex, MutexGuard, lock};
 
 /// A bounded inlet: what is put at one end, by any number of producers, comes out of an iterator at the
 /// other, which any feed can be made of.

@@ -17,10 +17,10 @@ pub use self::inlet::{Inlet, Producer, Stopped, TryPutError, inlet};
 pub use self::timed::{NotYet, Timed};
 use crate::ext::FeedExt;
 use crate::feed::{Deliver, Feed};
-use crate::pool::FeedThreads;
-use crate::stream::unwind::{self, Payload};
 use crate::template::Template;
 use crate::template::codec::Encode;
+use crate::threads::FeedThreads;
+use crate::window::unwind::{self, Payload};
 
 /// A first-in-first-out queue with workers in the middle: what is put at one end comes out at the other
 /// as what the workers made of it, in the order in which it was put.

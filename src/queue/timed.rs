@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::feed::{Deliver, Feed, Scoped};
-use crate::pool::FeedThreads;
+use crate::threads::FeedThreads;
 
 /// An iterator whose next item can be waited for with a limit: [`Feed`] and [`FeedThreads`], scoped or not.
 ///

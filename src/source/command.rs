@@ -11,16 +11,16 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::{Answer, decoded};
 use crate::record::PacketId;
 use crate::source::emission::Emission;
-use crate::source::keeper::{self, Plan};
-use crate::stream::gate::Gate;
-use crate::stream::intake::Handover;
-use crate::stream::outbox::Outbox;
-use crate::stream::outlet::{Given, Order, Outlet, Threads};
-use crate::stream::packet::{End, Replies};
-use crate::swarm::readiness::Readiness;
+use crate::source::supervisor::{self, Plan};
+use crate::subprocess::readiness::Readiness;
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Owned};
 use crate::template::{Spec, Template};
+use crate::window::gate::Gate;
+use crate::window::intake::Handover;
+use crate::window::outbox::Outbox;
+use crate::window::outlet::{Given, Order, Outlet, Threads};
+use crate::window::packet::{End, Replies};
 
 /// Iterates over the records that a command prints.
 ///
@@ -57,7 +57,7 @@ use crate::template::{Spec, Template};
 /// record, [`idle_timeout`](Template::idle_timeout) to each while there is room for it,
 /// [`run_timeout`](Template::run_timeout) to the whole pass, [`ready`](Template::ready), and
 /// [`end_timeout`](Template::end_timeout) to a command that has closed its output and stays. A pass
-/// that is dropped sends the [`kill_ladder`](Template::kill_ladder)'s first signal at once.
+/// that is dropped sends the [`kill_sequence`](Template::kill_sequence)'s first signal at once.
 pub fn iterate_in_subprocess<E, D>(
     template: Template<E, D>,
     buffer_size: usize,
@@ -149,11 +149,11 @@ impl<D: Decode + Clone> CommandSource<D> {
                 output: 0,
                 closes_input: true,
             };
-            let keeper = thread::Builder::new().name("subfeed-source".to_owned());
-            let keeper = keeper
-                .spawn(move || keeper::run(plan, &mut talk, poller))
+            let supervisor = thread::Builder::new().name("subfeed-source".to_owned());
+            let supervisor = supervisor
+                .spawn(move || supervisor::run(plan, &mut talk, poller))
                 .map_err(failed("a thread of the source cannot be started"))?;
-            threads.executor = Some(keeper);
+            threads.executor = Some(supervisor);
             Ok(handover)
         });
         let handover = begun.unwrap_or_else(|error| {
@@ -193,7 +193,7 @@ impl<D> fmt::Debug for CommandSource<D> {
 
 /// The records of one run of a command: a lazy, fused iterator.
 ///
-/// Dropping it ends the command with its kill ladder and reaps it; a command that is only writing is
+/// Dropping it ends the command with its kill sequence and reaps it; a command that is only writing is
 /// gone at once. Inside another feed it shares that feed's cancellation.
 ///
 /// # Panics

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::record::{Buffer, PacketId, Pool};
-use crate::stream::gate::Gate;
-use crate::stream::outbox::Outbox;
-use crate::stream::packet::{Cut, Label, Outcome, Replies, Span};
-use crate::swarm::reading::READ_BYTES;
+use crate::subprocess::reading::READ_BYTES;
+use crate::window::gate::Gate;
+use crate::window::outbox::Outbox;
+use crate::window::packet::{Cut, Label, Outcome, Replies, Span};
 
 /// Makes spans of what one pass over a source gives.
 #[derive(Debug)]

@@ -7,17 +7,17 @@ use memchr::memchr_iter;
 
 use crate::error::{Error, ErrorKind, excerpt};
 use crate::source::delivery::Delivery;
-use crate::source::keeper::{Ending, Stand, Talk};
-use crate::stream::gate::Gate;
-use crate::stream::intake::Handover;
-use crate::stream::outbox::Outbox;
-use crate::stream::packet::{Cut, End, Label};
-use crate::stream::unwind::{self, Payload};
-use crate::swarm::life::Now;
-use crate::swarm::reading::READ_BYTES;
+use crate::source::supervisor::{Ending, Stand, Talk};
+use crate::subprocess::reading::READ_BYTES;
+use crate::subprocess::session::Now;
 use crate::template::Spec;
 use crate::template::framing::{Framing, Place, Scan};
 use crate::template::words::LONGEST_BANNER;
+use crate::window::gate::Gate;
+use crate::window::intake::Handover;
+use crate::window::outbox::Outbox;
+use crate::window::packet::{Cut, End, Label};
+use crate::window::unwind::{self, Payload};
 
 /// Makes spans of what one run of a command prints.
 pub(crate) struct Emission {

@@ -19,7 +19,7 @@ mod emission;
 #[cfg(feature = "function-source")]
 mod function;
 mod inbox;
-mod keeper;
+mod supervisor;
 
 pub use self::command::{CommandSource, Records, iterate_in_subprocess};
 #[cfg(feature = "function-source")]

@@ -20,8 +20,8 @@ pub(crate) enum Stream {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Redirect {
-    /// A file; `{id}` in the path is the worker's number. An output file is emptied when the first life
-    /// of a feed that leads there starts, and only appended to from then on, by later lives as by other
+    /// A file; `{id}` in the path is the worker's number. An output file is emptied when the first session
+    /// of a feed that leads there starts, and only appended to from then on, by later sessions as by other
     /// workers: without `{id}` all share one file.
     File(PathBuf),
     /// Nowhere: reads see the end at once, writes vanish.
@@ -147,7 +147,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// A side input that is a file, opened for reading by each worker's life: a dictionary, a program.
+    /// A side input that is a file, opened for reading by each worker's session: a dictionary, a program.
     #[must_use]
     pub fn side_input_file(mut self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
         let file = Some(path.as_ref().to_owned());
@@ -231,7 +231,7 @@ impl<E, D> Template<E, D> {
     }
 
     /// For tools that answer each record, but only when their input ends (`base64 -w`, `samtools`):
-    /// a life gets up to `batch` packets, then its stdin is closed. It is also closed when the window
+    /// a session gets up to `batch` packets, then its stdin is closed. It is also closed when the window
     /// is full or the input idles, so no reply waits for a batch to fill. Zero is taken as one.
     #[must_use]
     pub fn answers_at_eof(mut self, batch: u64) -> Self {

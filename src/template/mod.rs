@@ -55,8 +55,8 @@ impl Spec {
         std::iter::once(&self.replies).chain(sides).any(ReplyFraming::is_until_eof)
     }
 
-    /// How many requests one life is for.
-    pub(crate) fn life_records(&self) -> Option<u64> {
+    /// How many requests one session is for.
+    pub(crate) fn session_records(&self) -> Option<u64> {
         if self.is_until_eof() { Some(1) } else { self.policy.recycle_records }
     }
 
@@ -302,12 +302,12 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Looks at each reply beside its request as it arrives, on the driver's thread, before anything
+    /// Looks at each reply beside its request as it arrives, on the event loop's thread, before anything
     /// is delivered: the way to notice at once that a tool has skipped a record.
     ///
     /// The first argument is the request as it was written, framing included; the second the reply.
     /// An error makes this packet an `Err` of kind [`ErrorKind::Check`](crate::ErrorKind::Check),
-    /// ends the life, and sends the packets after it again. A panic is resumed in `next()`.
+    /// ends the session, and sends the packets after it again. A panic is resumed in `next()`.
     #[must_use]
     pub fn check<R: Into<BoxError>>(
         mut self,

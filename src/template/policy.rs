@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::template::Template;
 
-/// A signal of the kill ladder.
+/// A signal of the kill sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Signal {
@@ -77,7 +77,7 @@ pub(crate) struct Policy {
     pub(crate) backoff_cap: Duration,
     pub(crate) give_up: u32,
     pub(crate) recycle_records: Option<u64>,
-    /// Nothing is answered before stdin is closed: a quiet life is recycled without evidence.
+    /// Nothing is answered before stdin is closed: a quiet session is recycled without evidence.
     pub(crate) at_eof: bool,
     pub(crate) recycle_age: Option<Duration>,
     pub(crate) packet_timeout: Option<Duration>,
@@ -85,7 +85,7 @@ pub(crate) struct Policy {
     pub(crate) ready_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) run_timeout: Option<Duration>,
-    pub(crate) ladder: Vec<(Signal, Duration)>,
+    pub(crate) kill_sequence: Vec<(Signal, Duration)>,
     pub(crate) kill_with_parent: bool,
     pub(crate) halt: Halt,
     /// How long a worker may take to exit after its last answer, or `None`: as long as it likes.
@@ -95,10 +95,10 @@ pub(crate) struct Policy {
     pub(crate) reply_limit: usize,
 }
 
-/// How long a dropped feed lets its workers exit by themselves before the kill ladder.
+/// How long a dropped feed lets its workers exit by themselves before the kill sequence.
 pub(crate) const DROP_GRACE: Duration = Duration::from_millis(500);
 
-/// How long a worker may take to end after the last signal of its ladder, at least, before it is left to
+/// How long a worker may take to end after the last signal of its kill sequence, at least, before it is left to
 /// be reaped in the background: it sleeps in the kernel, or may not be killed by us.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
 
@@ -106,9 +106,9 @@ pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
 pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 impl Policy {
-    /// How long after the last signal of the ladder a worker is no longer waited for.
+    /// How long after the last signal of the kill sequence a worker is no longer waited for.
     pub(crate) fn kill_grace(&self) -> Duration {
-        self.ladder.last().map_or(KILL_GRACE, |(_, wait)| KILL_GRACE.max(*wait))
+        self.kill_sequence.last().map_or(KILL_GRACE, |(_, wait)| KILL_GRACE.max(*wait))
     }
 }
 
@@ -130,7 +130,7 @@ impl Default for Policy {
             ready_timeout: None,
             idle_timeout: None,
             run_timeout: None,
-            ladder: vec![
+            kill_sequence: vec![
                 (Signal::Terminate, Duration::from_millis(200)),
                 (Signal::Kill, Duration::ZERO),
             ],
@@ -145,7 +145,7 @@ impl Default for Policy {
 
 /// What to do when something takes too long, dies, or says nothing.
 impl<E, D> Template<E, D> {
-    /// How often a packet is sent again after a life in which it was alone ended without answering it
+    /// How often a packet is sent again after a session in which it was alone ended without answering it
     /// (or ran into its time limit). Default 0: `1 + retries` attempts in all.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
@@ -178,15 +178,15 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Gives up, with a fatal error, after this many lives in a row have ended without one reply.
+    /// Gives up, with a fatal error, after this many sessions in a row have ended without one reply.
     /// Default 8; zero is taken as one.
     #[must_use]
-    pub fn give_up_after(mut self, lives: u32) -> Self {
-        self.spec.policy.give_up = lives.max(1);
+    pub fn give_up_after(mut self, sessions: u32) -> Self {
+        self.spec.policy.give_up = sessions.max(1);
         self
     }
 
-    /// How long to wait before a worker is started again after a life without one reply: `first`
+    /// How long to wait before a worker is started again after a session without one reply: `first`
     /// after one, doubling up to `cap`. Default 10 ms and 1 s.
     #[must_use]
     pub fn backoff(mut self, first: Duration, cap: Duration) -> Self {
@@ -219,7 +219,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// The time limit for a life's first sign: its first reply, counted from its start or from its
+    /// The time limit for a session's first sign: its first reply, counted from its start or from its
     /// first request, whichever is later.
     #[must_use]
     pub fn start_timeout(mut self, limit: Duration) -> Self {
@@ -250,10 +250,13 @@ impl<E, D> Template<E, D> {
     /// thread of this crate reaps it when it does end. A last wait of [`Duration::MAX`] means to wait for
     /// it for ever, also when the feed is dropped.
     #[must_use]
-    pub fn kill_ladder(mut self, ladder: impl IntoIterator<Item = (Signal, Duration)>) -> Self {
-        self.spec.policy.ladder = ladder.into_iter().collect();
-        if !matches!(self.spec.policy.ladder.last(), Some((Signal::Kill, _))) {
-            self.spec.policy.ladder.push((Signal::Kill, Duration::ZERO));
+    pub fn kill_sequence(
+        mut self,
+        kill_sequence: impl IntoIterator<Item = (Signal, Duration)>,
+    ) -> Self {
+        self.spec.policy.kill_sequence = kill_sequence.into_iter().collect();
+        if !matches!(self.spec.policy.kill_sequence.last(), Some((Signal::Kill, _))) {
+            self.spec.policy.kill_sequence.push((Signal::Kill, Duration::ZERO));
         }
         self
     }
@@ -290,7 +293,7 @@ impl<E, D> Template<E, D> {
     }
 
     /// How long a worker may take to exit after its last answer, once its stdin is closed, before the
-    /// kill ladder: 5 s by default. `None`: as long as it likes.
+    /// kill sequence: 5 s by default. `None`: as long as it likes.
     #[must_use]
     pub fn end_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.spec.policy.end_timeout = limit.into();

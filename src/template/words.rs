@@ -7,7 +7,7 @@ use bstr::ByteSlice;
 
 use crate::template::Template;
 
-/// How much of an undeclared or endless banner is read before the life is given up.
+/// How much of an undeclared or endless banner is read before the session is given up.
 pub(crate) const LONGEST_BANNER: usize = 1 << 20;
 
 #[derive(Clone, Debug, Default)]
@@ -86,8 +86,8 @@ impl<E, D> Template<E, D> {
     }
 
     /// Asks a worker nothing before it has printed this marker: for programs that take long to load.
-    /// The marker and what is before it are skipped. The time limit runs from the start of the life;
-    /// a life that misses it is killed and counts as one that ended without a reply.
+    /// The marker and what is before it are skipped. The time limit runs from the start of the session;
+    /// a session that misses it is killed and counts as one that ended without a reply.
     #[must_use]
     pub fn ready(mut self, marker: impl AsRef<[u8]>, limit: Duration) -> Self {
         self.spec.words.banner = Banner::Until { marker: marker.as_ref().into(), wait: true };

@@ -52,7 +52,7 @@ fn a_tool_that_ends_by_itself_after_k_replies_costs_nothing() {
 #[test]
 fn a_worker_that_dies_of_a_signal_among_others_costs_nothing() {
     within(|| {
-        // Each life dies at its third record, whichever that is: no record is to blame.
+        // Each session dies at its third record, whichever that is: no record is to blame.
         let feed = numbers(60).feed_subprocesses_ordered(child("signal_at 3 11"), 2, 20);
         assert_eq!(texts(feed), numbers(60).collect::<Vec<_>>());
     });
@@ -152,7 +152,7 @@ fn a_packet_that_dies_alone_is_tried_as_often_as_was_asked() {
 #[test]
 fn half_a_reply_is_never_a_reply() {
     within(|| {
-        // Every life ends in the middle of its third reply.
+        // Every session ends in the middle of its third reply.
         let records = || (100..160).map(|k| k.to_string());
         for code in [0, 1] {
             let feed = records().feed_subprocesses_ordered(child(&format!("half 2 {code}")), 2, 10);
@@ -311,7 +311,7 @@ fn a_worker_may_read_several_records_close_its_stdin_and_answer_them_then() {
 }
 
 #[test]
-fn a_worker_that_closes_its_stdout_and_lives_on_is_replaced() {
+fn a_worker_that_closes_its_stdout_and_sessions_on_is_replaced() {
     within(|| {
         let feed = numbers(12).feed_subprocesses_ordered(child("close_stdout 3"), 2, 12);
         assert_eq!(texts(feed), numbers(12).collect::<Vec<_>>());
@@ -364,7 +364,7 @@ fn a_worker_that_withholds_its_replies_gives_them_at_the_end() {
 fn at_most_once_sends_nothing_twice_and_says_so_of_each() {
     within(|| {
         let dir = Dir::new();
-        // Logs, and dies at every fifth record of a life.
+        // Logs, and dies at every fifth record of a session.
         let script = r#"
             k=0
             while read -r line; do

@@ -17,7 +17,7 @@ use crate::common::{
     texts, threads, within,
 };
 
-/// Far above the stated bound (500 ms and the kill ladder's 200 ms), far below a worker's 300 s.
+/// Far above the stated bound (500 ms and the kill sequence's 200 ms), far below a worker's 300 s.
 const SOON: Duration = Duration::from_secs(20);
 
 #[track_caller]
@@ -146,7 +146,7 @@ fn workers_that_ignore_everything_are_killed_within_the_bound() {
 #[test]
 fn a_drop_keeps_to_its_stated_bound() {
     alone!(|| {
-        // 500 ms of grace and 200 ms of the ladder. A machine may be too busy for it once, not always.
+        // 500 ms of grace and 200 ms of the kill sequence. A machine may be too busy for it once, not always.
         let quickest = (0..20).map(|_| {
             let mut feed = numbers(1_000).feed_subprocesses_ordered(child("stubborn"), 3, 9);
             feed.next().unwrap().unwrap();

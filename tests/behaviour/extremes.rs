@@ -33,14 +33,14 @@ fn durations_without_an_end_are_no_time_limit() {
                 .end_timeout(end)
                 .recycle_after_age(end)
                 .on_stall(OnStall::Recycle, end)
-                .kill_ladder([(Signal::Terminate, end), (Signal::Kill, end)])
+                .kill_sequence([(Signal::Terminate, end), (Signal::Kill, end)])
         };
         let feed = numbers(50).feed_subprocesses_ordered(template("echo"), 2, 8);
         assert_eq!(texts(feed).len(), 50);
         let source = ["a", "poison", "b"].into_iter();
         let items: Vec<_> = source.feed_subprocesses(template("poison"), 2, 8).collect();
         assert_eq!(items.iter().filter(|item| item.is_ok()).count(), 2);
-        // One that needs the first rung of the ladder, and is content with it.
+        // One that needs the first rung of the kill sequence, and is content with it.
         let mut feed = numbers(50).feed_subprocesses_ordered(template("deaf"), 2, 8);
         feed.next().unwrap().unwrap();
         drop(feed);
@@ -68,9 +68,9 @@ fn no_time_at_all_is_a_time_limit() {
 }
 
 #[test]
-fn a_kill_ladder_may_be_empty() {
+fn a_kill_sequence_may_be_empty() {
     within(|| {
-        let template = child("stubborn").kill_ladder([]);
+        let template = child("stubborn").kill_sequence([]);
         let mut feed = numbers(50).feed_subprocesses_ordered(template, 2, 8);
         feed.next().unwrap().unwrap();
         drop(feed);

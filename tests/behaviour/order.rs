@@ -73,7 +73,7 @@ fn every_worker_takes_part() {
         {
             let feed = numbers(3).feed_subprocesses_ordered(template, 3, 3);
             monitor = feed.monitor();
-            crate::common::eventually("three lives", || monitor.snapshot().starts == 3);
+            crate::common::eventually("three sessions", || monitor.snapshot().starts == 3);
             for k in 0..3 {
                 dir.touch(&k.to_string());
             }

@@ -163,10 +163,10 @@ fn a_panic_while_a_framing_is_made_comes_too() {
 fn a_panic_while_a_later_framing_is_made_leaves_no_hole_before_it() {
     within(|| {
         use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-        for lives in 2..8 {
+        for sessions in 2..8 {
             let made = AtomicU32::new(0);
             let framing = ReplyFraming::custom(move || {
-                if made.fetch_add(1, SeqCst) == lives {
+                if made.fetch_add(1, SeqCst) == sessions {
                     throw(0);
                 }
                 Box::new(Lines { line: 0, throw_at: None })
@@ -386,6 +386,6 @@ fn closures_run_where_they_must() {
         let [source, encode, check, decode] = seen.lock().unwrap().map(Option::unwrap);
         assert_eq!(source, encode, "the intake's");
         assert_eq!(decode, thread::current().id(), "the consumer's");
-        assert!(check != source && check != decode, "the driver's");
+        assert!(check != source && check != decode, "the event_loop's");
     });
 }

@@ -229,7 +229,7 @@ fn a_process_that_dies_of_sigpipe_does_not_die_of_a_worker_that_closed_its_stdin
         unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();
         let large = "x".repeat(100_000);
         let records = std::iter::repeat_n(large.clone(), 6);
-        // Each life reads a little of its second record, which is more than a pipe holds, and goes.
+        // Each session reads a little of its second record, which is more than a pipe holds, and goes.
         let template = Template::shell("read -r x; echo \"$x\"; head -c 1 >&2; exit 0");
         let feed = records.feed_subprocesses_ordered(template.retries(9), 1, 9);
         assert!(texts(feed).iter().all(|reply| *reply == large));
@@ -274,7 +274,7 @@ fn many_feeds_run_side_by_side() {
 }
 
 #[test]
-fn a_hundred_workers_are_one_driver() {
+fn a_hundred_workers_are_one_event_loop() {
     alone!(|| {
         let before = Belongings::now();
         let dir = Dir::new();

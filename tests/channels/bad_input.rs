@@ -217,7 +217,7 @@ fn a_sentinel_that_never_comes_runs_into_the_packets_time_limit() {
         let template = Template::new("sh")
             .replies(sentinel())
             .packet_timeout(Duration::from_millis(300))
-            .kill_ladder([]);
+            .kill_sequence([]);
         let replies: Vec<_> = items.into_iter().feed_subprocesses_ordered(template, 1, 3).collect();
         assert_eq!(replies[0].as_ref().unwrap(), "fine\n");
         assert_eq!(replies[2].as_ref().unwrap(), "good\n");

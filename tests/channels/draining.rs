@@ -60,7 +60,7 @@ fn a_slow_writer_is_waited_for() {
 }
 
 #[test]
-fn later_lives_append_to_what_the_earlier_ones_wrote() {
+fn later_sessions_append_to_what_the_earlier_ones_wrote() {
     within(|| {
         let dir = Dir::new();
         let template = to_files(Template::new("cat"), &dir).recycle_after_records(50);
@@ -89,7 +89,7 @@ fn workers_that_share_one_file_lose_nothing_of_each_other() {
         // One write for each line, so that lines stay whole.
         let script = "while read -r x; do echo \"$x\"; done";
         let template = Template::shell(script).stdout(Redirect::file(dir.path("0.out")));
-        // Small batches of lives: workers start while others have long written.
+        // Small batches of sessions: workers start while others have long written.
         let template = template.recycle_after_records(100);
         let drained = numbers(2_000).feed(template).workers(4).drain().unwrap();
         assert!(drained.all_ended_well(), "{drained:?}");
@@ -130,7 +130,7 @@ fn exits_are_looked_at() {
 fn nothing_is_written_twice_when_workers_die_in_the_middle() {
     within(|| {
         let dir = Dir::new();
-        // Each life takes 100 lines, byte by byte, and dies.
+        // Each session takes 100 lines, byte by byte, and dies.
         let script = "for i in $(seq 100); do read -r x || exit 0; echo \"$x\"; done; exit 7";
         let template = to_files(Template::shell(script), &dir).give_up_after(u32::MAX);
         let drained = numbers(2_000).feed(template).workers(2).drain().unwrap();

@@ -162,9 +162,9 @@ fn a_child_inherits_its_three_streams_and_its_own_side_channels_only() {
         for (_, reply) in feed.map(Result::unwrap) {
             own_only(&reply);
         }
-        assert_eq!(monitor.snapshot().starts, n as u64, "one life each");
+        assert_eq!(monitor.snapshot().starts, n as u64, "one session each");
         fs::remove_file(&go).unwrap();
-        // Lives that take the place of others inherit nothing else either.
+        // Sessions that take the place of others inherit nothing else either.
         let feed = template(LISTING).recycle_after_records(1);
         let feed = numbers(60).feed(feed).workers(4).order(Order::Completion).start();
         let mut workers = BTreeSet::new();
@@ -249,7 +249,7 @@ fn nothing_is_left_open_however_a_start_fails() {
 }
 
 #[test]
-fn nothing_is_left_open_after_lives_with_every_kind_of_channel() {
+fn nothing_is_left_open_after_sessions_with_every_kind_of_channel() {
     alone!(|| {
         let dir = Dir::new();
         drop(numbers(3).feed_subprocesses(Template::new("cat"), 2, 2));

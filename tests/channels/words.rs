@@ -13,7 +13,7 @@ fn expected(n: u64) -> Vec<String> {
 }
 
 #[test]
-fn a_banner_of_so_many_lines_is_skipped_in_every_life() {
+fn a_banner_of_so_many_lines_is_skipped_in_every_session() {
     within(|| {
         let template = Template::shell("echo Welcome; echo; cat").skip_lines(2);
         let template = template.recycle_after_records(9);
@@ -65,7 +65,7 @@ fn a_worker_that_is_not_ready_in_time_ends_the_feed_and_says_what_it_printed() {
         let template = Template::shell("echo loading; echo 'no model' >&2; exec sleep 1000")
             .ready("READY", Duration::from_millis(50))
             .give_up_after(2)
-            .kill_ladder([]);
+            .kill_sequence([]);
         let mut feed = numbers(5).feed_subprocesses_ordered(template, 1, 10);
         let error = feed.next().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
@@ -145,7 +145,7 @@ fn a_banner_without_an_end_is_given_up() {
 }
 
 #[test]
-fn a_preamble_comes_before_the_first_request_of_every_life() {
+fn a_preamble_comes_before_the_first_request_of_every_session() {
     within(|| {
         let template = Template::new("sh").preamble("f() { echo \"got $1\"; }\n");
         let template = template.recycle_after_records(10);
@@ -173,7 +173,7 @@ const DEAF: &str = "while :; do read -r x || { sleep 0.01; continue; }; [ \"$x\"
 fn a_farewell_ends_a_worker_that_ignores_the_end_of_its_input() {
     within(|| {
         let template = Template::shell(DEAF).farewell("quit\n").end_timeout(None);
-        // More lives than workers: a recycled one is told too.
+        // More sessions than workers: a recycled one is told too.
         let template = template.recycle_after_records(10);
         let mut feed = numbers(60).feed_subprocesses_ordered(template, 2, 30);
         assert_eq!(texts(feed.by_ref()), expected(60));

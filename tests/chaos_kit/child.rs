@@ -1,4 +1,4 @@
-//! The worker: this program again. Its fate is drawn from the round's seed and the number of its life.
+//! The worker: this program again. Its fate is drawn from the round's seed and the number of its session.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
@@ -54,15 +54,15 @@ impl Worker {
     fn new(args: &[String]) -> Self {
         let seed = args[0].parse().expect("a seed");
         let plan = Plan::draw(seed);
-        let mut lives = OpenOptions::new()
+        let mut sessions = OpenOptions::new()
             .append(true)
             .create(true)
-            .open(format!("{}.lives", args[2]))
-            .expect("lives");
-        lives.write_all(b".").expect("lives");
-        // The position after an append is the number of this life, whoever else appends.
-        let life = lives.stream_position().expect("lives");
-        let mut rng = Rng::fork(seed, 1_000 + life);
+            .open(format!("{}.sessions", args[2]))
+            .expect("sessions");
+        sessions.write_all(b".").expect("sessions");
+        // The position after an append is the number of this session, whoever else appends.
+        let session = sessions.stream_position().expect("sessions");
+        let mut rng = Rng::fork(seed, 1_000 + session);
         let mood = rng.pick(&plan.moods);
         let journal =
             OpenOptions::new().append(true).create(true).open(&args[2]).expect("a journal");

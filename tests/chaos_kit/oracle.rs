@@ -21,7 +21,7 @@ pub(crate) struct Oracle<'a> {
     pub(crate) lost: u64,
     pub(crate) violations: Vec<String>,
     seen: HashSet<u64>,
-    /// Lives that the errors account for.
+    /// Sessions that the errors account for.
     charged: u64,
     causes: u64,
     halted: u64,
@@ -143,9 +143,9 @@ impl<'a> Oracle<'a> {
         let ends = plan.theme == Theme::Ends;
         let withholds = plan.moods.contains(&Mood::Withholding);
         match (error.is_fatal(), error.kind()) {
-            (false, ErrorKind::Died) => plan.lives_may_fail() || poison,
+            (false, ErrorKind::Died) => plan.sessions_may_fail() || poison,
             (false, ErrorKind::NotRedelivered) => {
-                plan.at_most_once && (plan.lives_may_fail() || plan.poison.is_some())
+                plan.at_most_once && (plan.sessions_may_fail() || plan.poison.is_some())
             }
             (false, ErrorKind::Timeout) => plan.packet_timeout.is_some(),
             (true, ErrorKind::Died) => ends,
@@ -192,10 +192,10 @@ impl<'a> Oracle<'a> {
         self.bound(snapshot);
     }
 
-    /// A life can be charged to one packet at most.
+    /// A session can be charged to one packet at most.
     pub(crate) fn bound(&mut self, snapshot: &Snapshot) {
         if self.charged > snapshot.starts {
-            self.violated(format!("{} lives were charged of {snapshot:?}", self.charged));
+            self.violated(format!("{} sessions were charged of {snapshot:?}", self.charged));
         }
     }
 

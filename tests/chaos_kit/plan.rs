@@ -33,7 +33,7 @@ pub(crate) enum Theme {
     Everything,
 }
 
-/// How one life of a worker behaves on the whole.
+/// How one session of a worker behaves on the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
     Prompt,
@@ -89,21 +89,21 @@ pub(crate) struct Plan {
     pub(crate) recycle_age: Option<Duration>,
     pub(crate) give_up: u32,
     pub(crate) halt: Halt,
-    pub(crate) ladder: Vec<(Signal, Duration)>,
+    pub(crate) kill_sequence: Vec<(Signal, Duration)>,
 
-    /// What a life may be like.
+    /// What a session may be like.
     pub(crate) moods: Vec<Mood>,
-    /// One record in so many kills, or hangs, every life that reads it.
+    /// One record in so many kills, or hangs, every session that reads it.
     pub(crate) poison: Option<u64>,
     pub(crate) poison_hangs: bool,
-    /// A dying life dies at one record in so many.
+    /// A dying session dies at one record in so many.
     pub(crate) death: u64,
-    /// Lives may end by themselves with status 0 whatever they owe.
+    /// Sessions may end by themselves with status 0 whatever they owe.
     pub(crate) may_leave: bool,
     /// One record in so many comes with a flood on stderr, or with a grandchild.
     pub(crate) flood: Option<u64>,
     pub(crate) family: Option<u64>,
-    /// One life in so many ignores SIGTERM; one in so many closes its stderr.
+    /// One session in so many ignores SIGTERM; one in so many closes its stderr.
     pub(crate) stubborn: Option<u64>,
     /// Mean milliseconds between two signals from outside.
     pub(crate) kill_every: Option<u64>,
@@ -176,7 +176,7 @@ impl Plan {
         };
         // A grandchild at work is no proof of a stall: a worker that withholds beside one is waited for.
         let family = sometimes(&mut rng, 2) && (!withholds || packet_timeout.is_some());
-        let ladder = match rng.below(4) {
+        let kill_sequence = match rng.below(4) {
             0 => vec![(Signal::Kill, Duration::ZERO)],
             1 => vec![(Signal::Terminate, Duration::from_millis(rng.below(60)))],
             2 => vec![
@@ -189,7 +189,7 @@ impl Plan {
                 (Signal::Kill, Duration::ZERO),
             ],
         };
-        let lives_end_badly = deaths || matches!(theme, Kills | Hangs);
+        let sessions_end_badly = deaths || matches!(theme, Kills | Hangs);
         Self {
             seed,
             theme,
@@ -217,7 +217,7 @@ impl Plan {
             recycle_age: sometimes(&mut rng, 4).then(|| Duration::from_millis(rng.below(40))),
             give_up: match theme {
                 Ends => rng.range(1..=8) as u32,
-                _ if lives_end_badly || all => 100_000,
+                _ if sessions_end_badly || all => 100_000,
                 _ => 8,
             },
             halt: match theme {
@@ -225,7 +225,7 @@ impl Plan {
                 Ends if rng.one_in(3) => Halt::Soon(rng.range(0..=5)),
                 _ => Halt::Never,
             },
-            ladder,
+            kill_sequence,
             moods,
             poison: (theme == Poison || hangs || (all && rng.one_in(3)))
                 .then(|| rng.range(10..=150)),
@@ -253,8 +253,8 @@ impl Plan {
         format!("{record}:{}", String::from(letter).repeat(len as usize))
     }
 
-    /// Whether a life may end, or be ended, while it owes replies.
-    pub(crate) fn lives_may_fail(&self) -> bool {
+    /// Whether a session may end, or be ended, while it owes replies.
+    pub(crate) fn sessions_may_fail(&self) -> bool {
         self.moods.iter().any(|mood| matches!(mood, Mood::Dying | Mood::Closing))
             || self.kill_every.is_some()
             || self.packet_timeout.is_some()
@@ -262,9 +262,9 @@ impl Plan {
 
     /// The time within which a dropped feed is gone, as documented.
     pub(crate) fn drop_bound(&self) -> Duration {
-        let ladder: Duration = self.ladder.iter().map(|(_, wait)| *wait).sum();
+        let kill_sequence: Duration = self.kill_sequence.iter().map(|(_, wait)| *wait).sum();
         let stages = if self.chained { 2 } else { 1 };
-        (Duration::from_millis(500) + ladder) * stages
+        (Duration::from_millis(500) + kill_sequence) * stages
     }
 }
 

@@ -139,7 +139,7 @@ fn template(plan: &Plan, journal: &Path) -> Template {
         .give_up_after(plan.give_up)
         .backoff(Duration::from_millis(1), Duration::from_millis(20))
         .halt(plan.halt)
-        .kill_ladder(plan.ladder.iter().copied());
+        .kill_sequence(plan.kill_sequence.iter().copied());
     if plan.at_most_once {
         template = template.at_most_once();
     }

@@ -153,7 +153,7 @@ fn what_is_not_redirected_is_drained() {
 #[test]
 fn a_dead_child_costs_nobody_else_anything() {
     within(|| {
-        // Every life answers one record and is gone.
+        // Every session answers one record and is gone.
         let feed = numbers(50).feed_subprocesses_ordered(child("exit_after 1 0"), 2, 10);
         assert_eq!(texts(feed), numbers(50).collect::<Vec<_>>());
 
@@ -249,7 +249,7 @@ fn a_panic_of_the_consumer_leaves_no_child_behind() {
         };
         assert!(catch_unwind(AssertUnwindSafe(consume)).is_err());
         before.restored();
-        // The time that a child is given, the kill ladder, and as much again for a slow machine.
+        // The time that a child is given, the kill sequence, and as much again for a slow machine.
         assert!(start.elapsed() < Duration::from_secs(10));
     });
 }
@@ -286,7 +286,7 @@ fn the_end_waits_for_no_optional_channel() {
 
 /// W14: a file as a side input leaked a descriptor for each child, and was emptied by the parent.
 #[test]
-fn a_file_on_the_side_is_read_by_every_life_and_left_alone() {
+fn a_file_on_the_side_is_read_by_every_session_and_left_alone() {
     alone!(|| {
         let dir = Dir::new();
         fs::write(dir.path("words"), "one word\n").unwrap();

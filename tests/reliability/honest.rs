@@ -64,7 +64,7 @@ fn a_worker_that_closes_its_stdin_and_stays_is_replaced() {
     within(|| {
         let dir = Dir::new();
         let flag = dir.at("flag");
-        // The first life reads nothing of what lies in its pipe, and there is no next write to tell.
+        // The first session reads nothing of what lies in its pipe, and there is no next write to tell.
         let script = format!("mkdir {flag} 2>/dev/null && exec sleep 300 <&-; exec cat");
         let feed = numbers(3).feed_subprocesses_ordered(Template::shell(script).retries(1), 1, 100);
         let replies: Vec<_> = feed.map(|reply| reply.expect("a reply").to_string()).collect();

@@ -1,4 +1,4 @@
-//! Limits, retries, restarts and the kill ladder; and what is asked of them that makes no sense.
+//! Limits, retries, restarts and the kill kill sequence; and what is asked of them that makes no sense.
 
 use std::time::{Duration, Instant};
 
@@ -84,11 +84,11 @@ fn at_most_once_overrides_retries() {
 }
 
 #[test]
-fn a_life_that_gives_no_first_sign_is_replaced_in_time() {
+fn a_session_that_gives_no_first_sign_is_replaced_in_time() {
     within(|| {
         let dir = Dir::new();
         let flag = dir.at("flag");
-        // Only the first life hangs before its first reply.
+        // Only the first session hangs before its first reply.
         let script = format!("mkdir {flag} 2>/dev/null && sleep 300; exec cat");
         let template = Template::shell(script).start_timeout(Duration::from_secs(1)).retries(1);
         let (items, snapshot) = all(template, numbers(20));
@@ -154,7 +154,7 @@ fn the_whole_run_ends_in_time_whatever_it_is_doing() {
 }
 
 #[test]
-fn lives_without_a_reply_come_ever_later_and_are_given_up_with_status_and_stderr() {
+fn sessions_without_a_reply_come_ever_later_and_are_given_up_with_status_and_stderr() {
     within(|| {
         let ms = Duration::from_millis;
         let template = Template::shell("echo 'no licence' >&2; exit 7")
@@ -162,7 +162,7 @@ fn lives_without_a_reply_come_ever_later_and_are_given_up_with_status_and_stderr
             .give_up_after(5);
         let start = Instant::now();
         let (items, snapshot) = all(template, numbers(30));
-        // 20 + 40 + 50 + 50 before the lives that follow.
+        // 20 + 40 + 50 + 50 before the sessions that follow.
         assert!(start.elapsed() >= ms(160), "{:?}", start.elapsed());
         assert_eq!(snapshot.starts, 5, "{snapshot:?}");
         let fatal = items.iter().filter_map(|item| item.as_ref().err());
@@ -205,7 +205,7 @@ fn a_worker_that_is_old_enough_is_replaced_and_nothing_is_lost() {
 }
 
 #[test]
-fn the_ladder_is_climbed_in_order_by_the_whole_group_and_ends_in_sigkill() {
+fn the_kill_sequence_is_climbed_in_order_by_the_whole_group_and_ends_in_sigkill() {
     within(|| {
         let dir = Dir::new();
         // Shell and grandchild write down what they are sent, and stay.
@@ -218,7 +218,7 @@ fn the_ladder_is_climbed_in_order_by_the_whole_group_and_ends_in_sigkill() {
             .env("LOG", dir.path("log"))
             .env("PID", dir.path("pid"))
             .end_timeout(Duration::ZERO)
-            .kill_ladder([
+            .kill_sequence([
                 (Signal::Interrupt, Duration::from_millis(300)),
                 (Signal::Terminate, Duration::from_millis(300)),
             ]);

@@ -32,7 +32,7 @@ fn ends_in_a_wrong_count(
                     counted += 1;
                 }
                 ErrorKind::Halted => assert!(error.is_fatal(), "{error}"),
-                // Nothing at all came out of a life that had this request alone.
+                // Nothing at all came out of a session that had this request alone.
                 ErrorKind::Died => assert_eq!(error.packet(), Some(k as u64)),
                 kind => panic!("{kind:?}: {error}"),
             },
@@ -46,8 +46,8 @@ fn lines(n: usize) -> Vec<String> {
 }
 
 #[test]
-fn wc_counts_a_life_not_a_line() {
-    // One line each for the first lives: that many lines they had.
+fn wc_counts_a_session_not_a_line() {
+    // One line each for the first sessions: that many lines they had.
     let requests = lines(1_000);
     let replies = ask(Template::new("wc").arg("-l"), &requests);
     ends_in_a_wrong_count(&requests, replies, |_, reply| reply.trim_ascii() == b"1");
@@ -119,7 +119,7 @@ fn grep_that_flushes_is_found_out_by_a_check() {
                 assert!(request.ends_with('9'), "{request}: {error}");
                 found += 1;
             }
-            // The last one of a life has nobody behind it who would answer in its place.
+            // The last one of a session has nobody behind it who would answer in its place.
             Err(error) => assert!(
                 matches!(
                     error.kind(),
@@ -132,7 +132,7 @@ fn grep_that_flushes_is_found_out_by_a_check() {
     assert!(found > 0);
 }
 
-/// It ends by itself after so many lines: what it has not answered goes to the next life.
+/// It ends by itself after so many lines: what it has not answered goes to the next session.
 #[track_caller]
 fn is_complete(template: Template, n: usize) {
     let requests = lines(n);

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!  parent                                     child: the same executable, entered at Registry::serve
-//!  pass --- board --> keeper --- orders --->  listener \
-//!    ^                  |                               desk <--> worker: initializers, function, passes
+//!  pass --- board --> supervisor --- orders --->  listener \
+//!    ^                  |                               mailbox <--> worker: initializers, function, passes
 //!    +---- outbox <-----+ <---- reports ----- writer   /
 //! ```
 //!
-//! `session` and `protocol` are the parent's side, `desk` and `worker` the child's.
+//! `session` and `protocol` are the parent's side, `mailbox` and `worker` the child's.
 
-mod desk;
+mod mailbox;
 mod pass;
 mod passes;
 mod protocol;

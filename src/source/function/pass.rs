@@ -11,7 +11,7 @@ use crate::feed::decoded;
 use crate::source::command::answer;
 use crate::source::function::source::FunctionSource;
 use crate::source::function::wire;
-use crate::stream::outlet::Outlet;
+use crate::window::outlet::Outlet;
 
 /// One pass over a [`FunctionSource`]: a lazy, fused iterator of `Result<T, Error>`.
 ///

@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use serde::de::DeserializeOwned;
 
 use crate::error::BoxError;
-use crate::source::function::desk::Desk;
+use crate::source::function::mailbox::Mailbox;
 use crate::source::function::passes::{Begin, IntoPasses};
 use crate::source::function::protocol::{Failure, Fault, Opening};
 use crate::source::function::{Function, wire, worker};
@@ -133,12 +133,12 @@ impl Registry {
 
     fn run(self, commands: File, items: File) -> i32 {
         worker::note_places_of_panics();
-        let Ok(desk) = Desk::new(items) else {
+        let Ok(mailbox) = Mailbox::new(items) else {
             eprintln!("the pipe that a child of subfeed needs is not to be used");
             return worker::FAILED;
         };
-        let desk = Arc::new(desk);
-        let (listener, writer) = (Arc::clone(&desk), Arc::clone(&desk));
+        let mailbox = Arc::new(mailbox);
+        let (listener, writer) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
         let patience = Arc::new(std::sync::OnceLock::new());
         let limit = Arc::clone(&patience);
         let listening = thread::Builder::new().name("subfeed-orders".to_owned()).spawn(move || {
@@ -157,11 +157,11 @@ impl Registry {
             eprintln!("the threads that a child of subfeed needs cannot be started");
             return worker::FAILED;
         };
-        let exit = worker::work(&desk, |opening| {
+        let exit = worker::work(&mailbox, |opening| {
             let _ = patience.set(Duration::from_millis(opening.leave_ms));
             self.open(opening)
         });
-        desk.leave();
+        mailbox.leave();
         // If nobody reads, there is nobody to be told.
         let _ = writing.join();
         exit

@@ -1,7 +1,7 @@
 //! The parent's side of the conversation with one child, over all its passes.
 //!
 //! Each pass has a gate, an outbox and an outlet of its own, as every stream of this crate; here they are
-//! called a lane. The consumer hangs a new lane on the board and wakes the keeper; the keeper takes it from
+//! called a lane. The consumer hangs a new lane on the board and wakes the supervisor; the supervisor takes it from
 //! there, stops what was under way, and starts the pass. What the child still sends for an earlier one has
 //! an earlier generation, and is dropped.
 //!
@@ -16,16 +16,16 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::source::delivery::Delivery;
 use crate::source::function::protocol::{self, Command, Failure, HEAD, Status};
-use crate::source::keeper::{Ending, Stand, Talk};
-use crate::stream::gate::Gate;
-use crate::stream::intake::Handover;
-use crate::stream::outbox::Outbox;
-use crate::stream::packet::{End, Label};
-use crate::stream::sync::lock;
-use crate::swarm::life::Now;
+use crate::source::supervisor::{Ending, Stand, Talk};
+use crate::subprocess::session::Now;
 use crate::template::Spec;
+use crate::window::gate::Gate;
+use crate::window::intake::Handover;
+use crate::window::outbox::Outbox;
+use crate::window::packet::{End, Label};
+use crate::window::sync::lock;
 
-/// One pass, as the keeper has to know it.
+/// One pass, as the supervisor has to know it.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) generation: u64,
@@ -41,7 +41,7 @@ impl Lane {
     }
 }
 
-/// What consumer and keeper tell each other.
+/// What consumer and supervisor tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Board {
     notes: Mutex<Notes>,
@@ -50,7 +50,7 @@ pub(super) struct Board {
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// Passes that the keeper has not seen yet. Even one that was left meanwhile is started, since it
+    /// Passes that the supervisor has not seen yet. Even one that was left meanwhile is started, since it
     /// counts where passes differ.
     next: VecDeque<Lane>,
     /// Nobody wants anything any more.
@@ -61,7 +61,7 @@ struct Notes {
 }
 
 impl Board {
-    /// Consumer: hangs up the next pass. The keeper is to be woken.
+    /// Consumer: hangs up the next pass. The supervisor is to be woken.
     pub(super) fn hang(&self, lane: Lane) {
         let mut notes = lock(&self.notes);
         match &notes.fate {

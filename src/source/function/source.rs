@@ -16,15 +16,15 @@ use crate::source::function::pass::Pass;
 use crate::source::function::protocol::{self, Command, Opening};
 use crate::source::function::session::{Board, Lane, Session};
 use crate::source::function::{LEAVE_GRACE, registry, this_program};
-use crate::source::keeper::{self, Plan};
-use crate::stream::gate::Gate;
-use crate::stream::intake::Handover;
-use crate::stream::outbox::Outbox;
-use crate::stream::outlet::{Order, Outlet, Threads};
-use crate::swarm::readiness::Readiness;
+use crate::source::supervisor::{self, Plan};
+use crate::subprocess::readiness::Readiness;
 use crate::template::channel::Redirect;
 use crate::template::policy::Signal;
 use crate::template::{Spec, Template};
+use crate::window::gate::Gate;
+use crate::window::intake::Handover;
+use crate::window::outbox::Outbox;
+use crate::window::outlet::{Order, Outlet, Threads};
 
 /// A function that runs in a child, to be iterated again and again; made by
 /// [`Function::iterate_in_subprocess`](crate::source::Function::iterate_in_subprocess).
@@ -33,7 +33,7 @@ use crate::template::{Spec, Template};
 /// [`restart`](FunctionSource::restart).
 ///
 /// Dropping it ends the child: it is asked to leave, and after [`end_timeout`](FunctionSource::end_timeout)
-/// gets the [kill ladder](FunctionSource::kill_ladder), which nothing survives. That takes, at the defaults,
+/// gets the [kill sequence](FunctionSource::kill_sequence), which nothing survives. That takes, at the defaults,
 /// 1.2 s at worst, and usually no time.
 #[must_use = "a source does nothing before it is iterated"]
 pub struct FunctionSource<T> {
@@ -52,7 +52,7 @@ pub struct FunctionSource<T> {
 struct Running {
     board: Arc<Board>,
     poller: Option<Arc<Readiness>>,
-    keeper: Option<JoinHandle<()>>,
+    supervisor: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -70,9 +70,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.board.close();
         self.wake()();
-        if let Some(keeper) = self.keeper.take() {
+        if let Some(supervisor) = self.supervisor.take() {
             // Whatever went wrong in it has been told.
-            let _ = keeper.join();
+            let _ = supervisor.join();
         }
     }
 }
@@ -124,15 +124,18 @@ impl<T> FunctionSource<T> {
         self.with(|template| template.idle_timeout(limit))
     }
 
-    /// How long a child that is to end may take to drop what it holds, before the kill ladder: 1 s by
+    /// How long a child that is to end may take to drop what it holds, before the kill sequence: 1 s by
     /// default. It ends itself after that, should this process be gone.
     pub fn end_timeout(self, limit: Duration) -> Self {
         self.with(|template| template.end_timeout(limit))
     }
 
-    /// How a child that does not leave is ended; see [`Template::kill_ladder`].
-    pub fn kill_ladder(self, ladder: impl IntoIterator<Item = (Signal, Duration)>) -> Self {
-        self.with(|template| template.kill_ladder(ladder))
+    /// How a child that does not leave is ended; see [`Template::kill_sequence`].
+    pub fn kill_sequence(
+        self,
+        kill_sequence: impl IntoIterator<Item = (Signal, Duration)>,
+    ) -> Self {
+        self.with(|template| template.kill_sequence(kill_sequence))
     }
 
     /// Sets an environment variable for the child.
@@ -188,10 +191,12 @@ impl<T> FunctionSource<T> {
     fn launch(&self) -> Running {
         let board = Arc::new(Board::default());
         match self.try_launch(&board) {
-            Ok((poller, keeper)) => Running { board, poller: Some(poller), keeper: Some(keeper) },
+            Ok((poller, supervisor)) => {
+                Running { board, poller: Some(poller), supervisor: Some(supervisor) }
+            }
             Err(error) => {
                 board.seal(error);
-                Running { board, poller: None, keeper: None }
+                Running { board, poller: None, supervisor: None }
             }
         }
     }
@@ -241,11 +246,11 @@ impl<T> FunctionSource<T> {
             Session::new(Arc::clone(board), Arc::clone(&spec), Arc::clone(&command), opening);
         let plan = Plan { spec, command, input: 1, output: 1, closes_input: false };
         let waited_for = Arc::clone(&poller);
-        let keeper = thread::Builder::new()
+        let supervisor = thread::Builder::new()
             .name("subfeed-source".to_owned())
-            .spawn(move || keeper::run(plan, &mut session, waited_for))
+            .spawn(move || supervisor::run(plan, &mut session, waited_for))
             .map_err(failed("a thread of the source cannot be started"))?;
-        Ok((poller, keeper))
+        Ok((poller, supervisor))
     }
 
     pub(super) fn begin(&mut self) -> Outlet {

@@ -17,11 +17,11 @@ use std::cell::RefCell;
 use std::panic;
 use std::sync::Arc;
 
-use crate::source::function::desk::{Desk, Order, Verdict};
+use crate::source::function::mailbox::{Mailbox, Order, Verdict};
 use crate::source::function::passes::{Begin, Step};
 use crate::source::function::protocol::{self, Failure, Fault, Opening, Status};
-use crate::stream::gate::Gate;
-use crate::stream::unwind::{self, Payload};
+use crate::window::gate::Gate;
+use crate::window::unwind::{self, Payload};
 
 /// Exit statuses of the child.
 pub(super) const LEFT: i32 = 0;
@@ -30,40 +30,40 @@ pub(super) const CONFUSED: i32 = 2;
 
 /// Works until it is time to leave. `open` runs the initializers and the function.
 pub(super) fn work(
-    desk: &Desk,
+    mailbox: &Mailbox,
     open: impl FnOnce(&Opening) -> Result<Box<dyn Begin>, Failure>,
 ) -> i32 {
-    let life = Arc::new(Gate::new(1, 1));
-    let opening = match desk.next_order() {
+    let session = Arc::new(Gate::new(1, 1));
+    let opening = match mailbox.next_order() {
         Order::Open(opening) => opening,
         Order::Leave => return LEFT,
         Order::Start(_) | Order::Unexpected => {
-            desk.report(Status::UnexpectedCommand, 0, &[]);
+            mailbox.report(Status::UnexpectedCommand, 0, &[]);
             return CONFUSED;
         }
     };
-    desk.enter_life(&life);
+    mailbox.enter_session(&session);
     let opened = guarded(|| open(&opening)).unwrap_or_else(Err);
     let mut passes = match opened {
         Ok(passes) => passes,
         Err(failure) => {
-            desk.report(Status::InitializationFailed, 0, &failure.encode());
+            mailbox.report(Status::InitializationFailed, 0, &failure.encode());
             return FAILED;
         }
     };
-    desk.report(Status::InitializationSucceeded, 0, &[]);
+    mailbox.report(Status::InitializationSucceeded, 0, &[]);
     let mut last = 0;
     let exit = loop {
-        match desk.next_order() {
+        match mailbox.next_order() {
             Order::Start(generation) if generation > last => {
                 last = generation;
-                if let Some(exit) = iterate(desk, &mut *passes, generation, &opening, &life) {
+                if let Some(exit) = iterate(mailbox, &mut *passes, generation, &opening, &session) {
                     break exit;
                 }
             }
             Order::Leave => break LEFT,
             _ => {
-                desk.report(Status::UnexpectedCommand, last, &[]);
+                mailbox.report(Status::UnexpectedCommand, last, &[]);
                 break CONFUSED;
             }
         }
@@ -75,20 +75,20 @@ pub(super) fn work(
 
 /// One pass. The exit status, if it is also the end.
 fn iterate(
-    desk: &Desk,
+    mailbox: &Mailbox,
     passes: &mut dyn Begin,
     generation: u64,
     opening: &Opening,
-    life: &Arc<Gate>,
+    session: &Arc<Gate>,
 ) -> Option<i32> {
-    desk.report(Status::IterationStarted, generation, &[]);
-    let finished = || desk.report(Status::IterationFinished, generation, &[]);
+    mailbox.report(Status::IterationStarted, generation, &[]);
+    let finished = || mailbox.report(Status::IterationFinished, generation, &[]);
     let failed = |failure: &Failure| {
-        desk.report(Status::IteratorFailed, generation, &failure.encode());
+        mailbox.report(Status::IteratorFailed, generation, &failure.encode());
     };
     // Even of a pass that is stopped already: what a second one gives must not depend on the timing.
     if passes.may_be_cancelled() {
-        desk.enter_pass(generation, &Arc::new(Gate::new(1, 1)));
+        mailbox.enter_pass(generation, &Arc::new(Gate::new(1, 1)));
     }
     let exit = 'pass: {
         let mut steps = match guarded(|| passes.begin()).unwrap_or_else(Err) {
@@ -101,7 +101,7 @@ fn iterate(
         let mut message = Vec::new();
         let mut index = 0;
         let exit = loop {
-            match desk.may_make(generation, index) {
+            match mailbox.may_make(generation, index) {
                 Verdict::Go => {}
                 Verdict::Stopped => {
                     finished();
@@ -109,7 +109,7 @@ fn iterate(
                 }
                 Verdict::Leave => break Some(LEFT),
                 Verdict::Unexpected => {
-                    desk.report(Status::UnexpectedCommand, generation, &[]);
+                    mailbox.report(Status::UnexpectedCommand, generation, &[]);
                     break Some(CONFUSED);
                 }
             }
@@ -122,7 +122,7 @@ fn iterate(
                     if size <= limit {
                         let status = Status::IteratorSuccess as u8;
                         protocol::close(&mut message, start, status, generation);
-                        desk.post(&message);
+                        mailbox.post(&message);
                         index += 1;
                         continue;
                     }
@@ -145,7 +145,7 @@ fn iterate(
         let _ = unwind::catch(move || drop(steps));
         exit
     };
-    desk.enter_life(life);
+    mailbox.enter_session(session);
     exit
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use crate::error::BoxError;
-use crate::source::function::desk::Desk;
+use crate::source::function::mailbox::Mailbox;
 use crate::source::function::passes::{Passes, sealed::IntoPasses};
 use crate::source::function::protocol::{
     self, Command, Failure, Fault, HEAD, Opening, Status, Status::*,
@@ -43,21 +43,22 @@ impl Child {
         let mut first = Vec::new();
         protocol::put(&mut first, Command::Open as u8, 0, &opening.encode());
         child_orders.write_all(&first).unwrap();
-        let desk =
-            Arc::new(Desk::new(std::fs::File::from(std::os::fd::OwnedFd::from(output))).unwrap());
+        let mailbox = Arc::new(
+            Mailbox::new(std::fs::File::from(std::os::fd::OwnedFd::from(output))).unwrap(),
+        );
         let mut this = Self { orders: Some(child_orders), reports, worker: thread::spawn(|| 0) };
         for &(command, generation, number) in orders {
             this.order(command, generation, number);
         }
         this.worker = thread::spawn(move || {
-            let (listener, writer) = (Arc::clone(&desk), Arc::clone(&desk));
+            let (listener, writer) = (Arc::clone(&mailbox), Arc::clone(&mailbox));
             thread::spawn(move || listener.listen(theirs));
             let writing = thread::spawn(move || writer.write());
-            let exit = work(&desk, |_| {
+            let exit = work(&mailbox, |_| {
                 let begun = |error: BoxError| Failure::of(Fault::Begin, &*error);
                 open().into_passes().map(|passes| passes.begin).map_err(begun)
             });
-            desk.leave();
+            mailbox.leave();
             writing.join().unwrap();
             exit
         });

@@ -17,7 +17,7 @@ const ID: usize = 16;
 pub(super) struct Marks {
     head: Finder<'static>,
     echo: Vec<u8>,
-    /// The packet whose mark was taken last in this life.
+    /// The packet whose mark was taken last in this session.
     last: Option<u64>,
     state: State,
 }

@@ -72,7 +72,7 @@ fn ids_need_not_ascend() {
     let marks = &mut marks();
     assert_eq!(trickle(marks, 9, &output("<9>\n")), Ok(vec![]));
     assert_eq!(trickle(marks, 4, &output("<4>\n")), Ok(vec![]));
-    // Nor be different: a retry may meet the same life.
+    // Nor be different: a retry may meet the same session.
     assert_eq!(trickle(marks, 4, &output("<4>\n")), Ok(vec![]));
 }
 

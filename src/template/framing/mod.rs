@@ -65,11 +65,11 @@ pub use self::reply::ReplyFraming;
 pub use self::request::RequestFraming;
 pub use self::sentinel::Sentinel;
 
-/// Finds where replies end in the output of one life of a worker.
+/// Finds where replies end in the output of one session of a worker.
 ///
 /// This is the trait behind every [`ReplyFraming`], and the one to implement for a format that none
-/// of them covers; [`ReplyFraming::custom`] takes it. One value serves one life of a worker: it sees
-/// that life's output in order and may carry state from one reply to the next.
+/// of them covers; [`ReplyFraming::custom`] takes it. One value serves one session of a worker: it sees
+/// that session's output in order and may carry state from one reply to the next.
 ///
 /// # The contract
 ///
@@ -142,7 +142,7 @@ pub trait Framing: Send {
     /// # Errors
     ///
     /// When the bytes cannot be a reply, when the reply passes [`Place::limit`], or when the output
-    /// ends inside it. The packet that the reply was for fails with that error, and the worker's life
+    /// ends inside it. The packet that the reply was for fails with that error, and the worker's session
     /// ends, because nobody can tell where its next reply would begin.
     fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError>;
 
@@ -150,7 +150,7 @@ pub trait Framing: Send {
     ///
     /// This lets the caller cut a whole buffer of replies in one pass instead of calling
     /// [`scan`](Self::scan) for each. Such a caller applies [`Place::limit`] itself. The answer must
-    /// not change during a life, and a scanner that gives one must carry no state from one reply to
+    /// not change during a session, and a scanner that gives one must carry no state from one reply to
     /// the next. The default is `None`.
     fn delimiter(&self) -> Option<u8> {
         None

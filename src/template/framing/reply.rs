@@ -23,7 +23,7 @@ use super::{Framing, Prefix, Sentinel};
 /// How replies are cut out of a worker's stdout.
 ///
 /// This is the description, cheap to clone; [`start`](Self::start) makes the scanner that does the
-/// work for one life of a worker. The default is [`line`](Self::line).
+/// work for one session of a worker. The default is [`line`](Self::line).
 ///
 /// Framings that count ([`line`](Self::line), [`delimited`](Self::delimited),
 /// [`lines`](Self::lines), [`block`](Self::block) and the others that know nothing of packets) are as
@@ -284,14 +284,14 @@ impl ReplyFraming {
         Self(Kind::UntilEof)
     }
 
-    /// A framing of one's own: `start` makes a fresh scanner for each life of a worker.
+    /// A framing of one's own: `start` makes a fresh scanner for each session of a worker.
     ///
     /// See [`Framing`] for the contract and an example.
     pub fn custom(start: impl Fn() -> Box<dyn Framing> + Send + Sync + 'static) -> Self {
         Self(Kind::Custom(Arc::new(start)))
     }
 
-    /// A fresh scanner, for one life of a worker.
+    /// A fresh scanner, for one session of a worker.
     #[must_use]
     pub fn start(&self) -> Box<dyn Framing> {
         match &self.0 {

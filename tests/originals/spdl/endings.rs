@@ -19,7 +19,7 @@ tests![
     a_program_ends_well_with_a_pass_in_its_hands,
     what_the_passes_hold_is_dropped_before_the_child_ends,
     dropping_ends_a_child_that_does_not_listen_within_the_bound,
-    the_ladder_is_ones_own,
+    the_kill_sequence_is_ones_own,
     the_child_has_its_own_two_pipes_and_nothing_else,
     what_the_function_prints_is_printed_and_no_item,
     a_program_that_does_not_serve_starts_nothing,
@@ -128,7 +128,7 @@ fn dropping_ends_a_child_that_does_not_listen_within_the_bound() {
         let mut source = UNTIL
             .iterate_in_subprocess(&(1, then.to_owned()), 8)
             .end_timeout(grace)
-            .kill_ladder([(Signal::Terminate, grace), (Signal::Kill, Duration::ZERO)])
+            .kill_sequence([(Signal::Terminate, grace), (Signal::Kill, Duration::ZERO)])
             .env(LOG, dir.at("log"));
         let mut pass = source.iter();
         assert_eq!(pass.next().unwrap().unwrap(), 0);
@@ -142,20 +142,20 @@ fn dropping_ends_a_child_that_does_not_listen_within_the_bound() {
         drop(pass);
         assert!(start.elapsed() < DEADLINE / 10, "a pass is not waited for");
         drop(source);
-        // The grace and the ladder; the rest is for a machine that is busy.
+        // The grace and the kill sequence; the rest is for a machine that is busy.
         let taken = start.elapsed();
         assert!(taken >= grace && taken < 2 * grace + DEADLINE / 10, "{then}: {taken:?}");
         before.restored();
     }
 }
 
-fn the_ladder_is_ones_own() {
+fn the_kill_sequence_is_ones_own() {
     // SIGINT ends it, before SIGTERM, which it ignores, would have.
     let mut source = UNTIL
         .iterate_in_subprocess(&(0, "defy".to_owned()), 8)
         .end_timeout(Duration::from_secs(300))
         .idle_timeout(Duration::from_millis(300))
-        .kill_ladder([(Signal::Interrupt, DEADLINE)]);
+        .kill_sequence([(Signal::Interrupt, DEADLINE)]);
     let start = Instant::now();
     let items: Vec<_> = source.iter().collect();
     let error = items[0].as_ref().unwrap_err();

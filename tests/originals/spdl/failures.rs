@@ -238,7 +238,7 @@ fn a_child_that_was_killed_between_passes_is_every_passes_error_until_a_restart(
 }
 
 fn garbage_among_the_reports_is_noticed() {
-    let mut source = EVIL.iterate_in_subprocess(&(), 4).kill_ladder([(Signal::Kill, DEADLINE)]);
+    let mut source = EVIL.iterate_in_subprocess(&(), 4).kill_sequence([(Signal::Kill, DEADLINE)]);
     let start = Instant::now();
     let (items, error) = split(&mut source);
     assert!(items.is_empty() && !error.to_string().is_empty());

@@ -1,0 +1,237 @@
+//! The oracle: what must hold after every step, for every item, and at the end.
+
+use std::collections::HashSet;
+
+use crate::error::{Error, ErrorKind};
+use crate::subprocess::dispatch::takes_more;
+use crate::subprocess::scheduler::{Care, Scheduler, Slot, Stopping};
+use crate::window::outlet::Order;
+use crate::window::packet::{End, Outcome, Span};
+
+use super::schedule::{Family, Schedule};
+use super::script::{Talk, seen};
+use super::sink::Sink;
+use super::source::Source;
+use super::worker::Child;
+
+/// What was found to be wrong.
+#[derive(Debug)]
+pub(super) struct Failure(pub(super) String);
+
+impl Failure {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+macro_rules! must {
+    ($what:expr, $($message:tt)+) => {
+        if !$what {
+            return Err(Failure::new(format!($($message)+)));
+        }
+    };
+}
+pub(super) use must;
+
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    count: u64,
+    seen: HashSet<u64>,
+    pub(super) failed: u64,
+    pub(super) replies: u64,
+    /// The item or the end that carried the fatal error.
+    pub(super) fatal: Option<String>,
+    pub(super) halted: u64,
+    remarks: usize,
+}
+
+impl Oracle {
+    /// The consumer is given the first packet of `span`.
+    pub(super) fn yielded(
+        &mut self,
+        schedule: &Schedule,
+        span: &mut Span,
+        children: &[Child],
+    ) -> Result<(), Failure> {
+        let k = span.first.since(schedule.origin);
+        if schedule.order == Order::Input {
+            must!(k == self.count, "item {k} came when {} was due", self.count);
+        }
+        must!(self.seen.insert(k), "item {k} came twice");
+        self.count += 1;
+        let refused = schedule.is_refused(k);
+        match &mut span.outcome {
+            Outcome::Replies(replies) => {
+                self.replies += 1;
+                replies.skip();
+                let reply = replies.last(span.first, &[]).bytes().to_vec();
+                let child = replies.label.pid.and_then(|pid| children.get(pid as usize));
+                let Some(child) = child else {
+                    return Err(Failure::new(format!("item {k} was answered by nobody")));
+                };
+                let due = seen(schedule.manners.talk, &schedule.body(k));
+                let right = !refused && reply == due && child.looked_at.contains(&k);
+                must!(
+                    right || (child.tainted && !refused && schedule.spec.check.is_none()),
+                    "item {k} got the reply {:?} of session {} instead of {:?}",
+                    String::from_utf8_lossy(&reply),
+                    child.pid,
+                    String::from_utf8_lossy(&due)
+                );
+            }
+            Outcome::Failed(error) => {
+                must!(error.packet() == Some(span.first.0), "{error:?} at item {k}");
+                if error.is_fatal() {
+                    must!(schedule.may_end_early(), "item {k} is fatal: {error:?}");
+                    must!(self.fatal.is_none(), "item {k} is the second fatal: {error:?}");
+                    self.fatal = Some(format!("{error:?}"));
+                } else if refused {
+                    must!(error.kind() == ErrorKind::Encode, "item {k}: {error:?}");
+                } else {
+                    self.failed += 1;
+                    Self::is_justified(schedule, k, error)?;
+                }
+            }
+            Outcome::Halted => {
+                must!(schedule.may_end_early(), "item {k} was halted");
+                self.halted += 1;
+            }
+            outcome => return Err(Failure::new(format!("item {k} is {outcome:?}"))),
+        }
+        Ok(())
+    }
+
+    fn is_justified(schedule: &Schedule, k: u64, error: &Error) -> Result<(), Failure> {
+        let policy = &schedule.spec.policy;
+        let culprit = schedule.is_poison(k);
+        must!(culprit || schedule.anybody_may_fail(), "item {k} failed: {error:?}");
+        let family = schedule.family;
+        match error.kind() {
+            ErrorKind::Died | ErrorKind::Timeout => {
+                let due = 1 + policy.retries;
+                let fine = error.attempts() == due || (policy.at_most_once && error.attempts() > 0);
+                must!(fine, "item {k} failed after {} attempts: {error:?}", error.attempts());
+                let limited = matches!(family, Family::Hangs | Family::Mixed);
+                must!(limited || error.kind() == ErrorKind::Died, "item {k}: {error:?}");
+            }
+            ErrorKind::NotRedelivered => must!(policy.at_most_once, "item {k}: {error:?}"),
+            ErrorKind::Reply | ErrorKind::Check => {
+                must!(matches!(family, Family::Garbage | Family::Mixed), "item {k}: {error:?}");
+            }
+            _ => return Err(Failure::new(format!("item {k}: {error:?}"))),
+        }
+        Ok(())
+    }
+
+    /// Whoever has miscounted, and was heard to its end, has not gone unnoticed.
+    pub(super) fn noticed(&self, schedule: &Schedule, child: &Child) -> Result<(), Failure> {
+        // One that has left before its stdin ended may just have had enough.
+        let heard = child.status == Some(0) && child.eof && child.stdout.bytes.is_empty();
+        must!(
+            !child.miscounts || !heard || self.fatal.is_some() || self.remarks > 0,
+            "nobody has noticed that session {} of {:?} miscounted",
+            child.pid,
+            schedule.family
+        );
+        Ok(())
+    }
+
+    pub(super) fn ended(&mut self, schedule: &Schedule, end: End) -> Result<(), Failure> {
+        if let Some(error) = end.fatal {
+            must!(schedule.may_end_early(), "the feed ended: {error:?}");
+            must!(self.fatal.is_none(), "a second fatal: {error:?}");
+            self.fatal = Some(format!("{error:?}"));
+        }
+        self.remarks = end.remarks.len();
+        must!(end.panic.is_none(), "a panic");
+        if matches!(schedule.family, Family::Clean | Family::Poison) {
+            must!(end.remarks.is_empty(), "remarks: {:?}", end.remarks);
+        }
+        must!(self.halted == 0 || self.fatal.is_some(), "items were halted and nobody says why");
+        Ok(())
+    }
+}
+
+/// Whoever has room stands in line for work.
+pub(super) fn offered(scheduler: &Scheduler) -> Result<(), Failure> {
+    if scheduler.stopping.is_some() {
+        return Ok(());
+    }
+    for (i, slot) in scheduler.slots.iter().enumerate() {
+        let Slot::Live(session) = slot else { continue };
+        let has_room = takes_more(session, &scheduler.spec, scheduler.backlog);
+        must!(!has_room || session.queued, "slot {i} has room and is not offered");
+    }
+    Ok(())
+}
+
+/// What the scheduler and everything around it hold, counted afresh.
+pub(super) fn conserved(
+    scheduler: &Scheduler,
+    source: &Source,
+    sink: &Sink,
+    arrived: u64,
+) -> Result<(), Failure> {
+    let dropped = scheduler.stopping == Some(Stopping::Dropped);
+    let mut pending = 0;
+    let mut careful = 0;
+    let mut weight = source.weight() + sink.weight;
+    let mut before = None;
+    for job in &scheduler.pending {
+        pending += job.run.len() as u64;
+        careful += usize::from(job.care != Care::Free);
+        weight += job.run.weight();
+        let at = job.run.first().since(scheduler.origin);
+        must!(before < Some(at), "pending is not sorted");
+        before = Some(at + job.run.len() as u64 - 1);
+    }
+    must!(
+        scheduler.pending_count == pending,
+        "{} pending, {pending} counted",
+        scheduler.pending_count
+    );
+    must!(scheduler.careful == careful, "{} careful, {careful} counted", scheduler.careful);
+    let mut in_flight = 0;
+    for slot in &scheduler.slots {
+        let Slot::Live(session) = slot else { continue };
+        let here: u64 = session.in_flight.iter().map(|run| run.len() as u64).sum();
+        weight += session.in_flight.iter().map(|run| run.weight()).sum::<usize>();
+        weight += session.held.iter().map(|held| held.at.len()).sum::<usize>();
+        in_flight += here;
+        if scheduler.stopping.is_none() {
+            must!(
+                here == session.given - session.answered,
+                "{here} in flight, {} given, {} answered",
+                session.given,
+                session.answered
+            );
+        }
+    }
+    if dropped {
+        return Ok(());
+    }
+    must!(
+        arrived == pending + in_flight + scheduler.resolved,
+        "{arrived} arrived, {pending} are pending, {in_flight} in flight, {} resolved",
+        scheduler.resolved
+    );
+    must!(
+        scheduler.gate.held() == weight,
+        "{} bytes are held, {weight} counted",
+        scheduler.gate.held()
+    );
+    Ok(())
+}
+
+/// Whether these bytes, the last written to a child, are a whole number of requests.
+pub(super) fn is_torn(schedule: &Schedule, tail: &[u8]) -> bool {
+    if tail.is_empty() {
+        return false;
+    }
+    if schedule.manners.talk != Talk::UntilEof {
+        return true;
+    }
+    let number = tail.iter().take_while(|byte| byte.is_ascii_digit());
+    let k = number.fold(0, |n: u64, byte| n * 10 + u64::from(byte - b'0'));
+    schedule.body(k) != tail
+}

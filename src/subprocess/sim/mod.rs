@@ -1,0 +1,164 @@
+//! Deterministic simulation of the scheduler: simulated children, a simulated clock, schedules from seeds.
+//!
+//! # What is simulated
+//! The real [`Scheduler`](super::scheduler::Scheduler), the real gate and the real window run against
+//! - children ([`worker`], [`script`]) behind pipes of limited room: prompt, slow, bursty, withholding
+//!   (replies or even requests) until a block is full or their stdin ends, leaving after k replies,
+//!   dying at any point, hanging, answering too much or too little, closing pipes early, ignoring the
+//!   end of their stdin or SIGTERM, leaving a grandchild that holds their stdout, failing to start;
+//! - an intake ([`source`]) that trickles, bursts, pauses, refuses items or blocks for ever;
+//! - a consumer ([`sink`]) that is fast, slow, rests, stops early or is dropped at any moment;
+//! - the event loop ([`world`]), which wakes only for what would wake the real one.
+//!
+//! Not simulated: side channels, panics of closures, the hand-overs' atomics (those are under a model
+//! checker), and anything that the kernel does.
+//!
+//! # What is checked ([`check`])
+//! - after every step: each packet that arrived is in exactly one place; the queues are in order; the
+//!   bytes that the gate counts are those that are there, and within the bound; nothing is written to
+//!   a closed channel; no stdin is closed after half a request unless its reader was killed first;
+//! - at every pull: the look-ahead;
+//! - at every item: it comes once, in its place, and is the right function of its request, or an error
+//!   that the faults of the seed justify, with the attempts that it is due;
+//! - liveness: as long as it is not finished something can move, and it ends within bounds;
+//! - at the end: nobody is alive, no slot is taken, nothing is held, nothing is missing.
+//!
+//! [`mutants`] are a test of this test.
+//!
+//! # By hand
+//! ```text
+//! SUBFEED_SEED=123 cargo test --lib sim::replay -- --nocapture       # one seed, with a trace
+//! SUBFEED_SCHEDULES=1000000 cargo test --release --lib sim::schedules
+//! ```
+
+mod check;
+pub(crate) mod mutants;
+mod report;
+mod rng;
+mod schedule;
+mod script;
+mod sink;
+mod source;
+mod worker;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use check::Failure;
+use mutants::Mutant;
+use report::Report;
+use world::World;
+
+/// Runs one seed. A panic is a failure like any other.
+fn run(seed: u64, trace: bool) -> Result<Report, Failure> {
+    let world = catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run()));
+    world.unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Failure::new(format!("panic: {}", text.unwrap_or_default())))
+    })
+}
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs many seeds on all cores; what failed, sorted, and the sum of all reports.
+fn run_all(first: u64, many: u64) -> (Vec<(u64, String)>, Report) {
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+    let at_work: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(u64::MAX)).collect();
+    let work = |current: &AtomicU64| {
+        let mut failures = Vec::new();
+        let mut total = Report::default();
+        loop {
+            let seed = next.fetch_add(1, Relaxed);
+            current.store(seed, Relaxed);
+            if seed >= first + many || failures.len() > 20 {
+                current.store(u64::MAX, Relaxed);
+                return (failures, total);
+            }
+            match run(seed, false) {
+                Ok(report) => total.add(report),
+                Err(failure) => failures.push((seed, failure.0)),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = at_work.iter().map(|current| scope.spawn(|| work(current))).collect();
+        // A loop inside one step of the scheduler can only be seen from outside.
+        let mut before = Vec::new();
+        for wait in 1.. {
+            std::thread::sleep(Duration::from_millis(50));
+            if threads.iter().all(|thread| thread.is_finished()) {
+                break;
+            }
+            if wait % 400 == 0 {
+                let now: Vec<u64> = at_work.iter().map(|seed| seed.load(Relaxed)).collect();
+                let mut stuck =
+                    now.iter().filter(|seed| before.contains(*seed) && **seed != u64::MAX);
+                if let Some(seed) = stuck.next() {
+                    eprintln!("seed {seed} does not come back");
+                    std::process::exit(101);
+                }
+                before = now;
+            }
+        }
+        let mut failures = Vec::new();
+        let mut sum = Report::default();
+        for thread in threads {
+            let (some, total) = thread.join().expect("panics are caught");
+            failures.extend(some);
+            sum.add(total);
+        }
+        failures.sort_unstable();
+        (failures, sum)
+    })
+}
+
+#[test]
+fn schedules_end_and_keep_every_promise() {
+    let many = from_env("SUBFEED_SCHEDULES").unwrap_or(100_000);
+    let first = from_env("SUBFEED_FIRST_SEED").unwrap_or(0);
+    let started = std::time::Instant::now();
+    let (failures, total) = run_all(first, many);
+    println!("{many} schedules in {:.1?}: {total:?}", started.elapsed());
+    for (seed, failure) in &failures {
+        println!("seed {seed}: {}", failure.chars().take(400).collect::<String>());
+    }
+    assert!(
+        failures.is_empty(),
+        "SUBFEED_SEED={} cargo test --lib sim::replay -- --nocapture",
+        failures[0].0
+    );
+}
+
+#[test]
+fn replay() {
+    if let Some(seed) = from_env("SUBFEED_SEED") {
+        match run(seed, true) {
+            Ok(report) => println!("{report:?}"),
+            Err(failure) => panic!("seed {seed}: {}", failure.0),
+        }
+    }
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let missed: Vec<Mutant> = mutants::ALL
+        .into_iter()
+        .filter(|&mutant| {
+            mutants::set(Some(mutant));
+            let caught = (0..20_000).find(|&seed| run(seed, false).is_err());
+            mutants::set(None);
+            println!("{mutant:?}: caught by seed {caught:?}");
+            caught.is_none()
+        })
+        .collect();
+    std::panic::set_hook(hook);
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}

@@ -1,0 +1,309 @@
+//! The thread executor: the same stream, with rayon jobs in the place of subprocesses.
+//!
+//! There is no event loop. The intake's wake-up *calls a hand*: a job that takes items, maps them, leaves
+//! the values on its shelf in the outbox, and retires when there is nothing to do (see [`worker_set`]). A job
+//! never waits for anything, so any number of feeds share a pool, and may be stages of one another.
+//!
+//! A consumer that waits on a thread of the same pool would take that thread from its own feed: it
+//! maps items itself instead of sleeping, and only those of this feed and of the feeds that it waits
+//! for by way of it (see [`help`](crate::window::help); rayon's own `yield_now` may begin a job that
+//! waits for something further down the same stack).
+//!
+//! In a scope the jobs are done by threads of that scope, so that everything may borrow.
+
+mod feed;
+mod items;
+mod jobs;
+mod place;
+mod task;
+mod worker_set;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::Scope;
+
+use rayon::ThreadPool;
+
+pub use self::feed::FeedThreads;
+use self::items::{AsIs, Items, Routed};
+use self::place::Plan;
+pub use self::place::{InPool, InScope, Place};
+use self::task::{Plain, Task, WithState};
+use crate::entry::{Entry, Route};
+use crate::record::PacketId;
+use crate::window::inputs::Passing;
+use crate::window::outlet::Order;
+use crate::window::packing::Pack;
+use crate::window::workers::Workers;
+
+/// A map in threads that is not started yet.
+///
+/// | option | default |
+/// |---|---|
+/// | [`workers`](Threads::workers) | the number of processors |
+/// | [`buffer`](Threads::buffer) | 1,000 items |
+/// | [`order`](Threads::order) | [`Order::Input`] |
+/// | [`first_packet`](Threads::first_packet) | 0 |
+/// | [`pool`](Threads::pool) or [`scoped`](Threads::scoped) | rayon's global pool |
+///
+/// Started by [`map`](Threads::map) or [`map_init`](Threads::map_init).
+///
+/// # Panics
+/// Both panic if there are no workers or there is no buffer. A panic of the source or of the closure
+/// comes out of the feed's `next()`, with its payload, at its position; then the feed has ended.
+#[must_use = "a builder starts nothing by itself: call map"]
+pub struct Threads<I, W = InPool> {
+    source: I,
+    workers: Workers,
+    buffer: usize,
+    order: Order,
+    first_packet: u64,
+    place: W,
+}
+
+impl<I, W: fmt::Debug> fmt::Debug for Threads<I, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threads")
+            .field("workers", &self.workers)
+            .field("buffer", &self.buffer)
+            .field("order", &self.order)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator> Threads<I> {
+    pub(crate) fn new(source: I) -> Self {
+        Self {
+            source,
+            workers: Workers::default(),
+            buffer: 1_000,
+            order: Order::Input,
+            first_packet: 0,
+            place: InPool(None),
+        }
+    }
+
+    /// The pool whose threads do the work, rather than rayon's global one.
+    ///
+    /// The feed keeps the pool: dropping every other handle to it does not end it before the feed does.
+    /// So there is no such thing as a feed whose pool has been shut down. The global pool is the one of
+    /// [`rayon::spawn`]: built on first use, with a thread for each processor, unless the program has
+    /// built it differently; it is never shut down. If it cannot be built, the feed ends with rayon's own
+    /// panic, in `next()`.
+    pub fn pool(mut self, pool: &Arc<ThreadPool>) -> Self {
+        self.place = InPool(Some(Arc::clone(pool)));
+        self
+    }
+
+    /// In threads of the scope, as many as there are workers, rather than in a pool: then the source, its
+    /// items and the closures may borrow whatever outlives the scope.
+    ///
+    /// The threads are started at the call and end with the feed, which stays inside the scope: see
+    /// [`Scoped`](crate::Scoped).
+    ///
+    /// ```
+    /// use subfeed::FeedExt;
+    /// let words = vec!["one".to_owned(), "three".to_owned()];
+    /// let longest = 3;
+    /// let short: Vec<(&str, bool)> = std::thread::scope(|scope| {
+    ///     let feed = words.iter().feed_in_threads().workers(2).scoped(scope);
+    ///     feed.map(|word| (word.as_str(), word.len() <= longest)).collect()
+    /// });
+    /// assert_eq!(short, [("one", true), ("three", false)]);
+    /// ```
+    pub fn scoped<'scope, 'env>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> Threads<I, InScope<'scope, 'env>> {
+        let Self { source, workers, buffer, order, first_packet, place: _ } = self;
+        Threads { source, workers, buffer, order, first_packet, place: InScope(scope) }
+    }
+}
+
+impl<I: Iterator, W> Threads<I, W> {
+    /// How many items may be mapped at a time; the pool's size is a bound too.
+    pub fn workers(mut self, n: usize) -> Self {
+        self.workers = Workers::Exactly(n);
+        self
+    }
+
+    /// The window, in items: ordered, input `k + buffer` is not pulled before output `k` has been
+    /// yielded; in completion order at most `buffer` inputs are pulled and not yet yielded.
+    ///
+    /// Tiny tasks are handed to the workers several at a time, which changes nothing about this: the
+    /// chunks are cut from what has been pulled, and are never waited for.
+    pub fn buffer(mut self, items: usize) -> Self {
+        self.buffer = items;
+        self
+    }
+
+    /// In which order values are yielded.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// The packet id of the first input, 0 by default; ids wrap at `u64::MAX`.
+    pub fn first_packet(mut self, id: u64) -> Self {
+        self.first_packet = id;
+        self
+    }
+
+    /// Starts at once: maps each item with `f`.
+    #[track_caller]
+    pub fn map<'s, U, F>(self, f: F) -> W::Feed<I::Item, U>
+    where
+        W: Place<'s>,
+        I: Send + 's,
+        I::Item: Send + 's,
+        U: Send + 's,
+        F: Fn(I::Item) -> U + Send + Sync + 's,
+    {
+        W::keep(self.start(AsIs, Plain(f)))
+    }
+
+    /// Starts at once: maps each item with `f`, which also gets what `init` made for its worker.
+    ///
+    /// `init` is called at most once for each of the workers, when it gets its first item, and again
+    /// if the closure has panicked there.
+    ///
+    /// ```
+    /// use subfeed::FeedExt;
+    /// let lengths: Vec<_> = ["a", "bb", "ccc"]
+    ///     .into_iter()
+    ///     .feed_in_threads()
+    ///     .workers(2)
+    ///     .map_init(String::new, |scratch, word| {
+    ///         scratch.clear();
+    ///         scratch.push_str(word);
+    ///         scratch.len()
+    ///     })
+    ///     .collect();
+    /// assert_eq!(lengths, [1, 2, 3]);
+    /// ```
+    #[track_caller]
+    pub fn map_init<'s, S, U, N, F>(self, init: N, f: F) -> W::Feed<I::Item, U>
+    where
+        W: Place<'s>,
+        I: Send + 's,
+        I::Item: Send + 's,
+        S: Send + 's,
+        U: Send + 's,
+        N: Fn() -> S + Send + Sync + 's,
+        F: Fn(&mut S, I::Item) -> U + Send + Sync + 's,
+    {
+        W::keep(self.start(AsIs, WithState(init, f)))
+    }
+
+    /// Starts at once: maps what is `Ok` with `f`, which may fail itself. An `Err` of the source comes out
+    /// in its place, as it is, and goes to no worker.
+    ///
+    /// ```
+    /// use subfeed::{BoxError, FeedExt};
+    /// let numbers = ["1", "two", "3"].into_iter().map(|text| text.parse::<u32>().map_err(BoxError::from));
+    /// let halves = numbers.feed_in_threads().workers(2).try_map(|n| {
+    ///     if n % 2 == 0 { Ok(n / 2) } else { Err(BoxError::from(format!("{n} is odd"))) }
+    /// });
+    /// let said: Vec<_> = halves.map(|half| half.unwrap_err().to_string()).collect();
+    /// assert_eq!(said, ["1 is odd", "invalid digit found in string", "3 is odd"]);
+    /// ```
+    #[track_caller]
+    pub fn try_map<'s, T, U, X, F>(self, f: F) -> W::Feed<T, Result<U, X>>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = Result<T, X>> + Send + 's,
+        T: Send + 's,
+        U: Send + 's,
+        X: Send + 's,
+        F: Fn(T) -> Result<U, X> + Send + Sync + 's,
+    {
+        W::keep(self.routed(Plain(f), Err))
+    }
+
+    /// [`try_map`](Threads::try_map) with a state for each worker, as in [`map_init`](Threads::map_init).
+    #[track_caller]
+    pub fn try_map_init<'s, S, T, U, X, N, F>(self, init: N, f: F) -> W::Feed<T, Result<U, X>>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = Result<T, X>> + Send + 's,
+        S: Send + 's,
+        T: Send + 's,
+        U: Send + 's,
+        X: Send + 's,
+        N: Fn() -> S + Send + Sync + 's,
+        F: Fn(&mut S, T) -> Result<U, X> + Send + Sync + 's,
+    {
+        W::keep(self.routed(WithState(init, f), Err))
+    }
+
+    /// Starts at once: maps each item with `f`. A mark comes out in its place and goes to no worker; see
+    /// [`Entry`], which has an example.
+    #[track_caller]
+    pub fn map_items<'s, T, U, M, F>(self, f: F) -> W::Feed<T, Entry<U, M>>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = Entry<T, M>> + Send + 's,
+        T: Send + 's,
+        U: Send + 's,
+        M: Send + 's,
+        F: Fn(T) -> U + Send + Sync + 's,
+    {
+        W::keep(self.routed(Plain(move |item| Entry::Item(f(item))), Entry::Mark))
+    }
+
+    /// [`map_items`](Threads::map_items) with a state for each worker, as in
+    /// [`map_init`](Threads::map_init).
+    #[track_caller]
+    pub fn map_items_init<'s, S, T, U, M, N, F>(self, init: N, f: F) -> W::Feed<T, Entry<U, M>>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = Entry<T, M>> + Send + 's,
+        S: Send + 's,
+        T: Send + 's,
+        U: Send + 's,
+        M: Send + 's,
+        N: Fn() -> S + Send + Sync + 's,
+        F: Fn(&mut S, T) -> U + Send + Sync + 's,
+    {
+        let f = move |state: &mut S, item| Entry::Item(f(state, item));
+        W::keep(self.routed(WithState(init, f), Entry::Mark))
+    }
+
+    /// Starts at once, with a source of which not everything is work: `task` makes of the work what the
+    /// feed yields, and `wrap` of the rest, which passes in its place.
+    #[track_caller]
+    pub(crate) fn routed<'s, R, U, K>(
+        self,
+        task: K,
+        wrap: fn(R::Passed) -> U,
+    ) -> FeedThreads<R::Work, U>
+    where
+        W: Place<'s>,
+        I: Iterator<Item = R> + Send + 's,
+        R: Route + 's,
+        R::Work: Send + 's,
+        R::Passed: 's,
+        U: Send + 's,
+        K: Task<R::Work, Value = U> + 's,
+    {
+        let passing = Arc::new(Passing::new(PacketId(self.first_packet)));
+        let pack = Routed { passing: Arc::clone(&passing), wrap };
+        FeedThreads { passing: Some(passing), ..self.start(pack, task) }
+    }
+
+    #[track_caller]
+    fn start<'s, T, P, K>(self, pack: P, task: K) -> FeedThreads<T, K::Value>
+    where
+        W: Place<'s>,
+        I: Send + 's,
+        T: Send + 's,
+        P: Pack<I::Item, Batch = Items<T>> + Send + 's,
+        K: Task<T> + 's,
+    {
+        let Self { source, workers, buffer, order, first_packet, place } = self;
+        let workers = workers.number();
+        let first = PacketId(first_packet);
+        place.start(Plan { source, pack, task, workers, buffer, order, first })
+    }
+}

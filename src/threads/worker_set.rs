@@ -1,0 +1,398 @@
+//! The worker set of a feed: the hands that map its items, and the mailbox where they meet.
+//!
+//! # Chunks
+//! Tiny tasks travel in chunks: a hand takes as many items at a time as it maps in about 50 µs, but no
+//! more than its fair half of what lies ready, so that the others find something too. A chunk binds
+//! nobody: its items lie on the hand's *bench*, from where an idle hand takes half, and each value is on
+//! the shelf before the next item is begun. So whatever a task waits for (another task, or a consumer
+//! that has seen an earlier value) can happen. And it asks for nothing: it is cut from what the gate has
+//! let through, so the look-ahead is the same with chunks as without, and no chunk is larger than the
+//! window.
+//!
+//! # Invariants
+//! 1. Every item that arrives is in exactly one place: `ready`, one bench, in one hand's task, or
+//!    resolved. `mailbox.resolved` counts the last, as told by hands that have retired.
+//! 2. `called` counts the jobs that are posted and have not retired, so never more than there are hands;
+//!    a job that finds no free hand (a helping consumer has it) retires at once.
+//! 3. While something lies ready or on a bench, a hand is at work, or a job is posted. Who leaves
+//!    something behind when it retires posts one.
+//! 4. While nothing does, the intake knows that somebody is hungry (`listen`), and its wake-up posts one.
+//! 5. The end is put once, by the hand that retires with everything resolved: it takes the supply.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::CachePadded;
+use rayon::ThreadPool;
+
+use super::items::Items;
+use super::jobs::Jobs;
+use super::task::Task;
+use crate::record::PacketId;
+use crate::window::gate::Gate;
+use crate::window::intake::{Arrival, Handover, Supply};
+use crate::window::outbox::Outbox;
+use crate::window::packet::{End, Outcome, Span};
+use crate::window::sync::{Mutex, lock};
+use crate::window::unwind::{self, Payload};
+
+/// Items on a bench are to take about this long together.
+const CHUNK: Duration = Duration::from_micros(50);
+/// The most items on a bench.
+const CHUNK_ITEMS: usize = 256;
+/// After this long a hand lets the pool's other jobs have a turn.
+const TURN: Duration = Duration::from_millis(1);
+
+pub(super) type Values<U> = VecDeque<U>;
+
+/// A worker `0..n`: whoever has it may map items.
+#[derive(Debug)]
+struct Hand<S> {
+    number: usize,
+    /// Made by the first item, so that a panic of its making has a position.
+    state: Option<S>,
+    /// Packets resolved since the worker set was told.
+    resolved: u64,
+    /// How long an item takes, about.
+    pace: Duration,
+}
+
+/// Items that a hand has taken and not begun; the others may take them from here.
+type Bench<T> = CachePadded<Mutex<VecDeque<(PacketId, T)>>>;
+
+struct Mailbox<T: Send, U, S> {
+    /// `None` when the feed is over: the intake learns it from its end of the channel.
+    supply: Option<Supply<Items<T>, Values<U>>>,
+    /// Arrived, and on no bench yet.
+    ready: VecDeque<(PacketId, T)>,
+    free: Vec<Hand<S>>,
+    /// Hands that have been called and have not retired.
+    called: usize,
+    /// What is known of the input's end.
+    pulled: Option<u64>,
+    panic: Option<Payload>,
+    resolved: u64,
+    /// No work, on its way to the outbox.
+    settled: Vec<Span<Values<U>>>,
+}
+
+pub(super) struct WorkerSet<T: Send, K: Task<T>> {
+    task: K,
+    jobs: Jobs<Self>,
+    mailbox: Mutex<Mailbox<T, K::Value, K::State>>,
+    benches: Box<[Bench<T>]>,
+    outbox: Arc<Outbox<Values<K::Value>>>,
+    gate: Arc<Gate>,
+    handover: Arc<Handover<Items<T>>>,
+}
+
+/// The jobs of a pool outlive whoever posts them.
+impl<T: Send + 'static, K: Task<T> + 'static> WorkerSet<T, K> {
+    /// Posts one turn of one hand to a pool, rayon's global one if there is none.
+    pub(super) fn post_to(self: &Arc<Self>, pool: Option<&ThreadPool>) {
+        let worker_set = Arc::clone(self);
+        let job = move || {
+            // What it drops last may be the user's: nothing may unwind out of a job.
+            drop(unwind::catch(move || worker_set.work()));
+        };
+        let posted = unwind::catch(|| match pool {
+            Some(pool) => pool.spawn_fifo(job),
+            None => rayon::spawn_fifo(job),
+        });
+        if let Err(why) = posted {
+            // The global pool could not be built. Nobody would ever answer.
+            self.fail(why);
+        }
+    }
+}
+
+/// What a worker set shares with the two ends of its feed.
+pub(super) struct Ties<T: Send, U> {
+    pub(super) gate: Arc<Gate>,
+    pub(super) outbox: Arc<Outbox<Values<U>>>,
+    pub(super) supply: Supply<Items<T>, Values<U>>,
+}
+
+impl<T: Send, K: Task<T>> WorkerSet<T, K> {
+    /// A worker set of as many hands as the outbox has shelves.
+    pub(super) fn new(task: K, hands: usize, jobs: Jobs<Self>, ties: Ties<T, K::Value>) -> Self {
+        let Ties { gate, outbox, supply } = ties;
+        let hand = |number| Hand { number, state: None, resolved: 0, pace: Duration::ZERO };
+        // The first item calls the first hand.
+        supply.ask();
+        Self {
+            task,
+            jobs,
+            benches: (0..hands).map(|_| CachePadded::new(Mutex::default())).collect(),
+            outbox,
+            gate,
+            handover: Arc::clone(&supply.handover),
+            mailbox: Mutex::new(Mailbox {
+                supply: Some(supply),
+                ready: VecDeque::new(),
+                free: (0..hands).rev().map(hand).collect(),
+                called: 0,
+                pulled: None,
+                panic: None,
+                resolved: 0,
+                settled: Vec::new(),
+            }),
+        }
+    }
+
+    pub(super) fn handover(&self) -> Arc<Handover<Items<T>>> {
+        Arc::clone(&self.handover)
+    }
+
+    fn hands(&self) -> usize {
+        self.benches.len()
+    }
+
+    /// Maps one item after another until there is none, or the time is over.
+    fn map(self: &Arc<Self>, hand: &mut Hand<K::State>, turn: Duration) -> Pause {
+        let begun = Instant::now();
+        let mut before = begun;
+        let mut mapped = 0u32;
+        loop {
+            if self.handover.is_dropped() {
+                return Pause::Idle;
+            }
+            let next = lock(&self.benches[hand.number]).pop_front();
+            let (packet, item) = match next {
+                Some(next) => next,
+                None => {
+                    // The clock is read once a chunk: for a tiny task it costs more than the task.
+                    let now = Instant::now();
+                    if let Some(pace) = (now - before).checked_div(mapped) {
+                        hand.pace = pace;
+                    }
+                    if mapped > 0 && now - begun >= turn {
+                        return Pause::Turn;
+                    }
+                    (before, mapped) = (now, 0);
+                    match self.refill(hand) {
+                        Some(next) => next,
+                        None => return Pause::Idle,
+                    }
+                }
+            };
+            mapped += 1;
+            let Hand { number, state, .. } = hand;
+            let value = unwind::catch(|| {
+                self.task.run(state.get_or_insert_with(|| self.task.state()), item)
+            });
+            match value {
+                Ok(value) => self.outbox.leave_value(*number, packet, value),
+                Err(payload) => {
+                    // What the panic left of the state is not used again.
+                    let _ = unwind::catch(|| state.take());
+                    self.outbox.leave_outcome(*number, packet, Outcome::Panicked(payload));
+                }
+            }
+            hand.resolved += 1;
+        }
+    }
+
+    /// The next item for a hand with an empty bench: from the input, or from another's bench.
+    fn refill(self: &Arc<Self>, hand: &Hand<K::State>) -> Option<(PacketId, T)> {
+        {
+            let mut mailbox = lock(&self.mailbox);
+            self.receive(&mut mailbox);
+            let fair = mailbox.ready.len() / (2 * self.hands());
+            let quick = match hand.pace {
+                Duration::ZERO => 1,
+                pace => CHUNK.as_nanos() / pace.as_nanos(),
+            };
+            let most = usize::try_from(quick).unwrap_or(usize::MAX).min(CHUNK_ITEMS).min(fair);
+            if let Some(next) = mailbox.ready.pop_front() {
+                if most > 1 {
+                    lock(&self.benches[hand.number]).extend(mailbox.ready.drain(..most - 1));
+                }
+                if most > 1 || !mailbox.ready.is_empty() {
+                    self.call(&mut mailbox);
+                } else {
+                    self.listen(&mut mailbox, false);
+                }
+                return Some(next);
+            }
+        }
+        (1..self.hands()).find_map(|i| {
+            let mut from = lock(&self.benches[(hand.number + i) % self.hands()]);
+            let keep = from.len() / 2;
+            let mut stolen = from.split_off(keep);
+            drop(from);
+            let next = stolen.pop_front()?;
+            if !stolen.is_empty() {
+                lock(&self.benches[hand.number]).append(&mut stolen);
+                self.call(&mut lock(&self.mailbox));
+            }
+            Some(next)
+        })
+    }
+
+    /// Takes over what has arrived. What is no work is answered.
+    fn receive(&self, mailbox: &mut Mailbox<T, K::Value, K::State>) {
+        mailbox.receive();
+        self.outbox.put(&mut mailbox.settled);
+    }
+
+    /// Asks to be woken for input, if there is somebody to call or the consumer will do it.
+    fn listen(self: &Arc<Self>, mailbox: &mut Mailbox<T, K::Value, K::State>, consumer: bool) {
+        if mailbox.called == self.hands() && !consumer {
+            return;
+        }
+        if let Some(supply) = &mailbox.supply
+            && mailbox.pulled.is_none()
+        {
+            supply.ask();
+            // What arrived before the flag was up wakes nobody.
+            self.receive(mailbox);
+            if !mailbox.ready.is_empty() {
+                self.call(mailbox);
+            }
+        }
+    }
+
+    /// Calls one more hand, if there is one.
+    fn call(self: &Arc<Self>, mailbox: &mut Mailbox<T, K::Value, K::State>) {
+        if mailbox.called < self.hands() {
+            mailbox.called += 1;
+            self.post();
+        }
+    }
+
+    fn post(self: &Arc<Self>) {
+        self.jobs.post(self);
+        // It may sleep on the only thread that could do the job.
+        self.gate.help.call();
+    }
+
+    /// A job: one turn of one hand.
+    pub(super) fn work(self: &Arc<Self>) {
+        let hand = lock(&self.mailbox).free.pop();
+        // The consumer may have the hand that this job was to be.
+        let Some(mut hand) = hand else {
+            lock(&self.mailbox).called -= 1;
+            return;
+        };
+        // A panic of the closure does not come here: this would be a bug of ours.
+        let pause = unwind::catch(|| self.map(&mut hand, TURN));
+        self.retire(hand, pause, true);
+    }
+
+    /// Takes a hand back, from a job or from the consumer. Says whether there is something to do.
+    fn retire(
+        self: &Arc<Self>,
+        mut hand: Hand<K::State>,
+        pause: Result<Pause, Payload>,
+        job: bool,
+    ) -> bool {
+        let mut mailbox = lock(&self.mailbox);
+        mailbox.resolved += std::mem::take(&mut hand.resolved);
+        let number = hand.number;
+        mailbox.free.push(hand);
+        mailbox.called -= usize::from(job);
+        match pause {
+            Ok(Pause::Turn) if job => self.call(&mut mailbox),
+            Ok(_) => {}
+            Err(payload) => {
+                self.end(Some(payload));
+                return false;
+            }
+        }
+        if mailbox.ready.is_empty() && lock(&self.benches[number]).is_empty() {
+            self.listen(&mut mailbox, !job);
+        } else {
+            self.call(&mut mailbox);
+        }
+        if mailbox.pulled == Some(mailbox.resolved) && mailbox.supply.take().is_some() {
+            self.end(mailbox.panic.take());
+        }
+        !mailbox.ready.is_empty()
+    }
+
+    /// Nothing comes after this.
+    fn end(&self, panic: Option<Payload>) {
+        self.outbox.end(End { panic, ..End::default() });
+        self.jobs.close();
+    }
+
+    /// Nobody can be called any more, and why.
+    pub(super) fn fail(&self, why: Payload) {
+        self.gate.stop();
+        self.end(Some(why));
+    }
+
+    /// Something has arrived, or has changed.
+    pub(super) fn woken(self: &Arc<Self>) {
+        if self.handover.is_dropped() {
+            return self.discard();
+        }
+        self.call(&mut lock(&self.mailbox));
+        self.gate.help.call();
+    }
+
+    /// The outlet was dropped: nothing is begun any more.
+    fn discard(&self) {
+        let (supply, ready) = {
+            let mut mailbox = lock(&self.mailbox);
+            (mailbox.supply.take(), std::mem::take(&mut mailbox.ready))
+        };
+        let benches = self.benches.iter().map(|bench| std::mem::take(&mut *lock(bench)));
+        let benches: Vec<_> = benches.collect();
+        // Items are the user's, and so are their `Drop`s.
+        let _ = unwind::catch(move || drop(supply));
+        let _ = unwind::catch(move || drop(ready));
+        let _ = unwind::catch(move || drop(benches));
+        self.jobs.close();
+    }
+
+    /// Consumer, about to sleep: maps one item here if this is a thread that would do it.
+    pub(super) fn help(self: &Arc<Self>) -> bool {
+        if !self.jobs.are_done_here() {
+            return false;
+        }
+        let Some(mut hand) = lock(&self.mailbox).free.pop() else { return false };
+        let before = hand.resolved;
+        hand.pace = Duration::ZERO;
+        let pause = unwind::catch(|| self.map(&mut hand, Duration::ZERO));
+        let helped = hand.resolved != before || pause.is_err();
+        self.retire(hand, pause, false) || helped
+    }
+}
+
+/// Why a hand stopped.
+#[derive(Clone, Copy, Debug)]
+enum Pause {
+    /// Nothing to do.
+    Idle,
+    /// Others are to have a turn.
+    Turn,
+}
+
+impl<T: Send, U, S> Mailbox<T, U, S> {
+    /// Takes over what has arrived.
+    fn receive(&mut self) {
+        let Some(supply) = &mut self.supply else { return };
+        while let Some(arrival) = supply.take() {
+            match arrival {
+                Arrival::Batch(mut batch) => {
+                    let first = batch.first;
+                    let ids = (0..).map(|i| first.plus(i));
+                    self.ready.extend(ids.zip(batch.items.drain(..)));
+                    supply.handover.give_back(*batch);
+                }
+                // What is no work keeps its place.
+                Arrival::Settled(span) => {
+                    self.resolved += span.count;
+                    self.settled.push(span);
+                }
+                Arrival::End { pulled, panic } => {
+                    self.pulled = Some(pulled);
+                    self.panic = panic;
+                }
+            }
+        }
+    }
+}

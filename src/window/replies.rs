@@ -1,0 +1,57 @@
+//! Replies out of their bytes, one at a time, on the consumer's thread.
+
+use std::ops::Range;
+
+use crate::error::Error;
+use crate::record::PacketId;
+use crate::template::codec::Reply;
+use crate::window::packet::{Cut, Replies};
+
+impl Replies {
+    /// Finds the next reply; [`last`](Replies::last) then gives it.
+    #[inline]
+    pub(crate) fn skip(&mut self) {
+        match &mut self.cut {
+            Cut::Delimiter { find, last } => {
+                let Range { start, end } = self.at;
+                let found = find.next(&self.buffer, start, end).unwrap_or(end);
+                *last = start..found;
+                self.at.start = (found + 1).min(end);
+            }
+            Cut::Parts { next, sides, .. } => *next += 1 + *sides,
+        }
+    }
+
+    /// The reply that was found last.
+    #[inline]
+    pub(crate) fn last<'a>(&'a self, packet: PacketId, names: &'a [String]) -> Reply<'a> {
+        let bytes: &[u8] = &self.buffer;
+        let (body, sides) = match &self.cut {
+            Cut::Delimiter { last, .. } => (last, &[][..]),
+            Cut::Parts { ranges, next, sides } => {
+                let at = *next - 1 - *sides;
+                (&ranges[at], &ranges[at + 1..*next])
+            }
+        };
+        Reply {
+            bytes: &bytes[body.clone()],
+            packet: packet.0,
+            worker: self.label.worker,
+            names,
+            sides: (bytes, sides),
+        }
+    }
+
+    /// Says of an error of `decode` whom it concerns.
+    pub(crate) fn explain(&self, packet: PacketId, error: Error) -> Error {
+        let error = error.by(self.label.worker, self.label.pid, &self.label.command);
+        let asked = self.requests.as_ref().and_then(|run| {
+            let at = usize::try_from(packet.since(run.first())).ok()?;
+            (at < run.len()).then(|| run.batch.request(run.from + at))
+        });
+        match asked {
+            Some(request) => error.asked(request),
+            None => error,
+        }
+    }
+}
