@@ -1,6 +1,6 @@
 //! The outlet and its consumer, without their thread: takes spans, puts them in order with the real
 //! [`Window`], gives credit back to the real [`Gate`] in bulk and at once before it sleeps, as
-//! `stream::outlet` does; and shows every item to the oracle.
+//! `window::outlet` does; and shows every item to the oracle.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
 //! The intake, without its thread: pulls a simulated source as far as the real [`Gate`] allows, fills
-//! the open batch, and leaves it where the executor can steal it, as `stream::intake` does.
+//! the open batch, and leaves it where the executor can steal it, as `window::intake` does.
 
 use std::collections::VecDeque;
 
