@@ -11,9 +11,9 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::{Batches, Deliver, Feed, KeepInput, Scoped, sealed};
 use crate::record::PacketId;
 use crate::stats::Stats;
-use crate::subprocess::event_loop;
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::scheduler::{Plan, Scheduler};
+use crate::subprocess::swarm;
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Encode};
 use crate::template::{Spec, Template};
@@ -295,7 +295,7 @@ where
             let outbox = Arc::clone(&parts.outbox);
             let event_loop = thread::Builder::new()
                 .name("subfeed-loop".to_owned())
-                .spawn(move || event_loop::run(scheduler, supply, outbox, poller));
+                .spawn(move || swarm::run(scheduler, supply, outbox, poller));
             let started = event_loop.and_then(|event_loop| {
                 threads.executor = Some(event_loop);
                 let store = parts.store.clone();

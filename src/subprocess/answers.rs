@@ -14,8 +14,9 @@ use crate::error::{Error, ErrorKind};
 use crate::record::{Buffer, PacketId, Run};
 use crate::stats::Counters;
 use crate::subprocess::cutting::nth_end;
+use crate::subprocess::protocol::Now;
 use crate::subprocess::scheduler::{Scheduler, Slot, Stopping};
-use crate::subprocess::session::{Held, Now, Why};
+use crate::subprocess::session::{Held, Why};
 use crate::window::packet::{Cut, Outcome, Replies, Span};
 use crate::window::unwind::Payload;
 

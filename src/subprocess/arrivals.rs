@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::record::Run;
 use crate::stats::Counters;
+use crate::subprocess::protocol::Now;
 use crate::subprocess::scheduler::{Care, Job, Scheduler};
-use crate::subprocess::session::Now;
 use crate::window::intake::Arrival;
 use crate::window::packet::Outcome;
 

@@ -9,8 +9,9 @@
 use std::sync::Arc;
 
 use crate::stats::Counters;
-use crate::subprocess::scheduler::{Action, Scheduler, Slot};
-use crate::subprocess::session::{Now, Phase, Session, Why};
+use crate::subprocess::protocol::{Now, Operation};
+use crate::subprocess::scheduler::{Scheduler, Slot};
+use crate::subprocess::session::{Phase, Session, Why};
 
 impl Scheduler {
     /// Closes the inputs as soon as everything queued is written: the worker answers and exits.
@@ -90,7 +91,7 @@ impl Scheduler {
         for (channel, input) in session.inputs.iter_mut().enumerate() {
             if input.take_close() {
                 session.stdin_closed |= channel == 0 || absent;
-                self.actions.push_back(Action::CloseInput { slot, channel });
+                self.actions.push_back(Operation::CloseInput { slot, channel });
             }
         }
     }
@@ -119,7 +120,7 @@ impl Scheduler {
     pub(crate) fn write_closed(&mut self, slot: usize, channel: usize, now: Now) {
         let Slot::Live(session) = &mut self.slots[slot] else { return };
         session.inputs[channel].shut(channel);
-        self.actions.push_back(Action::CloseInput { slot, channel });
+        self.actions.push_back(Operation::CloseInput { slot, channel });
         if session.inputs[channel].optional || !matches!(session.phase, Phase::Open | Phase::Ending)
         {
             return;

@@ -9,8 +9,9 @@
 use std::time::Duration;
 
 use crate::stats::Counters;
-use crate::subprocess::scheduler::{Action, Scheduler, Slot};
-use crate::subprocess::session::{Now, Phase, Why};
+use crate::subprocess::protocol::{Now, Operation};
+use crate::subprocess::scheduler::{Scheduler, Slot};
+use crate::subprocess::session::{Phase, Why};
 
 /// How long a worker that has closed one of its pipes may take over what it has read.
 const CLOSED_GRACE: Duration = Duration::from_secs(5);
@@ -181,7 +182,7 @@ impl Scheduler {
                 session.phase = Phase::Killing { step: step + 1, next };
                 Counters::add(&self.stats.counters.signals, 1);
                 tell!(debug, session, "signalled", signal = signal.name());
-                self.actions.push_back(Action::Signal { slot, signal });
+                self.actions.push_back(Operation::Signal { slot, signal });
                 if !last || !mutated!(WaitsForEver) {
                     self.arm(slot, next);
                 }

@@ -9,8 +9,9 @@
 //! [`Depth`]: crate::subprocess::depth::Depth
 
 use crate::record::Run;
+use crate::subprocess::protocol::Now;
 use crate::subprocess::scheduler::{Care, Job, Scheduler, Slot};
-use crate::subprocess::session::{Now, Session, Why};
+use crate::subprocess::session::{Session, Why};
 use crate::template::Spec;
 use crate::window::outlet::Order;
 

@@ -12,8 +12,9 @@ use crate::record::Run;
 use crate::stats::Counters;
 use crate::subprocess::ending::MOST_REMARKS;
 use crate::subprocess::input::{Input, PIPE};
+use crate::subprocess::protocol::Now;
 use crate::subprocess::scheduler::{Care, Scheduler, Slot};
-use crate::subprocess::session::{Now, Session, Why};
+use crate::subprocess::session::{Session, Why};
 use crate::window::packet::{Outcome, SessionEnd, Span};
 
 impl Scheduler {

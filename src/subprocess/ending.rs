@@ -12,8 +12,9 @@ use std::process::ExitStatus;
 
 use crate::error::{Error, ErrorKind};
 use crate::stats::Counters;
-use crate::subprocess::scheduler::{Action, Care, Scheduler, Slot};
-use crate::subprocess::session::{Now, Phase, Session, Why};
+use crate::subprocess::protocol::{Now, Operation};
+use crate::subprocess::scheduler::{Care, Scheduler, Slot};
+use crate::subprocess::session::{Phase, Session, Why};
 use crate::template::policy::DRAIN_GRACE;
 
 /// Remarks beyond these say nothing new.
@@ -46,7 +47,7 @@ impl Scheduler {
     pub(crate) fn finish(&mut self, slot: usize) {
         if let Slot::Live(session) = &mut self.slots[slot] {
             session.phase = Phase::Finished;
-            self.actions.push_back(Action::Finish { slot });
+            self.actions.push_back(Operation::Finish { slot });
         }
     }
 
@@ -56,7 +57,7 @@ impl Scheduler {
         session.phase = Phase::Finished;
         session.abandoned = true;
         tell!(warn, session, "abandoned");
-        self.actions.push_back(Action::Abandon { slot });
+        self.actions.push_back(Operation::Abandon { slot });
         self.stats.hint(format!(
             "a worker of `{}` did not end although it was killed, and was left behind",
             self.command

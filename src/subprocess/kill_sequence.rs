@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::subprocess::session::Now;
+use crate::subprocess::protocol::Now;
 use crate::template::policy::Signal;
 
 /// How far the kill sequence of one child has been climbed.

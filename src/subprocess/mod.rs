@@ -50,8 +50,11 @@ pub(crate) mod event_loop;
 pub(crate) mod exit;
 pub(crate) mod input;
 pub(crate) mod kill_sequence;
+pub(crate) mod os;
 pub(crate) mod probe;
+
 pub(crate) mod process;
+pub(crate) mod protocol;
 pub(crate) mod readiness;
 pub(crate) mod reading;
 pub(crate) mod reaper;
@@ -63,5 +66,6 @@ mod sim;
 pub(crate) mod stalls;
 pub(crate) mod starting;
 pub(crate) mod stopping;
+pub(crate) mod swarm;
 pub(crate) mod timers;
 pub(crate) mod together;

@@ -23,8 +23,8 @@ use nix::sys::termios;
 use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind};
+use crate::subprocess::protocol::StartError;
 use crate::subprocess::reaper;
-use crate::subprocess::scheduler::StartError;
 use crate::template::Spec;
 use crate::template::channel::{Redirect, Stream};
 use crate::template::command::replace;

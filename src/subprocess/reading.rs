@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use crate::record::Run;
 use crate::stats::Counters;
+use crate::subprocess::protocol::Now;
 use crate::subprocess::scheduler::{Scheduler, Slot};
-use crate::subprocess::session::{Now, Phase};
+use crate::subprocess::session::Phase;
 use crate::window::outlet::Order;
 
 /// The room offered to one read. A pipe holds this much by default.

@@ -18,31 +18,16 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind};
 use crate::record::{Batch, PacketId, Pool, Requests, Run};
 use crate::stats::{Counters, Stats};
+use crate::subprocess::protocol::{Now, Operation};
 use crate::subprocess::reading::READ_BYTES;
-use crate::subprocess::session::{Now, Session};
+use crate::subprocess::session::Session;
 use crate::subprocess::timers::NEVER;
 use crate::template::Spec;
-use crate::template::policy::Signal;
 use crate::window::gate::Gate;
 use crate::window::intake::LARGEST_SPARE;
 use crate::window::outlet::Order;
 use crate::window::packet::{End, Outcome, Span};
 use crate::window::unwind::Payload;
-
-/// What the event loop must do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Close our end of an input channel.
-    CloseInput { slot: usize, channel: usize },
-    /// Send a signal to the process group.
-    Signal { slot: usize, signal: Signal },
-    /// Look for the evidence of a stall; report `probed`.
-    Probe { slot: usize },
-    /// Kill what is left of the group, close every pipe, reap; report `ended`.
-    Finish { slot: usize },
-    /// It cannot be killed: close every pipe, leave it to the reaper; report `ended`.
-    Abandon { slot: usize },
-}
 
 /// How carefully a pending run must be dispatched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,26 +55,6 @@ pub(crate) enum Slot {
     /// A start was asked for.
     Starting,
     Live(Box<Session>),
-}
-
-/// Why a worker could not be started.
-#[derive(Debug)]
-pub(crate) enum StartError {
-    /// It never will: no such program, no such directory.
-    Never(Error),
-    /// Not now: out of file descriptors, processes or memory.
-    NotNow(Error),
-}
-
-/// What the evidence says about a worker that has gone quiet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Every thread of its group waits for us.
-    Waiting,
-    /// It is at work, or asleep of its own will.
-    Busy,
-    /// It cannot be told, for a reason that a user can do something about.
-    Unclear(&'static str),
 }
 
 #[derive(Debug)]
@@ -142,7 +107,7 @@ pub(crate) struct Scheduler {
     /// Set by a fatal error until a packet carries it.
     pub(crate) cause: Option<Error>,
     pub(crate) end: End,
-    pub(crate) actions: VecDeque<Action>,
+    pub(crate) actions: VecDeque<Operation>,
     pub(crate) out: Vec<Span>,
     /// Slots that have got something to write.
     pub(crate) to_write: Vec<usize>,
@@ -218,6 +183,24 @@ impl Scheduler {
         };
         scheduler.feed_timer = scheduler.spec.policy.run_timeout.filter(|&limit| limit < NEVER);
         scheduler
+    }
+
+    /// What it takes to start its sessions: the template, the command as it is shown, the number of slots.
+    pub(crate) fn setup(&self) -> (Arc<Spec>, Arc<str>, usize) {
+        (Arc::clone(&self.spec), Arc::clone(&self.command), self.slots.len())
+    }
+
+    /// The bytes to write next to an input of a slot.
+    pub(crate) fn slices<'a>(
+        &'a self,
+        slot: usize,
+        channel: usize,
+        slices: &mut [std::io::IoSlice<'a>],
+    ) -> usize {
+        match &self.slots[slot] {
+            Slot::Live(session) => session.inputs[channel].slices(channel, slices),
+            _ => 0,
+        }
     }
 
     pub(crate) fn counters(&self) -> &Counters {

@@ -21,11 +21,9 @@ use std::time::Duration;
 use crate::record::{Buffer, Run};
 use crate::subprocess::depth::Depth;
 use crate::subprocess::input::Input;
+use crate::subprocess::protocol::Now;
 use crate::template::framing::{Framing, ReplyFraming};
 use crate::window::packet::{Cut, Label};
-
-/// Time since the feed's start. The scheduler has no clock of its own.
-pub(crate) type Now = Duration;
 
 /// Why a session does not go on. The first reason counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::stats::Counters;
-use crate::subprocess::scheduler::{Action, Scheduler, Slot, Verdict};
-use crate::subprocess::session::{Now, Session};
+use crate::subprocess::protocol::{Now, Operation, Verdict};
+use crate::subprocess::scheduler::{Scheduler, Slot};
+use crate::subprocess::session::Session;
 use crate::template::policy::OnStall;
 
 /// The advice for a tool that buffers.
@@ -109,7 +110,7 @@ impl Scheduler {
         let delay = self.spec.policy.stall_delay;
         let Slot::Live(session) = &mut self.slots[slot] else { return };
         Counters::add(&self.stats.counters.probes, 1);
-        self.actions.push_back(Action::Probe { slot });
+        self.actions.push_back(Operation::Look { slot });
         session.suspected = session.moved;
         session.look_again(now, delay);
     }

@@ -14,8 +14,9 @@ use std::time::Duration;
 use crate::stats::Counters;
 use crate::subprocess::depth::Depth;
 use crate::subprocess::input::Input;
-use crate::subprocess::scheduler::{Scheduler, Slot, StartError};
-use crate::subprocess::session::{Now, Output, Phase, Session, Tail};
+use crate::subprocess::protocol::{Now, StartError};
+use crate::subprocess::scheduler::{Scheduler, Slot};
+use crate::subprocess::session::{Output, Phase, Session, Tail};
 use crate::template::words::Banner;
 use crate::window::packet::Label;
 

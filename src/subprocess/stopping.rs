@@ -10,7 +10,8 @@
 use crate::error::{Error, ErrorKind};
 use crate::record::Run;
 use crate::stats::Counters;
-use crate::subprocess::scheduler::{Action, Scheduler, Slot, Stopping};
+use crate::subprocess::protocol::Operation;
+use crate::subprocess::scheduler::{Scheduler, Slot, Stopping};
 use crate::subprocess::session::{Phase, Why};
 use crate::template::policy::{DROP_GRACE, Halt, Signal};
 use crate::window::packet::{End, Outcome, Span};
@@ -146,13 +147,13 @@ impl Scheduler {
                 // A shell would run the half of a line that it has when its stdin ends: it must be
                 // dead before that.
                 tell!(debug, session, "signalled", signal = Signal::Kill.name());
-                self.actions.push_back(Action::Signal { slot, signal: Signal::Kill });
+                self.actions.push_back(Operation::Signal { slot, signal: Signal::Kill });
                 let given_up = self.now.saturating_add(self.spec.policy.kill_grace());
                 session.phase = Phase::Killing { step: usize::MAX, next: given_up };
                 for (channel, input) in session.inputs.iter_mut().enumerate() {
                     if !input.closed {
                         input.shut(channel);
-                        self.actions.push_back(Action::CloseInput { slot, channel });
+                        self.actions.push_back(Operation::CloseInput { slot, channel });
                     }
                 }
                 self.arm(slot, given_up);
@@ -161,7 +162,7 @@ impl Scheduler {
             for (channel, input) in session.inputs.iter_mut().enumerate() {
                 if !input.closed {
                     input.shut(channel);
-                    self.actions.push_back(Action::CloseInput { slot, channel });
+                    self.actions.push_back(Operation::CloseInput { slot, channel });
                 }
             }
             session.stdin_closed = true;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::stats::Counters;
+use crate::subprocess::protocol::Now;
 use crate::subprocess::scheduler::{Scheduler, Slot};
-use crate::subprocess::session::Now;
 
 /// A timer that would run out in more than a hundred years is not set: a limit of `Duration::MAX` is none.
 pub(crate) const NEVER: Now = Duration::from_secs(u32::MAX as u64);

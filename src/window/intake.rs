@@ -73,7 +73,7 @@ impl<B: Batch> Handover<B> {
     }
 
     /// Wakes the executor if it waits for input.
-    fn feed(&self) {
+    pub(crate) fn feed(&self) {
         if self.hungry.load(SeqCst) && self.hungry.swap(false, SeqCst) {
             (self.wake)();
         }

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::source::delivery::Delivery;
 use crate::source::function::protocol::{self, Command, Failure, HEAD, Status};
 use crate::source::supervisor::{Ending, Stand, Talk};
-use crate::subprocess::session::Now;
+use crate::subprocess::protocol::Now;
 use crate::template::Spec;
 use crate::window::gate::Gate;
 use crate::window::intake::Handover;

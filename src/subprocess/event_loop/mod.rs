@@ -1,67 +1,122 @@
-//! The event_loop: the thread that owns every child, descriptor and timer.
+//! The event loop: the thread that owns every child, descriptor and timer.
 //!
-//! It performs what the scheduler asks for and reports what happens; all judgement is the scheduler's. It
-//! never blocks but in the poller, and is not generic over items.
+//! It performs what a [`Machine`] asks for and reports what happens; all judgement is the machine's, and all
+//! system calls are [`Os`]'s. It never blocks but in [`Os::wait`].
 //!
-//! Readiness is edge-triggered: a descriptor is registered once, and a flag remembers that it is
-//! readable or writable until a call says otherwise. So back-pressure costs no system call (a paused
-//! output is simply not read), and an end that has been closed cannot spin.
+//! Readiness is edge-triggered: a descriptor is watched once, and a flag of its [`Connection`] remembers
+//! that it is readable or writable until a call says otherwise. So back-pressure costs no system call (a
+//! paused output is simply not read), and an end that has been closed cannot spin.
+//!
+//! # Invariants
+//! 1. Each operation is reported back with the event that the machine waits for, also where it failed.
+//! 2. What has come is read before anybody is judged for being late with it, and what a child wrote before
+//!    it exited is read before its exit is told.
+//! 3. No output is read more than a few times in a row, so that all get their turn. One that has not been
+//!    read to its end stays in `to_read`.
+//! 4. An error of a write is the reader's end: no error of the machine's.
 
-mod bytes;
-mod effects;
-mod ports;
+mod connection;
 
-use std::io::ErrorKind as IoErrorKind;
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{ErrorKind as IoErrorKind, IoSlice};
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::subprocess::process::{Launcher, MOST_ROOMY, block_sigpipe};
-use crate::subprocess::readiness::{Readiness, Ready};
-use crate::subprocess::scheduler::Scheduler;
-use crate::template::policy::Signal;
-use crate::window::intake::Supply;
-use crate::window::outbox::Outbox;
-use crate::window::packet::End;
-use crate::window::unwind;
+use crate::subprocess::os::{Event, Os, Port};
+use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Verdict};
 
-use ports::{Keys, Port, Ports};
+use connection::Connection;
 
-/// How long a stopped intake may take to come out of the source, with an input that was on its way
-/// and has a right to its item, before the feed ends without it.
-const COME_OUT_WITHIN: Duration = Duration::from_millis(50);
+/// What decides. It makes no system call and has no clock; each event comes with its time.
+pub(crate) trait Machine {
+    /// A turn begins.
+    fn begin(&mut self, now: Now);
+    /// Everything that has come is read: timers run, input is taken and given out.
+    fn advance(&mut self, now: Now);
+    /// A turn is over: what has come of it is handed on. Says whether everything is over.
+    fn hand_over(&mut self) -> bool;
 
-pub(crate) struct EventLoop {
-    scheduler: Scheduler,
-    supply: Supply,
-    outbox: Arc<Outbox>,
-    launcher: Launcher,
-    poller: Arc<Readiness>,
-    keys: Keys,
-    ports: Vec<Option<Ports>>,
-    start: Instant,
-    /// Slots with something to write, or to read, that is not waiting for the poller.
+    /// What is to be done next.
+    fn next_operation(&mut self) -> Option<Operation>;
+    /// Whether an operation waits to be done.
+    fn has_operations(&self) -> bool;
+    /// Moves the slots that have got something to write to the end of `slots`.
+    fn take_writers(&mut self, slots: &mut Vec<usize>);
+
+    /// The next slot to start a child in, if one is wanted now.
+    fn next_start(&mut self, now: Now) -> Option<usize>;
+    /// A child runs in the slot.
+    fn started(&mut self, slot: usize, spawned: &Spawned, now: Now);
+    /// No child could be started there.
+    fn start_failed(&mut self, slot: usize, error: StartError, now: Now);
+
+    /// Whether the outputs of a child may be read now.
+    fn may_read(&mut self, slot: usize) -> bool;
+    /// Room for the next read of an output.
+    fn read_room(&mut self, slot: usize, output: usize) -> &mut [u8];
+    /// So many bytes were read into the room.
+    fn read(&mut self, slot: usize, output: usize, n: usize, now: Now);
+    /// An output has come to its end.
+    fn read_closed(&mut self, slot: usize, output: usize, now: Now);
+    /// A child has written this on stderr.
+    fn heard_stderr(&mut self, slot: usize, bytes: &[u8], now: Now);
+    /// Its stderr has come to its end.
+    fn stderr_closed(&mut self, slot: usize, now: Now);
+
+    /// The bytes to write next to an input; how many of the slices they fill.
+    fn slices<'a>(&'a self, slot: usize, channel: usize, slices: &mut [IoSlice<'a>]) -> usize;
+    /// So many of them were written.
+    fn wrote(&mut self, slot: usize, channel: usize, n: usize, now: Now);
+    /// Nobody reads an input any more.
+    fn write_closed(&mut self, slot: usize, channel: usize, now: Now);
+    /// Whether it must be known how much of the input a child leaves unread.
+    fn counts_unread(&self) -> bool;
+    /// So many bytes of an input will never be read.
+    fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64);
+
+    /// What a look at a quiet child has shown.
+    fn looked(&mut self, slot: usize, verdict: Verdict, now: Now);
+    /// A child has exited. What it wrote may still be on its way.
+    fn exited(&mut self, slot: usize, now: Now);
+    /// A child is over and its slot empty.
+    fn ended(&mut self, slot: usize, status: Option<ExitStatus>, now: Now);
+
+    /// Whether the first reply is still awaited, so that those who can give it come first.
+    fn awaits_first_reply(&self) -> bool;
+    /// Whether something can be done without waiting.
+    fn has_work(&self) -> bool;
+    /// About to sleep: until when at the latest, or no sleep at all.
+    fn rest(&mut self, now: Now) -> Rest;
+    /// Awake again.
+    fn wake(&mut self);
+    /// The system does not let us wait: nothing can go on.
+    fn wait_failed(&mut self, error: Error);
+}
+
+/// See [`Machine::rest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// There is more to do.
+    Not,
+    /// Until something happens, or until then.
+    Until(Option<Now>),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct EventLoop<M, O> {
+    machine: M,
+    os: O,
+    connections: Vec<Option<Connection>>,
+    events: Vec<Event>,
+    /// Slots with something to write, or to read, that is not waiting for an event.
     to_write: Vec<usize>,
     to_read: Vec<usize>,
-    /// Pipes are enlarged once they are full.
-    roomy: bool,
-    /// Since when nothing is left to do but to wait for an intake that is inside the user's `next()`.
-    lost_since: Option<Duration>,
     /// How often the others were let run since something happened.
     yields: u32,
 }
 
-impl std::fmt::Debug for EventLoop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EventLoop").field("scheduler", &self.scheduler).finish_non_exhaustive()
-    }
-}
-
-/// Batches that may wait to be given out: what stands in line already shares the turn's system calls.
-const BATCHES_A_TURN: usize = 4;
-
-/// How often the event loop lets others run before it sleeps, for the same reason as the consumer does; and
+/// How often the loop lets others run before it sleeps, for the same reason as the consumer does; and
 /// where the source is fast, the open batch grows meanwhile, and is not written in crumbs.
 const YIELDS: u32 = 4;
 
@@ -70,233 +125,422 @@ const YIELDS: u32 = 4;
 /// starts of all would otherwise come before the first reply.
 const YIELDS_A_START: u32 = 2;
 
-/// Runs a event loop to its end, on the thread that is to be the event loop's.
-pub(crate) fn run(
-    scheduler: Scheduler,
-    supply: Supply,
-    outbox: Arc<Outbox>,
-    poller: Arc<Readiness>,
-) {
-    let spec = Arc::clone(&scheduler.spec);
-    let workers = scheduler.slots.len();
-    let keys = Keys {
-        inputs: 1 + spec.side_input_names().len(),
-        outputs: 1 + spec.channels.side_outputs.iter().filter(|side| side.file.is_none()).count(),
-    };
-    // Where nothing is sent twice, what lies in a pipe is what may be lost with its reader.
-    let exact = scheduler.drain || spec.policy.at_most_once;
-    let roomy = !exact && workers <= MOST_ROOMY;
-    let launcher = Launcher::new(spec, Arc::clone(&scheduler.command));
-    let for_end = Arc::clone(&outbox);
-    let gate = Arc::clone(&scheduler.gate);
-    let mut event_loop = EventLoop {
-        scheduler,
-        supply,
-        outbox,
-        launcher,
-        poller,
-        keys,
-        ports: (0..workers).map(|_| None).collect(),
-        start: Instant::now(),
-        to_write: Vec::new(),
-        to_read: Vec::new(),
-        roomy,
-        lost_since: None,
-        yields: 0,
-    };
-    // A panic here is a bug of ours, or of a framing: the consumer gets it rather than waiting for ever.
-    let end = match unwind::catch(|| event_loop.run()) {
-        Ok(end) => end,
-        Err(payload) => {
-            event_loop.outbox.put(&mut event_loop.scheduler.out);
-            End { panic: Some(payload), ..End::default() }
-        }
-    };
-    gate.stop();
-    // The children first: a consumer that has seen the end finds nothing left of them.
-    drop(event_loop);
-    for_end.end(end);
-}
+/// Reads of one output in a row before the others get their turn.
+const READS_IN_A_ROW: usize = 4;
 
-impl EventLoop {
-    fn run(&mut self) -> End {
-        block_sigpipe(true);
-        let mut events = Ready::new();
-        loop {
-            let now = self.start.elapsed();
-            self.turn(now);
-            self.outbox.put(&mut self.scheduler.out);
-            for batch in self.scheduler.spent.drain(..) {
-                self.supply.handover.give_back(batch);
-            }
-            if self.scheduler.is_finished() {
-                return self.scheduler.take_end();
-            }
-            if self.nobody_served() && self.yields < YIELDS_A_START {
-                self.let_others_run(&mut events);
-                continue;
-            }
-            if let Some(slot) = self.scheduler.next_start(now) {
-                self.yields = 0;
-                self.launch(slot);
-                self.wait(&mut events, Some(Duration::ZERO));
-                continue;
-            }
-            if self.has_work() {
-                self.wait(&mut events, Some(Duration::ZERO));
-                continue;
-            }
-            if self.yields < YIELDS {
-                if self.let_others_run(&mut events) {
-                    self.yields = 0;
-                }
-                continue;
-            }
-            self.yields = 0;
-            let asking = self.scheduler.wants_input();
-            if asking {
-                self.supply.ask();
-                if self.take_input(now) {
-                    self.supply.stop_asking();
-                    continue;
-                }
-                if !self.scheduler.intake_is_lost() || !self.supply.handover.is_empty_handed() {
-                    self.lost_since = None;
-                } else if now - *self.lost_since.get_or_insert(now) >= COME_OUT_WITHIN {
-                    // It stays inside the user's `next()` and will never be listened to again.
-                    self.supply.stop_asking();
-                    self.scheduler.give_up_intake();
-                    continue;
-                }
-            }
-            let timer = self.scheduler.next_timer();
-            if !asking {
-                // It came out; a date that is past would keep the event loop awake.
-                self.lost_since = None;
-            }
-            let given_up = self.lost_since.map(|since| since + COME_OUT_WITHIN);
-            let next = timer.into_iter().chain(given_up).min();
-            let timeout = next.map(|at| at.saturating_sub(self.start.elapsed()));
-            self.wait(&mut events, timeout);
-            if asking {
-                self.supply.stop_asking();
-            }
+/// Slices in one vectored write.
+const SLICES: usize = 16;
+
+impl<M: Machine, O: Os> EventLoop<M, O> {
+    pub(crate) fn new(machine: M, os: O, slots: usize) -> Self {
+        Self {
+            machine,
+            os,
+            connections: (0..slots).map(|_| None).collect(),
+            events: Vec::new(),
+            to_write: Vec::new(),
+            to_read: Vec::new(),
+            yields: 0,
         }
+    }
+
+    /// Runs to the end, and gives the machine back.
+    pub(crate) fn run(&mut self) {
+        while !self.step() {}
+    }
+
+    pub(crate) fn machine(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    #[cfg(test)]
+    pub(crate) fn os(&mut self) -> &mut O {
+        &mut self.os
+    }
+
+    #[cfg(test)]
+    pub(crate) fn parts(&mut self) -> (&M, &mut O) {
+        (&self.machine, &mut self.os)
+    }
+
+    /// One turn, and the wait for the next. Says whether everything is over.
+    pub(crate) fn step(&mut self) -> bool {
+        let now = self.os.now();
+        self.turn(now);
+        if self.machine.hand_over() {
+            return true;
+        }
+        if self.machine.awaits_first_reply() && self.yields < YIELDS_A_START {
+            self.let_others_run();
+            return false;
+        }
+        if let Some(slot) = self.machine.next_start(now) {
+            self.yields = 0;
+            self.start(slot);
+            self.wait(Some(Duration::ZERO));
+            return false;
+        }
+        if self.has_work() {
+            self.wait(Some(Duration::ZERO));
+            return false;
+        }
+        if self.yields < YIELDS {
+            if self.let_others_run() {
+                self.yields = 0;
+            }
+            return false;
+        }
+        self.yields = 0;
+        if let Rest::Until(at) = self.machine.rest(now) {
+            let timeout = at.map(|at| at.saturating_sub(self.os.now()));
+            self.wait(timeout);
+            self.machine.wake();
+        }
+        false
     }
 
     /// Lets others run, and looks what came of it. Says whether a child had something to say.
-    fn let_others_run(&mut self, events: &mut Ready) -> bool {
+    fn let_others_run(&mut self) -> bool {
         self.yields += 1;
-        thread::yield_now();
-        self.wait(events, Some(Duration::ZERO))
-    }
-
-    /// Whether there are workers and the consumer has had nothing yet.
-    fn nobody_served(&self) -> bool {
-        self.scheduler.next_serial > 0 && self.scheduler.gate.total_yielded() == 0
+        self.os.yield_now();
+        self.wait(Some(Duration::ZERO))
     }
 
     /// Whether something can be done without waiting.
     fn has_work(&mut self) -> bool {
-        self.scheduler.can_dispatch()
-            || !self.scheduler.actions.is_empty()
-            || self.to_read.iter().any(|&slot| self.scheduler.may_read(slot))
+        let Self { machine, to_read, .. } = self;
+        machine.has_work()
+            || machine.has_operations()
+            || to_read.iter().any(|&slot| machine.may_read(slot))
     }
 
     /// Everything that can be done now.
-    fn turn(&mut self, now: Duration) {
-        self.scheduler.time_is(now);
-        if self.supply.handover.is_dropped() {
-            self.scheduler.cancel();
-        }
-        // What has come is read before anybody is judged for being late with it.
+    fn turn(&mut self, now: Now) {
+        self.machine.begin(now);
         self.read(now);
-        self.scheduler.tick(now);
-        for slot in 0..self.ports.len() {
-            // Only where there is no pidfd; otherwise the flag is never set.
-            if self.ports[slot].as_ref().is_some_and(|ports| !ports.exited && ports.exit.is_known())
-            {
-                self.exited(slot, now);
-            }
-        }
-        while self.scheduler.wants_input() && self.take_input(now) {}
-        while self.scheduler.can_dispatch() && self.scheduler.pending.len() < BATCHES_A_TURN {
-            let Some(arrival) = self.supply.take_full() else { break };
-            self.scheduler.arrived(arrival, now);
-        }
-        self.scheduler.dispatch(now);
-        self.scheduler.close_if_done(now);
+        self.machine.advance(now);
         self.perform(now);
-        self.to_write.append(&mut self.scheduler.to_write);
+        self.machine.take_writers(&mut self.to_write);
         self.write(now);
         self.perform(now);
     }
 
-    fn take_input(&mut self, now: Duration) -> bool {
-        match self.supply.take() {
-            Some(arrival) => {
-                self.scheduler.arrived(arrival, now);
-                true
+    /// Waits for the children, another thread or the time. Says whether a child had something to say.
+    fn wait(&mut self, timeout: Option<Duration>) -> bool {
+        let mut events = std::mem::take(&mut self.events);
+        let waited = self.os.wait(timeout, &mut events);
+        let now = self.os.now();
+        if let Err(error) = waited {
+            self.machine.begin(now);
+            let error = Error::new(ErrorKind::Thread, "the poller failed").because(error);
+            self.machine.wait_failed(error);
+            events.clear();
+        }
+        let some = !events.is_empty();
+        let mut exits = false;
+        for event in &events {
+            let Some(connection) = &mut self.connections[event.slot] else { continue };
+            match event.port {
+                Port::Exit => exits = true,
+                Port::Input(channel) => {
+                    connection.is_writable(channel);
+                    self.to_write.push(event.slot);
+                }
+                port => {
+                    connection.is_readable(port, event.hung_up);
+                    self.to_read.push(event.slot);
+                }
             }
-            None => false,
+        }
+        if exits {
+            self.machine.begin(now);
+            // What it said before it went comes first.
+            self.read(now);
+            for event in events.iter().filter(|event| event.port == Port::Exit) {
+                self.exited(event.slot, now);
+            }
+        }
+        self.events = events;
+        some
+    }
+
+    // ---------------------------------------------------------------- children
+
+    fn start(&mut self, slot: usize) {
+        match self.os.spawn(slot) {
+            Ok(spawned) => {
+                self.connections[slot] = Some(Connection::new(&spawned));
+                self.machine.started(slot, &spawned, self.os.now());
+            }
+            Err(error) => self.machine.start_failed(slot, error, self.os.now()),
         }
     }
 
-    /// Waits for the children, the intake or the time. Says whether a child had something to say.
-    fn wait(&mut self, events: &mut Ready, timeout: Option<Duration>) -> bool {
-        if let Err(error) = self.poller.wait(events, timeout) {
-            if error.kind() != IoErrorKind::Interrupted {
-                let error = Error::new(ErrorKind::Thread, "the poller failed").because(error);
-                self.scheduler.fail(error);
-            }
-            return false;
+    fn exited(&mut self, slot: usize, now: Now) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        if connection.exited() {
+            self.to_read.push(slot);
+            self.machine.exited(slot, now);
         }
-        let now = self.start.elapsed();
-        self.scheduler.time_is(now);
-        let mut gone = Vec::new();
-        for event in events.iter() {
-            let (slot, port) = self.keys.port(event.key);
-            let Some(ports) = self.ports.get_mut(slot).and_then(Option::as_mut) else { continue };
-            match port {
-                Port::Exit => gone.push(slot),
-                Port::Stderr => {
-                    ports.stderr_readable = true;
-                    ports.draining |= event.hung_up;
-                    self.to_read.push(slot);
+    }
+
+    fn perform(&mut self, now: Now) {
+        let mut suspects = Vec::new();
+        while let Some(operation) = self.machine.next_operation() {
+            match operation {
+                Operation::CloseInput { slot, channel } => {
+                    if let Some(connection) = &mut self.connections[slot] {
+                        connection.close(Port::Input(channel));
+                        self.os.close(slot, Port::Input(channel));
+                    }
                 }
-                Port::Output(output) => {
-                    ports.readable[output] = true;
-                    ports.draining |= event.hung_up;
-                    self.to_read.push(slot);
+                Operation::Signal { slot, signal } => self.os.signal(slot, signal),
+                // Workers stall together: one look at the system serves them all.
+                Operation::Look { slot } => suspects.push(slot),
+                Operation::Finish { slot } => {
+                    if self.machine.counts_unread() {
+                        self.count_unread(slot);
+                    }
+                    self.release(slot);
                 }
-                Port::Input(channel) => {
-                    ports.writable[channel] = true;
-                    self.to_write.push(slot);
-                }
+                // Whether it will read what lies in its pipes is not known, unlike above.
+                Operation::Abandon { slot } => self.release(slot),
             }
         }
-        if !gone.is_empty() {
-            // What it said before it went comes first.
-            self.read(now);
+        if !suspects.is_empty() {
+            self.look(suspects, now);
         }
-        for slot in gone {
-            if self.ports[slot].as_ref().is_some_and(|ports| !ports.exited) {
-                self.exited(slot, now);
+    }
+
+    fn release(&mut self, slot: usize) {
+        if self.connections[slot].take().is_some() {
+            let status = self.os.release(slot);
+            self.machine.ended(slot, status, self.os.now());
+        }
+    }
+
+    /// Counts what a child has left unread, once nobody can read it any more.
+    fn count_unread(&mut self, slot: usize) {
+        let Some(connection) = &self.connections[slot] else { return };
+        self.os.signal(slot, crate::template::policy::Signal::Kill);
+        for channel in 0..connection.inputs() {
+            if let Some(bytes) = self.os.unread(slot, channel) {
+                self.machine.left_unread(slot, channel, bytes);
             }
         }
-        events.iter().next().is_some()
+    }
+
+    /// Looks for the evidence that children which have gone quiet wait for us.
+    fn look(&mut self, mut slots: Vec<usize>, now: Now) {
+        slots.retain(|&slot| {
+            self.connections[slot].is_some() && !self.has_stopped_reading(slot, now)
+        });
+        let verdicts = self.os.look(&slots);
+        for (slot, verdict) in slots.into_iter().zip(verdicts) {
+            if verdict == Verdict::Waiting && self.has_spoken(slot, now) {
+                continue;
+            }
+            self.machine.looked(slot, verdict, now);
+        }
+    }
+
+    /// A child that closes its stdin is found out by the next write; where there is none, by this.
+    fn has_stopped_reading(&mut self, slot: usize, now: Now) -> bool {
+        let Some(connection) = &self.connections[slot] else { return false };
+        let closed = (0..connection.inputs()).find(|&channel| self.os.has_no_reader(slot, channel));
+        let Some(channel) = closed else { return false };
+        self.input_closed(slot, channel, now);
+        true
+    }
+
+    /// A reply may have been written just before the evidence was taken: it is in the pipe then, and
+    /// the worker does not withhold anything.
+    fn has_spoken(&mut self, slot: usize, now: Now) -> bool {
+        let Some(connection) = &mut self.connections[slot] else { return false };
+        let outputs = connection.outputs();
+        let mut spoken = false;
+        for output in 0..outputs {
+            if let Some(connection) = &mut self.connections[slot] {
+                connection.is_readable(Port::Output(output), false);
+            }
+            let read = self.read_output(slot, output, now);
+            spoken |= read.something;
+            if read.more {
+                self.to_read.push(slot);
+            }
+        }
+        spoken
+    }
+
+    // ---------------------------------------------------------------- bytes
+
+    fn write(&mut self, now: Now) {
+        let mut slots = std::mem::take(&mut self.to_write);
+        for slot in slots.drain(..) {
+            let inputs = self.connections[slot].as_ref().map_or(0, Connection::inputs);
+            for channel in 0..inputs {
+                self.write_channel(slot, channel, now);
+            }
+        }
+        // The room is kept.
+        slots.append(&mut self.to_write);
+        self.to_write = slots;
+    }
+
+    fn write_channel(&mut self, slot: usize, channel: usize, now: Now) {
+        loop {
+            let Some(connection) = &mut self.connections[slot] else { return };
+            if !connection.may_write(channel) {
+                return;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let used = self.machine.slices(slot, channel, &mut slices);
+            if used == 0 {
+                return;
+            }
+            let slices = &slices[..used];
+            let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+            match self.os.write(slot, channel, slices) {
+                Ok(n) => {
+                    if n < wanted {
+                        connection.is_full(channel);
+                    }
+                    self.machine.wrote(slot, channel, n, now);
+                    if n < wanted {
+                        self.filled(slot, channel, now);
+                    }
+                }
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => {
+                    connection.is_full(channel);
+                    self.filled(slot, channel, now);
+                }
+                // EPIPE, or anything else that a pipe can say: nobody reads it any more.
+                Err(_) => return self.input_closed(slot, channel, now),
+            }
+        }
+    }
+
+    fn input_closed(&mut self, slot: usize, channel: usize, now: Now) {
+        if self.machine.counts_unread()
+            && let Some(bytes) = self.os.unread(slot, channel)
+        {
+            self.machine.left_unread(slot, channel, bytes);
+        }
+        self.machine.write_closed(slot, channel, now);
+    }
+
+    /// A pipe to a child is full. The first time, room is made, and from then on an event tells when there
+    /// is room again.
+    fn filled(&mut self, slot: usize, channel: usize, now: Now) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        if !connection.must_be_watched(channel) {
+            return;
+        }
+        match self.os.watch_input(slot, channel) {
+            // If it was enlarged there is room now, and no event will tell of that.
+            Ok(true) => connection.is_writable(channel),
+            Ok(false) => {}
+            // Out of memory for one more registration: nothing would ever tell when there is room, so
+            // this child cannot be fed any more.
+            Err(_) => self.machine.write_closed(slot, channel, now),
+        }
+    }
+
+    fn read(&mut self, now: Now) {
+        let mut slots = std::mem::take(&mut self.to_read);
+        for slot in slots.drain(..) {
+            let Some(connection) = &self.connections[slot] else { continue };
+            let outputs = connection.outputs();
+            let mut more = self.read_stderr(slot, now);
+            for output in 0..outputs {
+                more |= self.read_output(slot, output, now).more;
+            }
+            if more && !self.to_read.contains(&slot) {
+                self.to_read.push(slot);
+            }
+        }
+        slots.append(&mut self.to_read);
+        self.to_read = slots;
+    }
+
+    /// Reads what there is.
+    fn read_output(&mut self, slot: usize, output: usize, now: Now) -> Read {
+        let port = Port::Output(output);
+        let mut read = Read::default();
+        for _ in 0..READS_IN_A_ROW {
+            let Some(connection) = &mut self.connections[slot] else { return read };
+            if !connection.may_read(port) {
+                return read;
+            }
+            if !self.machine.may_read(slot) {
+                read.more = true;
+                return read;
+            }
+            let room = self.machine.read_room(slot, output);
+            if room.is_empty() {
+                return read;
+            }
+            let wanted = room.len();
+            match self.os.read(slot, port, room) {
+                Ok(n) if n > 0 => {
+                    read.something = true;
+                    connection.has_read(port, n == wanted);
+                    self.machine.read(slot, output, n, now);
+                }
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => {
+                    connection.is_empty(port);
+                    return read;
+                }
+                // Its end. A pseudo-terminal ends with an error of its own.
+                Ok(_) | Err(_) => {
+                    connection.close(port);
+                    self.os.close(slot, port);
+                    self.machine.read_closed(slot, output, now);
+                    return read;
+                }
+            }
+        }
+        read.more = true;
+        read
+    }
+
+    /// Says whether it must be tried again without waiting for an event.
+    fn read_stderr(&mut self, slot: usize, now: Now) -> bool {
+        let mut room = [0; 8 << 10];
+        for _ in 0..READS_IN_A_ROW {
+            let Some(connection) = &mut self.connections[slot] else { return false };
+            if !connection.may_read(Port::Stderr) {
+                return false;
+            }
+            match self.os.read(slot, Port::Stderr, &mut room) {
+                Ok(n) if n > 0 => {
+                    connection.has_read(Port::Stderr, n == room.len());
+                    self.machine.heard_stderr(slot, &room[..n], now);
+                }
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) if error.kind() == IoErrorKind::WouldBlock => {
+                    connection.is_empty(Port::Stderr);
+                    return false;
+                }
+                Ok(_) | Err(_) => {
+                    connection.close(Port::Stderr);
+                    self.os.close(slot, Port::Stderr);
+                    self.machine.stderr_closed(slot, now);
+                    return false;
+                }
+            }
+        }
+        true
     }
 }
 
-impl Drop for EventLoop {
-    fn drop(&mut self) {
-        // Only after a panic: the usual way out leaves nobody behind. All at once, so that those who
-        // die slowly do so side by side.
-        for ports in self.ports.iter().flatten() {
-            ports.process.signal(Signal::Kill);
-        }
-        for ports in self.ports.iter_mut().filter_map(Option::take) {
-            ports.process.finish();
-        }
-    }
+/// What came of reading.
+#[derive(Clone, Copy, Debug, Default)]
+struct Read {
+    /// Something was read.
+    something: bool,
+    /// It must be tried again without waiting for an event.
+    more: bool,
 }

@@ -33,6 +33,9 @@ macro_rules! must {
 }
 pub(super) use must;
 
+/// The words of a failed start that must not be fatal, because workers are alive.
+pub(super) const MUST_WAIT: &str = "simulated: must wait";
+
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     count: u64,
@@ -84,7 +87,7 @@ impl Oracle {
                 if error.is_fatal() {
                     must!(schedule.may_end_early(), "item {k} is fatal: {error:?}");
                     must!(self.fatal.is_none(), "item {k} is the second fatal: {error:?}");
-                    self.fatal = Some(format!("{error:?}"));
+                    self.fatally(error)?;
                 } else if refused {
                     must!(error.kind() == ErrorKind::Encode, "item {k}: {error:?}");
                 } else {
@@ -98,6 +101,13 @@ impl Oracle {
             }
             outcome => return Err(Failure::new(format!("item {k} is {outcome:?}"))),
         }
+        Ok(())
+    }
+
+    fn fatally(&mut self, error: &Error) -> Result<(), Failure> {
+        let error = format!("{error:?}");
+        must!(!error.contains(MUST_WAIT), "a start that must wait was fatal: {error}");
+        self.fatal = Some(error);
         Ok(())
     }
 
@@ -140,7 +150,7 @@ impl Oracle {
         if let Some(error) = end.fatal {
             must!(schedule.may_end_early(), "the feed ended: {error:?}");
             must!(self.fatal.is_none(), "a second fatal: {error:?}");
-            self.fatal = Some(format!("{error:?}"));
+            self.fatally(&error)?;
         }
         self.remarks = end.remarks.len();
         must!(end.panic.is_none(), "a panic");
@@ -170,12 +180,14 @@ pub(super) fn conserved(
     scheduler: &Scheduler,
     source: &Source,
     sink: &Sink,
-    arrived: u64,
+    (arrived, bytes): (u64, usize),
 ) -> Result<(), Failure> {
     let dropped = scheduler.stopping == Some(Stopping::Dropped);
     let mut pending = 0;
     let mut careful = 0;
-    let mut weight = source.weight() + sink.weight;
+    // What was handed over and has not arrived is on its way.
+    let mut weight = source.given() - bytes + sink.weight;
+    weight += scheduler.out.iter().map(|span| span.weight).sum::<usize>();
     let mut before = None;
     for job in &scheduler.pending {
         pending += job.run.len() as u64;

@@ -33,6 +33,7 @@
 
 mod check;
 pub(crate) mod mutants;
+mod play;
 mod report;
 mod rng;
 mod schedule;
@@ -48,13 +49,13 @@ use std::time::Duration;
 
 use check::Failure;
 use mutants::Mutant;
+use play::Play;
 use report::Report;
-use world::World;
 
 /// Runs one seed. A panic is a failure like any other.
 fn run(seed: u64, trace: bool) -> Result<Report, Failure> {
-    let world = catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run()));
-    world.unwrap_or_else(|payload| {
+    let played = catch_unwind(AssertUnwindSafe(|| Play::new(seed, trace).run()));
+    played.unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
         let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(Failure::new(format!("panic: {}", text.unwrap_or_default())))

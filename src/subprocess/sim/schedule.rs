@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::record::PacketId;
-use crate::subprocess::session::Now;
+use crate::subprocess::protocol::Now;
 use crate::template::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use crate::template::policy::{Halt, OnStall, Signal};
 use crate::template::{Spec, Template};

@@ -1,13 +1,16 @@
-//! The outlet and its consumer, without their thread: takes spans, puts them in order with the real
-//! [`Window`], gives credit back to the real [`Gate`] in bulk and at once before it sleeps, as
-//! `window::outlet` does; and shows every item to the oracle.
+//! The outlet and its consumer, without their thread: takes spans out of the real [`Outbox`], puts them in
+//! order with the real [`Window`], gives credit back to the real [`Gate`] in bulk and at once before it
+//! sleeps, as `window::outlet` does; and shows every item to the oracle.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::subprocess::session::Now;
+use crate::subprocess::protocol::Now;
 use crate::window::gate::Gate;
+use crate::window::intake::Handover;
+use crate::window::outbox::{Outbox, Taken};
 use crate::window::outlet::Order;
-use crate::window::packet::{End, Span};
+use crate::window::packet::{End, Outcome, Span};
 use crate::window::reorder::Window;
 
 use super::check::{Failure, Oracle};
@@ -23,9 +26,11 @@ enum Queue {
 
 #[derive(Debug)]
 pub(super) struct Sink {
+    outbox: Arc<Outbox>,
+    handover: Arc<Handover>,
     /// What the executor has handed over.
-    pub(super) outbox: Vec<Span>,
-    pub(super) end: Option<End>,
+    fresh: Vec<Span>,
+    end: Option<End>,
     queue: Queue,
     current: Option<Span>,
     pub(super) yielded: u64,
@@ -42,17 +47,17 @@ pub(super) struct Sink {
     rng: Rng,
 }
 
-/// What a step of the consumer means to the executor.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Called {
-    pub(super) woken: bool,
-    pub(super) dropped: bool,
-}
-
 impl Sink {
-    pub(super) fn new(schedule: &Schedule, rng: Rng) -> Self {
+    pub(super) fn new(
+        schedule: &Schedule,
+        outbox: Arc<Outbox>,
+        handover: Arc<Handover>,
+        rng: Rng,
+    ) -> Self {
         Self {
-            outbox: Vec::new(),
+            outbox,
+            handover,
+            fresh: Vec::new(),
             end: None,
             queue: match schedule.order {
                 Order::Input => Queue::Ordered(Window::new(schedule.origin)),
@@ -71,17 +76,25 @@ impl Sink {
         }
     }
 
-    pub(super) fn put(&mut self, spans: &mut Vec<Span>, now: Now) {
-        if !spans.is_empty() {
-            self.weight += spans.iter().map(|span| span.weight).sum::<usize>();
-            self.outbox.append(spans);
-            self.rouse(now);
+    /// Takes what the executor has handed over. The weight of the errors among it, each of which says
+    /// what it knows.
+    pub(super) fn fetch(&mut self, now: Now) -> usize {
+        let mut spans = Vec::new();
+        let mut errors = 0;
+        match self.outbox.take(&mut spans) {
+            Taken::Spans => {}
+            Taken::End(end) => self.end = Some(end),
+            Taken::Nothing => return 0,
         }
-    }
-
-    pub(super) fn put_end(&mut self, end: End, now: Now) {
-        self.end = Some(end);
+        for span in spans {
+            self.weight += span.weight;
+            if matches!(span.outcome, Outcome::Failed(_)) {
+                errors += span.weight;
+            }
+            self.fresh.push(span);
+        }
         self.rouse(now);
+        errors
     }
 
     fn rouse(&mut self, now: Now) {
@@ -98,28 +111,27 @@ impl Sink {
         oracle: &mut Oracle,
         children: &[Child],
         now: Now,
-    ) -> Result<Called, Failure> {
+    ) -> Result<(), Failure> {
         let consumer = &schedule.consumer;
-        let mut called = Called::default();
         self.wake = None;
         self.asleep = false;
         if self.dropped || self.done {
-            return Ok(called);
+            return Ok(());
         }
         let enough = consumer.take.is_some_and(|most| self.yielded >= most);
         if enough || consumer.drop_at.is_some_and(|at| now >= at) {
-            self.drop_all(gate, &mut called);
-            return Ok(called);
+            self.drop_all(gate);
+            return Ok(());
         }
         if self.current.as_ref().is_none_or(|span| span.count == 0) {
-            called.woken |= self.release(gate);
-            if !self.advance(schedule, gate, oracle, &mut called)? {
+            self.release(gate);
+            if !self.advance(schedule, gate, oracle)? {
                 self.asleep = !self.done;
                 self.wake = consumer.drop_at.filter(|_| !self.done);
-                return Ok(called);
+                return Ok(());
             }
         }
-        let Some(span) = &mut self.current else { return Ok(called) };
+        let Some(span) = &mut self.current else { return Ok(()) };
         let n = if consumer.whole_spans { span.count } else { 1 };
         for _ in 0..n {
             oracle.yielded(schedule, span, children)?;
@@ -128,7 +140,7 @@ impl Sink {
         }
         self.yielded += n;
         if consumer.whole_spans {
-            called.woken |= self.release(gate);
+            self.release(gate);
         }
         if self.yielded - self.published >= self.bulk {
             self.publish(gate);
@@ -138,7 +150,7 @@ impl Sink {
             at += consumer.rest;
         }
         self.wake = Some(consumer.drop_at.map_or(at, |drop_at| at.min(drop_at.max(now))));
-        Ok(called)
+        Ok(())
     }
 
     /// Makes the next span current, or goes to sleep, or ends.
@@ -147,9 +159,8 @@ impl Sink {
         schedule: &Schedule,
         gate: &Gate,
         oracle: &mut Oracle,
-        called: &mut Called,
     ) -> Result<bool, Failure> {
-        for span in self.outbox.drain(..) {
+        for span in self.fresh.drain(..) {
             match &mut self.queue {
                 Queue::Ordered(window) => window.put(span.first, span.count, span),
                 Queue::Unordered(queue) => queue.push_back(span),
@@ -176,7 +187,9 @@ impl Sink {
         if self.published != self.yielded {
             self.publish(gate);
         }
-        called.woken |= gate.is_full();
+        if gate.is_full() {
+            self.handover.wake();
+        }
         Ok(false)
     }
 
@@ -185,23 +198,20 @@ impl Sink {
         gate.yielded(self.yielded);
     }
 
-    fn release(&mut self, gate: &Gate) -> bool {
-        let Some(span) = self.current.take() else { return false };
-        self.weight -= span.weight;
-        gate.release(span.weight)
+    fn release(&mut self, gate: &Gate) {
+        if let Some(span) = self.current.take() {
+            self.weight -= span.weight;
+            if gate.release(span.weight) {
+                self.handover.wake();
+            }
+        }
     }
 
-    fn drop_all(&mut self, gate: &Gate, called: &mut Called) {
-        self.dropped = true;
-        gate.stop();
-        called.dropped = true;
-        called.woken = true;
-    }
-
-    /// The consumer that sleeps in `next` for ever is dropped from outside.
-    pub(super) fn give_up(&mut self, gate: &Gate) {
+    /// The consumer drops the outlet.
+    pub(super) fn drop_all(&mut self, gate: &Gate) {
         self.dropped = true;
         self.wake = None;
+        self.handover.drop_all();
         gate.stop();
     }
 }

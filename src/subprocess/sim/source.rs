@@ -1,13 +1,16 @@
 //! The intake, without its thread: pulls a simulated source as far as the real [`Gate`] allows, fills
-//! the open batch, and leaves it where the executor can steal it, as `window::intake` does.
+//! the open batch, and hands it over by the real [`Handover`] and channel, as `window::intake` does.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, TrySendError};
 
 use crate::error::{Error, ErrorKind};
 use crate::record::{Batch, Requests};
-use crate::subprocess::session::Now;
+use crate::subprocess::protocol::Now;
 use crate::window::gate::Gate;
-use crate::window::intake::Arrival;
+use crate::window::intake::{Arrival, Handover};
 use crate::window::packet::{Outcome, Span};
 
 use super::check::Failure;
@@ -17,6 +20,8 @@ use super::schedule::Schedule;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// Between two items, the open batch in hand.
+    Free,
     /// At the gate, the open batch parked.
     Gate,
     /// Inside the source until then, the open batch parked. `None`: for ever.
@@ -29,11 +34,15 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) pulled: u64,
-    /// Full batches and outcomes on their way to the executor.
-    pub(super) queue: VecDeque<Arrival>,
-    pub(super) open: Option<Box<Requests>>,
     /// How heavy the heaviest record was.
     pub(super) heaviest: usize,
+    handover: Arc<Handover>,
+    batches: Option<Sender<Arrival>>,
+    open: Option<Box<Requests>>,
+    /// The weight of the batch that is parked.
+    parked: usize,
+    /// Bytes of batches that were handed over so far, which the gate counts from then on.
+    given: usize,
     sending: VecDeque<Arrival>,
     state: State,
     ended: bool,
@@ -41,14 +50,17 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(rng: Rng) -> Self {
+    pub(super) fn new(handover: Arc<Handover>, batches: Sender<Arrival>, rng: Rng) -> Self {
         Self {
             pulled: 0,
-            queue: VecDeque::new(),
-            open: None,
             heaviest: 0,
+            handover,
+            batches: Some(batches),
+            open: None,
+            parked: 0,
+            given: 0,
             sending: VecDeque::new(),
-            state: State::Gate,
+            state: State::Free,
             ended: false,
             rng,
         }
@@ -62,87 +74,87 @@ impl Source {
         }
     }
 
-    pub(super) fn is_parked(&self) -> bool {
-        matches!(self.state, State::Gate | State::Inside(_))
-    }
-
     pub(super) fn is_blocked_for_ever(&self) -> bool {
         self.state == State::Inside(None)
     }
 
-    /// Bytes that were handed over and have not arrived, which the gate counts.
-    pub(super) fn weight(&self) -> usize {
-        let weigh = |arrival: &Arrival| match arrival {
-            Arrival::Batch(batch) => batch.bytes(),
-            _ => 0,
-        };
-        self.queue.iter().chain(&self.sending).map(weigh).sum()
+    /// Bytes of batches that were ever handed over, a stolen one among them.
+    pub(super) fn given(&self) -> usize {
+        let stolen = self.is_parked() && self.parked > 0 && !self.handover.slot.has_batch();
+        self.given + if stolen { self.parked } else { 0 }
     }
 
-    /// What the executor takes.
-    pub(super) fn take(&mut self, gate: &Gate) -> Option<Arrival> {
-        if self.ended {
-            return None;
-        }
-        if let Some(arrival) = self.queue.pop_front() {
-            self.ended = matches!(arrival, Arrival::End { .. });
-            return Some(arrival);
-        }
-        if !self.is_parked() {
-            return None;
-        }
-        let batch = self.open.take()?;
-        gate.hold(batch.bytes());
-        Some(Arrival::Batch(batch))
+    fn is_parked(&self) -> bool {
+        matches!(self.state, State::Gate | State::Inside(_))
     }
 
-    /// Goes as far as it can without time passing. Says whether the executor has something to take.
-    pub(super) fn go(
-        &mut self,
-        schedule: &Schedule,
-        gate: &Gate,
-        now: Now,
-    ) -> Result<bool, Failure> {
-        let mut news = false;
+    fn park(&mut self) {
+        self.parked = self.open.as_ref().map_or(0, |batch| batch.bytes());
+        let some = self.open.is_some();
+        self.handover.slot.park(self.open.take());
+        if some {
+            self.handover.feed();
+        }
+    }
+
+    fn unpark(&mut self) {
+        self.open = self.handover.slot.unpark();
+        if self.open.is_none() {
+            self.given += self.parked;
+        }
+        self.parked = 0;
+    }
+
+    /// Goes as far as it can without time passing.
+    pub(super) fn go(&mut self, schedule: &Schedule, gate: &Gate, now: Now) -> Result<(), Failure> {
         loop {
             match self.state {
+                State::Free => {
+                    self.park();
+                    self.state = State::Gate;
+                }
                 State::Gate => {
-                    let open = self.open.as_ref().map_or(0, |batch| batch.bytes());
+                    let open = if self.handover.slot.has_batch() { self.parked } else { 0 };
                     // A mutant of the gate: one input too many.
                     let pulled =
                         self.pulled - u64::from(is_on(Mutant::WindowOffByOne) && self.pulled > 0);
                     if gate.is_stopped() {
+                        self.unpark();
                         self.flush(gate);
                         self.end();
                     } else if gate.may_pull(pulled, open) {
                         self.state = State::Inside(self.next_item(schedule, now));
                     } else {
-                        return Ok(news);
+                        return Ok(());
                     }
                 }
                 State::Inside(Some(until)) if until <= now => {
+                    self.unpark();
                     self.pull(schedule, gate)?;
                     self.state = State::Sending;
                 }
-                State::Inside(_) => return Ok(news),
+                State::Inside(_) => return Ok(()),
                 State::Sending => {
-                    while self.queue.len() < schedule.input.waiting
-                        && let Some(arrival) = self.sending.pop_front()
-                    {
-                        self.queue.push_back(arrival);
-                        news = true;
+                    while let Some(arrival) = self.sending.pop_front() {
+                        let Some(batches) = &self.batches else { break };
+                        match batches.try_send(arrival) {
+                            Ok(()) => self.handover.feed(),
+                            Err(TrySendError::Full(arrival)) => {
+                                self.sending.push_front(arrival);
+                                return Ok(());
+                            }
+                            Err(TrySendError::Disconnected(_)) => break,
+                        }
                     }
-                    if !self.sending.is_empty() {
-                        return Ok(news);
-                    }
-                    if self.queue.iter().any(|arrival| matches!(arrival, Arrival::End { .. })) {
+                    if self.ended {
+                        self.batches = None;
+                        self.handover.wake();
                         self.state = State::Done;
-                        return Ok(news);
+                        return Ok(());
                     }
-                    news |= self.open.is_some();
-                    self.state = State::Gate;
+                    self.state = State::Free;
                 }
-                State::Done => return Ok(news),
+                State::Done => return Ok(()),
             }
         }
     }
@@ -180,7 +192,7 @@ impl Source {
         }
         let open = self.open.get_or_insert_with(|| {
             let mut batch = Box::new(Requests::new(1));
-            batch.first = packet;
+            batch.begin(packet);
             batch
         });
         let out = &mut open.columns[0].bytes;
@@ -205,12 +217,14 @@ impl Source {
     fn flush(&mut self, gate: &Gate) {
         if let Some(batch) = self.open.take() {
             gate.hold(batch.bytes());
+            self.given += batch.bytes();
             self.sending.push_back(Arrival::Batch(batch));
         }
     }
 
     fn end(&mut self) {
         self.sending.push_back(Arrival::End { pulled: self.pulled, panic: None });
+        self.ended = true;
         self.state = State::Sending;
     }
 }

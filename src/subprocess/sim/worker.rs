@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::subprocess::session::Now;
+use crate::subprocess::protocol::Now;
 use crate::template::policy::Signal;
 
 use super::rng::Rng;

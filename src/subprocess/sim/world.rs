@@ -1,32 +1,33 @@
-//! The world around one scheduler: the event loop's role, played as `subprocess::event_loop` plays it, and the time.
+//! The world around the event loop: an operating system in which children, pipes and time are simulated,
+//! with an intake at one end and a consumer at the other.
 //!
 //! One thing happens at a time, in an order that the seed decides: a child acts, the source gives an
 //! item, the consumer asks for one, a timer runs out. The event loop wakes only for what would really
-//! wake it (an edge at a descriptor, a call from the other side, a timer), so that a lost wake-up is
+//! wake it (an event at a descriptor, a call from another thread, a timer), so that a lost wake-up is
 //! seen as what it is: nothing can move, and it is not finished.
 
+use std::io::{self, IoSlice};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::record::Batch;
-use crate::stats::{Counters, Stats};
-use crate::subprocess::scheduler::{Plan, Scheduler, Slot, Stopping};
-use crate::subprocess::session::Now;
-use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
+use crate::error::{Error, ErrorKind};
+use crate::subprocess::os::{Event, Os, Port};
+use crate::subprocess::protocol::{Now, Spawned, StartError, Verdict};
+use crate::template::policy::{DROP_GRACE, Signal};
 use crate::window::gate::Gate;
-use crate::window::intake::Arrival;
-use crate::window::packet::{Outcome, Span};
 
-use super::check::{Failure, Oracle, conserved, must, offered};
-use super::report::Report;
+use super::check::{Failure, MUST_WAIT, Oracle, is_torn, must};
 use super::rng::Rng;
-use super::schedule::Schedule;
-use super::script::whole;
+use super::schedule::{Family, Schedule};
+use super::script::{Script, whole};
 use super::sink::Sink;
 use super::source::Source;
-use super::worker::Child;
+use super::worker::{Child, Noise};
 
-/// One live child, as the event loop sees it.
+/// One live child, as the system knows it.
 #[derive(Debug)]
 struct Ports {
     /// Which of all children it is.
@@ -34,358 +35,457 @@ struct Ports {
     stdin: bool,
     stdout: bool,
     stderr: bool,
+    /// Its stdin is watched.
     watched: bool,
-    writable: bool,
-    readable: bool,
-    stderr_readable: bool,
-    exited: bool,
+    exit_is_told: bool,
+    /// A signal was sent to it.
+    signalled: bool,
     /// What was written of the request that is not yet whole.
     tail: Vec<u8>,
 }
 
 pub(super) struct World {
-    schedule: Schedule,
+    pub(super) schedule: Arc<Schedule>,
     rng: Rng,
     trace: bool,
-    now: Now,
-    steps: u64,
-    gate: Arc<Gate>,
-    scheduler: Scheduler,
-    source: Source,
-    sink: Sink,
-    oracle: Oracle,
+    pub(super) now: Now,
+    pub(super) steps: u64,
+    pub(super) gate: Arc<Gate>,
+    pub(super) source: Source,
+    pub(super) sink: Sink,
+    pub(super) oracle: Oracle,
     /// Every child that ever was; its pid is its place here.
-    children: Vec<Child>,
+    pub(super) children: Vec<Child>,
     ports: Vec<Option<Ports>>,
-    to_write: Vec<usize>,
-    to_read: Vec<usize>,
-    hungry: bool,
-    /// Something has called the event loop.
-    woken: bool,
-    dropped: bool,
-    /// When the event loop heard of the drop.
-    dropped_at: Option<Now>,
-    /// Until when nobody may be signalled who was in good order then.
-    spared_until: Option<Now>,
-    arrived: u64,
-    start_failures: u64,
-    abandoned: u64,
-    /// The most bytes of replies that were ever held because their session was not proven.
-    unproven: usize,
+    events: Vec<Event>,
+    /// Another thread has called the event loop.
+    woken: Arc<AtomicBool>,
+    /// When the consumer has dropped the outlet, and when the feed was first seen to be stopping.
+    pub(super) dropped_at: Option<Now>,
+    pub(super) stopped_at: Option<Now>,
+    pub(super) start_failures: u64,
+    pub(super) abandoned: u64,
     /// The bytes that errors have kept of their packets and of stderr.
-    errors: usize,
-    gave_up: bool,
-    lost_since: Option<Now>,
+    pub(super) errors: usize,
+    /// What was found to be wrong inside a call.
+    failure: Option<Failure>,
 }
 
-const MOST_STEPS: u64 = 50_000;
-const COME_OUT_WITHIN: Duration = Duration::from_millis(50);
-const READS_IN_A_ROW: usize = 4;
-const SLICES: usize = 16;
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+pub(super) const MOST_STEPS: u64 = 400_000;
 
 impl World {
-    pub(super) fn new(seed: u64, trace: bool) -> Self {
-        let schedule = Schedule::new(seed);
-        if trace {
-            eprintln!("{schedule:#?}");
-        }
-        let gate = Arc::new(Gate::new(schedule.window, schedule.max_bytes));
-        let scheduler = Scheduler::new(Plan {
-            spec: Arc::clone(&schedule.spec),
-            workers: schedule.workers,
-            order: schedule.order,
-            origin: schedule.origin,
-            keep_requests: schedule.keep_requests,
-            drain: false,
-            backlog: schedule.backlog,
-            gate: Arc::clone(&gate),
-            stats: Arc::new(Stats::new(Arc::clone(&gate))),
-        });
-        let mut rng = Rng::new(!seed);
+    pub(super) fn new(
+        schedule: Arc<Schedule>,
+        gate: Arc<Gate>,
+        source: Source,
+        sink: Sink,
+        woken: Arc<AtomicBool>,
+        rng: Rng,
+        trace: bool,
+    ) -> Self {
         Self {
-            source: Source::new(Rng::new(rng.next())),
-            sink: Sink::new(&schedule, Rng::new(rng.next())),
+            ports: (0..schedule.workers).map(|_| None).collect(),
+            source,
+            sink,
             oracle: Oracle::default(),
             children: Vec::new(),
-            ports: (0..schedule.workers).map(|_| None).collect(),
-            to_write: Vec::new(),
-            to_read: Vec::new(),
-            hungry: false,
-            woken: false,
-            dropped: false,
+            events: Vec::new(),
+            woken,
             dropped_at: None,
-            spared_until: None,
-            abandoned: 0,
-            unproven: 0,
-            errors: 0,
-            arrived: 0,
+            stopped_at: None,
             start_failures: 0,
-            gave_up: false,
-            lost_since: None,
+            abandoned: 0,
+            errors: 0,
+            failure: None,
             now: Now::ZERO,
             steps: 0,
             gate,
-            scheduler,
             schedule,
             rng,
             trace,
         }
     }
 
-    fn say(&self, what: impl FnOnce() -> String) {
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
             eprintln!("{:>12.6} {}", self.now.as_secs_f64(), what());
         }
     }
 
-    /// Plays the schedule to its end.
-    pub(super) fn run(&mut self) -> Result<Report, Failure> {
-        let report = self.drive().and_then(|()| self.finish());
-        if self.trace && report.is_err() {
-            self.dump();
-        }
-        report
+    /// The first thing that was found to be wrong inside a call.
+    pub(super) fn verdict(&mut self) -> Result<(), Failure> {
+        self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Where everything is, for whoever reads a trace.
-    fn dump(&self) {
-        let scheduler = &self.scheduler;
-        eprintln!(
-            "{} pulled, {} yielded, {} resolved, {} of {} bytes are held",
+    fn note(&mut self, found: Result<(), Failure>) {
+        if let Err(failure) = found {
+            self.failure.get_or_insert(failure);
+        }
+    }
+
+    // ---------------------------------------------------------------- time
+
+    /// Time passes until something calls the event loop, or until `timer`.
+    fn pass(&mut self, timer: Option<Now>) -> Result<(), Failure> {
+        let asleep = timer.is_none_or(|at| at > self.now);
+        loop {
+            self.happen()?;
+            if self.woken.swap(false, SeqCst) || !self.events.is_empty() {
+                break;
+            }
+            let next = self.next_event();
+            let at = match (next, timer) {
+                (Some(next), Some(timer)) => next.min(timer),
+                (Some(at), None) | (None, Some(at)) => at,
+                (None, None) => {
+                    self.stuck()?;
+                    break;
+                }
+            };
+            self.steps += 1;
+            must!(self.steps < MOST_STEPS, "no end");
+            must!(at < Duration::from_secs(1_000_000), "nothing moves before {at:?}");
+            self.now = self.now.max(at);
+            if timer.is_some_and(|timer| timer <= self.now) {
+                break;
+            }
+        }
+        // It takes a moment to wake up, in which other things happen too.
+        let late = if asleep { 40 } else { 4 };
+        self.now += Duration::from_micros(self.rng.below(late));
+        self.happen()?;
+        self.woken.store(false, SeqCst);
+        Ok(())
+    }
+
+    /// Nothing can move any more: fine only if the source blocks for ever and has got everything back.
+    fn stuck(&mut self) -> Result<(), Failure> {
+        let waits = self.source.is_blocked_for_ever() && self.sink.yielded == self.source.pulled;
+        must!(
+            waits && self.dropped_at.is_none(),
+            "stuck: {} pulled, {} yielded, children {:#?}",
             self.source.pulled,
             self.sink.yielded,
-            scheduler.resolved,
-            self.gate.held(),
-            self.schedule.max_bytes
+            self.ports
+                .iter()
+                .flatten()
+                .map(|ports| &self.children[ports.child])
+                .collect::<Vec<_>>()
         );
-        let place = |run: &crate::record::Run| {
-            let first = run.first().since(self.schedule.origin);
-            format!("{first}..{}", first + run.len() as u64)
-        };
-        for job in &scheduler.pending {
-            eprintln!("pending {} {:?}", place(&job.run), job.care);
-        }
-        for (slot, session) in scheduler.slots.iter().enumerate() {
-            let Slot::Live(session) = session else {
-                eprintln!("slot {slot}: {session:?}");
-                continue;
-            };
-            let in_flight: Vec<_> = session.in_flight.iter().map(place).collect();
-            eprintln!(
-                "slot {slot}: session {}, {:?}, {:?}, in flight {in_flight:?}, owes {}, holds {}, \
-                 proven {}, prompt {}, quarantined {}, depth {}, timer {:?}, may be read {}",
-                session.serial,
-                session.phase,
-                session.why,
-                session.owed(),
-                session.held_count,
-                session.proven,
-                session.prompt,
-                session.quarantined,
-                session.depth.limit(),
-                session.timer,
-                scheduler.may_read(slot)
-            );
-        }
+        self.say(|| "the consumer is dropped".to_owned());
+        let gate = Arc::clone(&self.gate);
+        self.sink.drop_all(&gate);
+        self.dropped_at = Some(self.now);
+        Ok(())
     }
 
-    /// The event loop's loop.
-    fn drive(&mut self) -> Result<(), Failure> {
-        loop {
-            self.steps += 1;
-            must!(self.steps < MOST_STEPS, "no end after {MOST_STEPS} steps");
-            self.turn()?;
-            // One death may fail a window of packets, each of which says what it knows.
-            let failed = |span: &&Span| matches!(span.outcome, Outcome::Failed(_));
-            let errors = self.scheduler.out.iter().filter(failed);
-            self.errors += errors.map(|span| span.weight).sum::<usize>();
-            self.sink.put(&mut self.scheduler.out, self.now);
-            self.scheduler.spent.clear();
-            self.check()?;
-            if self.scheduler.is_finished() {
-                return Ok(());
-            }
-            if let Some(slot) = self.scheduler.next_start(self.now) {
-                self.launch(slot)?;
-                self.wait(Some(self.now))?;
-                continue;
-            }
-            let reading = self.to_read.iter().any(|&slot| self.scheduler.may_read(slot));
-            if reading || self.scheduler.can_dispatch() || !self.scheduler.actions.is_empty() {
-                self.wait(Some(self.now))?;
-                continue;
-            }
-            let asking = self.scheduler.wants_input();
-            if asking {
-                self.hungry = true;
-                if self.take_input() {
-                    self.hungry = false;
-                    continue;
-                }
-                if !self.scheduler.intake_is_lost() || !self.source.is_parked() {
-                    self.lost_since = None;
-                } else if self.now - *self.lost_since.get_or_insert(self.now) >= COME_OUT_WITHIN {
-                    self.hungry = false;
-                    self.scheduler.give_up_intake();
-                    self.gave_up = true;
-                    continue;
-                }
-            }
-            if !asking {
-                self.lost_since = None;
-            }
-            let given_up = self.lost_since.map(|since| since + COME_OUT_WITHIN);
-            let timer = self.scheduler.next_timer().into_iter().chain(given_up).min();
-            self.wait(timer)?;
-            self.hungry = false;
-        }
+    fn next_event(&self) -> Option<Now> {
+        let live = self.ports.iter().flatten().map(|ports| &self.children[ports.child]);
+        let children = live.filter_map(|child| child.wake);
+        children.chain(self.source.wake()).chain(self.sink.wake).min()
     }
 
-    /// The event loop's thread is over; the consumer takes what is left.
-    fn finish(&mut self) -> Result<Report, Failure> {
-        self.say(|| "the event_loop is done".to_owned());
-        for slot in &self.scheduler.slots {
-            must!(matches!(slot, Slot::Vacant { .. }), "a slot is left: {slot:?}");
+    /// Everything that is due happens, in any order.
+    pub(super) fn happen(&mut self) -> Result<(), Failure> {
+        self.errors += self.sink.fetch(self.now);
+        let n = self.ports.len();
+        let from = if n > 1 { self.rng.below(n as u64) as usize } else { 0 };
+        for i in 0..n {
+            if let Some(ports) = &self.ports[(from + i) % n] {
+                self.act(ports.child, (from + i) % n);
+            }
         }
-        for child in &self.children {
-            must!(!child.is_alive() || child.killed, "child {} is left", child.pid);
-        }
-        if let Some(dropped) = self.dropped_at {
-            let (took, most) = (self.now - dropped, self.longest_drop());
-            must!(took <= most, "a drop took {took:?}, and {most:?} is the bound");
-        }
-        let end = self.scheduler.take_end();
-        self.gate.stop();
-        self.sink.put_end(end, self.now);
-        while !self.sink.done && !self.sink.dropped {
-            let Some(at) = self.sink.wake else {
-                return Err(Failure::new("the consumer sleeps after the end"));
-            };
-            self.now = self.now.max(at);
-            self.steps += 1;
+        if self.sink.wake.is_some_and(|at| at <= self.now) {
             self.consume()?;
         }
-        if self.sink.done {
-            let pulled = self.source.pulled;
-            let yielded = self.sink.yielded;
-            // A source that was inside `next` when the feed had failed may come out with one more.
-            let late = u64::from(self.gave_up && pulled > yielded);
-            must!(pulled == yielded + late, "{pulled} inputs were pulled, {yielded} yielded");
-            let held = self.gate.held() - self.source.weight();
-            must!(held == 0, "{held} bytes are held at the end");
-            if self.schedule.spec.check.is_none() {
-                for child in &self.children {
-                    self.oracle.noticed(&self.schedule, child)?;
-                }
-            }
-            if self.oracle.fatal.is_none() {
-                let total = self.schedule.input.total;
-                must!(total == Some(pulled), "{pulled} inputs of {total:?} were pulled");
-            }
+        self.source.go(&self.schedule, &self.gate, self.now)
+    }
+
+    fn act(&mut self, pid: usize, slot: usize) {
+        let child = &mut self.children[pid];
+        if child.wake.is_none_or(|at| at > self.now) {
+            return;
         }
-        let counters = &self.scheduler.stats.counters;
-        let count = |counter: &std::sync::atomic::AtomicU64| {
-            counter.load(std::sync::atomic::Ordering::Relaxed)
-        };
-        Ok(Report {
-            steps: self.steps,
-            sessions: self.children.len() as u64,
-            replies: self.oracle.replies,
-            failed: self.oracle.failed,
-            fatal: self.oracle.fatal.is_some().into(),
-            dropped: self.sink.dropped.into(),
-            recycles: count(&counters.recycles),
-            redeliveries: count(&counters.redeliveries),
-            signals: count(&counters.signals),
-            abandoned: self.abandoned,
-        })
+        let schedule = &self.schedule;
+        let noise = child.act(self.now, &|k| schedule.is_poison(k));
+        if noise.exit {
+            self.say(|| format!("session {pid} exits: {:?}", self.children[pid].status));
+        }
+        self.hear(slot, noise);
     }
 
-    /// What a drop may take: the grace, the kill sequence, what cannot be killed; and some time to do it in.
-    fn longest_drop(&self) -> Duration {
-        let policy = &self.schedule.spec.policy;
-        let rungs = policy.kill_sequence.len().saturating_sub(1);
-        let waits = policy.kill_sequence[..rungs].iter().map(|(_, wait)| *wait);
-        let at_work = Duration::from_millis(50);
-        let sum = waits.fold(DROP_GRACE + DRAIN_GRACE + at_work, Duration::saturating_add);
-        sum.saturating_add(policy.kill_grace())
+    /// Events at the event loop's descriptors.
+    fn hear(&mut self, slot: usize, noise: Noise) {
+        let Some(ports) = &mut self.ports[slot] else { return };
+        let child = &self.children[ports.child];
+        if noise.output && ports.stdout {
+            let hung_up = !child.stdout.writer;
+            self.events.push(Event { slot, port: Port::Output(0), hung_up });
+        }
+        if noise.stderr && ports.stderr {
+            self.events.push(Event { slot, port: Port::Stderr, hung_up: !child.stderr.writer });
+        }
+        if noise.input && ports.watched && ports.stdin {
+            self.events.push(Event { slot, port: Port::Input(0), hung_up: false });
+        }
+        if noise.exit && !ports.exit_is_told {
+            ports.exit_is_told = true;
+            self.events.push(Event { slot, port: Port::Exit, hung_up: false });
+        }
     }
 
-    fn check(&mut self) -> Result<(), Failure> {
-        conserved(&self.scheduler, &self.source, &self.sink, self.arrived)?;
-        offered(&self.scheduler)?;
-        if !self.dropped {
-            let (held, most) = (self.gate.held(), self.schedule.max_bytes);
-            // One read of each worker, and one reply, may come on top.
-            let room = self.schedule.manners.stdout_room + 1500;
-            // Replies that are not believed before their session has ended cannot make room before that.
-            let sessions = self.scheduler.slots.iter().filter_map(|slot| match slot {
-                Slot::Live(session) => Some(session),
-                _ => None,
-            });
-            let unproven: usize =
-                sessions.flat_map(|session| &session.held).map(|held| held.at.len()).sum();
-            // Once believed they are still there until the consumer takes them.
-            self.unproven = self.unproven.max(unproven);
-            let excused =
-                self.schedule.workers * room + self.source.heaviest + self.unproven + self.errors;
-            let bound = most.saturating_add(excused);
-            must!(held <= bound, "{held} bytes are held, {most} allowed and {bound} excused");
+    pub(super) fn consume(&mut self) -> Result<(), Failure> {
+        let before = self.sink.yielded;
+        self.sink.step(&self.schedule, &self.gate, &mut self.oracle, &self.children, self.now)?;
+        if self.sink.yielded > before {
+            self.say(|| format!("yielded {before}..{}", self.sink.yielded));
+        }
+        if self.sink.dropped && self.dropped_at.is_none() {
+            self.say(|| "dropped".to_owned());
+            self.dropped_at = Some(self.now);
         }
         Ok(())
     }
 
-    /// Everything that the event loop can do now.
-    fn turn(&mut self) -> Result<(), Failure> {
-        let now = self.now;
-        self.scheduler.time_is(now);
-        if self.dropped {
-            self.spared_until.get_or_insert(match self.scheduler.stopping {
-                None => now + DROP_GRACE,
-                Some(_) => Now::ZERO,
-            });
-            self.dropped_at.get_or_insert(now);
-            self.scheduler.cancel();
-        }
-        self.read()?;
-        self.scheduler.tick(now);
-        while self.scheduler.wants_input() && self.take_input() {}
-        self.scheduler.dispatch(now);
-        self.scheduler.close_if_done(now);
-        self.perform()?;
-        self.to_write.append(&mut self.scheduler.to_write);
-        self.write()?;
-        self.perform()
+    // ---------------------------------------------------------------- checks inside calls
+
+    /// Nobody is signalled by a feed that ends before the grace is over, but for one whose request is torn.
+    fn is_spared(&self, slot: usize, signal: Signal) -> Result<(), Failure> {
+        let Some(ports) = &self.ports[slot] else { return Ok(()) };
+        let since = self.dropped_at.into_iter().chain(self.stopped_at).min();
+        let Some(since) = since else { return Ok(()) };
+        let child = &self.children[ports.child];
+        let fine = ports.signalled
+            || !child.is_alive()
+            || is_torn(&self.schedule, &ports.tail)
+            || self.now >= since.saturating_add(DROP_GRACE);
+        must!(fine, "{signal:?} to session {} before the grace is over", child.pid);
+        Ok(())
     }
 
-    fn take_input(&mut self) -> bool {
-        let Some(arrival) = self.source.take(&self.gate) else { return false };
-        match &arrival {
-            Arrival::Batch(batch) => {
-                self.say(|| format!("arrived {:?} + {}", batch.first, batch.len()));
-                self.arrived += batch.len() as u64;
-            }
-            Arrival::Settled(span) => self.arrived += span.count,
-            Arrival::End { pulled, .. } => self.say(|| format!("the input ends after {pulled}")),
-        }
-        self.scheduler.arrived(arrival, self.now);
-        true
-    }
-
-    fn read_bytes(&self) -> u64 {
-        let counters: &Counters = self.scheduler.counters();
-        counters.read_bytes.load(std::sync::atomic::Ordering::Relaxed)
+    fn may_close_input(&self, slot: usize) -> Result<(), Failure> {
+        let Some(ports) = &self.ports[slot] else { return Ok(()) };
+        let child = &self.children[ports.child];
+        let spared = child.is_alive() && child.stdin.reader && !child.killed;
+        must!(
+            !spared || !is_torn(&self.schedule, &ports.tail),
+            "stdin of session {} was closed after half a request {:?}",
+            child.pid,
+            String::from_utf8_lossy(&ports.tail)
+        );
+        Ok(())
     }
 }
 
-#[path = "effects.rs"]
-mod effects;
+fn closed() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
 
-#[path = "pipes.rs"]
-mod pipes;
+impl Os for World {
+    fn now(&self) -> Now {
+        self.now
+    }
 
-#[path = "time.rs"]
-mod time;
+    fn yield_now(&mut self) {
+        self.now += Duration::from_micros(self.rng.below(3));
+        let found = self.happen();
+        self.note(found);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        if self.failure.is_none() {
+            let found = self.pass(timeout.map(|timeout| self.now.saturating_add(timeout)));
+            self.note(found);
+        }
+        events.clear();
+        events.append(&mut self.events);
+        Ok(())
+    }
+
+    fn spawn(&mut self, slot: usize) -> Result<Spawned, StartError> {
+        let seed = self.rng.next();
+        let mut rng = Rng::new(seed);
+        self.now += Duration::from_micros(self.rng.below(300));
+        let never = self.schedule.family == Family::Starts && rng.one_in(40);
+        let starts = matches!(self.schedule.family, Family::Starts | Family::Mixed);
+        if never || (starts && rng.one_in(4)) {
+            self.start_failures += 1;
+            self.say(|| format!("slot {slot}: cannot be started, never: {never}"));
+            let error = |message: &'static str| Error::new(ErrorKind::Spawn, message);
+            let alive = self.ports.iter().any(Option::is_some);
+            return Err(match (never, alive) {
+                (true, _) => StartError::Never(error("simulated")),
+                (false, true) => StartError::NotNow(error(MUST_WAIT)),
+                (false, false) => StartError::NotNow(error("simulated")),
+            });
+        }
+        let pid = self.children.len();
+        let script = Script::new(&mut rng, &self.schedule.manners);
+        self.say(|| format!("slot {slot}: session {pid} starts: {script:?}"));
+        let rooms = (self.schedule.manners.stdin_room, self.schedule.manners.stdout_room);
+        self.children.push(Child::new(pid as u32, script, rooms, rng, self.now));
+        let before = self.ports[slot].replace(Ports {
+            child: pid,
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            watched: false,
+            exit_is_told: false,
+            signalled: false,
+            tail: Vec::new(),
+        });
+        if before.is_some() {
+            self.note(Err(Failure::new(format!("slot {slot} is taken"))));
+        }
+        Ok(Spawned {
+            pid: pid as u32,
+            inputs: vec![true],
+            outputs: vec![true],
+            stderr: true,
+            terminal: false,
+        })
+    }
+
+    fn read(&mut self, slot: usize, port: Port, room: &mut [u8]) -> io::Result<usize> {
+        let Some(ports) = &mut self.ports[slot] else { return Err(closed()) };
+        let child = &mut self.children[ports.child];
+        let (pipe, open) = match port {
+            Port::Output(_) => (&mut child.stdout, ports.stdout),
+            _ => (&mut child.stderr, ports.stderr),
+        };
+        if !open {
+            self.note(Err(Failure::new(format!("slot {slot}: {port:?} is read and closed"))));
+            return Err(closed());
+        }
+        let n = pipe.bytes.len().min(room.len());
+        if n == 0 {
+            return if pipe.writer { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) };
+        }
+        for (to, byte) in room.iter_mut().zip(pipe.bytes.drain(..n)) {
+            *to = byte;
+        }
+        child.nudge(self.now);
+        Ok(n)
+    }
+
+    fn write(&mut self, slot: usize, _channel: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(ports) = &mut self.ports[slot] else { return Err(closed()) };
+        let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+        if !ports.stdin || wanted == 0 {
+            let what = format!("slot {slot}: {wanted} bytes for a stdin, open: {}", ports.stdin);
+            self.note(Err(Failure::new(what)));
+            return Err(closed());
+        }
+        let child = &mut self.children[ports.child];
+        if !child.stdin.reader {
+            return Err(closed());
+        }
+        let n = wanted.min(child.stdin.free());
+        if n == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let bytes: Vec<u8> =
+            slices.iter().flat_map(|slice| slice.iter().copied()).take(n).collect();
+        child.stdin.bytes.extend(&bytes);
+        child.nudge(self.now);
+        unfinished(&self.schedule, &mut ports.tail, &bytes);
+        Ok(n)
+    }
+
+    fn watch_input(&mut self, slot: usize, _channel: usize) -> io::Result<bool> {
+        let Some(ports) = &mut self.ports[slot] else { return Err(closed()) };
+        ports.watched = true;
+        let child = &self.children[ports.child];
+        if child.stdin.free() > 0 || !child.stdin.reader {
+            // As the kernel tells of what is so already.
+            self.events.push(Event { slot, port: Port::Input(0), hung_up: false });
+        }
+        Ok(false)
+    }
+
+    fn close(&mut self, slot: usize, port: Port) {
+        if matches!(port, Port::Input(_)) {
+            let found = self.may_close_input(slot);
+            self.note(found);
+        }
+        let Some(ports) = &mut self.ports[slot] else { return };
+        let child = &mut self.children[ports.child];
+        match port {
+            Port::Input(_) => {
+                ports.stdin = false;
+                child.stdin.writer = false;
+            }
+            Port::Output(_) => {
+                ports.stdout = false;
+                child.stdout.reader = false;
+            }
+            _ => ports.stderr = false,
+        }
+        child.nudge(self.now);
+    }
+
+    fn signal(&mut self, slot: usize, signal: Signal) {
+        self.say(|| format!("slot {slot}: {signal:?}"));
+        let found = self.is_spared(slot, signal);
+        self.note(found);
+        if let Some(ports) = &mut self.ports[slot] {
+            ports.signalled = true;
+            self.children[ports.child].signal(signal, self.now);
+        }
+    }
+
+    fn unread(&mut self, slot: usize, _channel: usize) -> Option<u64> {
+        let ports = self.ports[slot].as_ref()?;
+        Some(self.children[ports.child].stdin.bytes.len() as u64)
+    }
+
+    fn has_no_reader(&mut self, slot: usize, _channel: usize) -> bool {
+        let ports = self.ports[slot].as_ref();
+        ports.is_some_and(|ports| ports.stdin && !self.children[ports.child].stdin.reader)
+    }
+
+    fn look(&mut self, slots: &[usize]) -> Vec<Verdict> {
+        let look = |&slot: &usize| {
+            let child = self.ports[slot].as_ref().map(|ports| &self.children[ports.child]);
+            if self.schedule.manners.opaque {
+                Verdict::Unclear("it is opaque")
+            } else if child.is_some_and(Child::waits) {
+                Verdict::Waiting
+            } else {
+                Verdict::Busy
+            }
+        };
+        let verdicts = slots.iter().map(look).collect();
+        self.say(|| format!("looks at {slots:?}: {verdicts:?}"));
+        verdicts
+    }
+
+    fn release(&mut self, slot: usize) -> Option<ExitStatus> {
+        let Some(ports) = self.ports[slot].take() else {
+            self.note(Err(Failure::new(format!("slot {slot}: nobody is released"))));
+            return None;
+        };
+        let child = &mut self.children[ports.child];
+        child.signal(Signal::Kill, self.now);
+        child.stdin.writer = false;
+        child.stdout.reader = false;
+        if child.is_alive() {
+            self.abandoned += 1;
+            if !child.is_stuck() {
+                let what = format!("session {} is let go alive", child.pid);
+                self.note(Err(Failure::new(what)));
+            }
+            return None;
+        }
+        child.status.map(ExitStatus::from_raw)
+    }
+}
 
 /// What follows the last whole request in `tail` and `bytes`.
 fn unfinished(schedule: &Schedule, tail: &mut Vec<u8>, bytes: &[u8]) {
@@ -393,8 +493,4 @@ fn unfinished(schedule: &Schedule, tail: &mut Vec<u8>, bytes: &[u8]) {
     while let Some(len) = whole(schedule.manners.talk, tail) {
         tail.drain(..len);
     }
-}
-
-fn is_dropped(scheduler: &Scheduler) -> bool {
-    scheduler.stopping == Some(Stopping::Dropped)
 }

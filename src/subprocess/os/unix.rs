@@ -1,0 +1,378 @@
+//! The system itself.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::AsFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use crate::error::{Error, ErrorKind};
+use crate::subprocess::exit::ExitWatch;
+use crate::subprocess::os::{Event, Os, Port};
+use crate::subprocess::probe::{ChannelId, Doubt, Evidence, Suspect, evidence_of_all};
+use crate::subprocess::process::{
+    Launcher, MOST_ROOMY, Process, block_sigpipe, enlarge, has_no_reader, unread,
+};
+use crate::subprocess::protocol::{Now, Spawned, StartError, Verdict};
+use crate::subprocess::readiness::{Interest, Readiness, Ready};
+use crate::template::Spec;
+use crate::template::channel::Stream;
+use crate::template::policy::Signal;
+
+/// Children that are looked at together, so that the loop is not away for long.
+const SUSPECTS_AT_ONCE: usize = 64;
+
+/// What is needed to start children.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) command: Arc<str>,
+    /// How many children there may be at once.
+    pub(crate) slots: usize,
+    /// Pipes may be enlarged once they are full: not where what lies in one is lost with its reader.
+    pub(crate) enlarges: bool,
+}
+
+/// Processes, pipes and the poller.
+#[derive(Debug)]
+pub(crate) struct Unix {
+    start: Instant,
+    launcher: Launcher,
+    command: Arc<str>,
+    poller: Arc<Readiness>,
+    ready: Ready,
+    keys: Keys,
+    children: Vec<Option<Child>>,
+    enlarges: bool,
+    terminal: bool,
+    /// Children whose exit no descriptor tells of.
+    unwatched: usize,
+}
+
+/// One live child.
+#[derive(Debug)]
+struct Child {
+    process: Process,
+    exit: ExitWatch,
+    exit_is_told: bool,
+    /// Which pipes the inputs are, for the evidence of a stall.
+    input_ids: Vec<Option<ChannelId>>,
+}
+
+impl Unix {
+    /// To be called on the thread that is to be the loop's.
+    pub(crate) fn new(setup: Setup, poller: Arc<Readiness>) -> Self {
+        block_sigpipe(true);
+        let spec = setup.spec;
+        let sides = &spec.channels.side_outputs;
+        let keys = Keys {
+            inputs: 1 + spec.side_input_names().len(),
+            outputs: 1 + sides.iter().filter(|side| side.file.is_none()).count(),
+        };
+        Self {
+            start: Instant::now(),
+            terminal: matches!(spec.channels.stdout, Stream::Pty),
+            launcher: Launcher::new(spec, Arc::clone(&setup.command)),
+            command: setup.command,
+            poller,
+            ready: Ready::new(),
+            keys,
+            children: (0..setup.slots).map(|_| None).collect(),
+            enlarges: setup.enlarges && setup.slots <= MOST_ROOMY,
+            unwatched: 0,
+        }
+    }
+
+    fn child(&mut self, slot: usize) -> io::Result<&mut Child> {
+        self.children[slot].as_mut().ok_or_else(closed)
+    }
+
+    /// Registers a new child with the poller.
+    fn watch(&self, slot: usize, process: &Process) -> io::Result<ExitWatch> {
+        let exit = ExitWatch::new(process.pid(), &self.poller)?;
+        if let ExitWatch::Pidfd(fd) = &exit {
+            self.poller.add(fd, self.keys.key(slot, Port::Exit), Interest::Readable)?;
+        }
+        for (i, output) in process.outputs.iter().enumerate() {
+            if let Some(output) = output {
+                let key = self.keys.key(slot, Port::Output(i));
+                self.poller.add(output, key, Interest::Readable)?;
+            }
+        }
+        if let Some(stderr) = &process.stderr {
+            self.poller.add(stderr, self.keys.key(slot, Port::Stderr), Interest::Readable)?;
+        }
+        Ok(exit)
+    }
+
+    /// Removes from the poller whatever is registered, which must come before it is closed.
+    fn unwatch(&self, process: &Process, exit: Option<&ExitWatch>) {
+        if let Some(ExitWatch::Pidfd(fd)) = exit {
+            self.poller.remove(fd);
+        }
+        let files = process.inputs.iter().chain(&process.outputs).flatten();
+        for file in files.chain(&process.stderr) {
+            self.poller.remove(file);
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
+impl Os for Unix {
+    fn now(&self) -> Now {
+        self.start.elapsed()
+    }
+
+    fn yield_now(&mut self) {
+        thread::yield_now();
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        events.clear();
+        match self.poller.wait(&mut self.ready, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            waited => waited?,
+        }
+        for event in self.ready.iter() {
+            let (slot, port) = self.keys.port(event.key);
+            let Some(Some(child)) = self.children.get_mut(slot) else { continue };
+            if port == Port::Exit && std::mem::replace(&mut child.exit_is_told, true) {
+                continue;
+            }
+            events.push(Event { slot, port, hung_up: event.hung_up });
+        }
+        if self.unwatched > 0 {
+            for (slot, child) in self.children.iter_mut().enumerate() {
+                if let Some(child) = child
+                    && !child.exit_is_told
+                    && child.exit.is_known()
+                {
+                    child.exit_is_told = true;
+                    events.push(Event { slot, port: Port::Exit, hung_up: false });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, slot: usize) -> Result<Spawned, StartError> {
+        block_sigpipe(false);
+        let started = self.launcher.start(slot);
+        block_sigpipe(true);
+        let process = started?;
+        let exit = match self.watch(slot, &process) {
+            Ok(exit) => exit,
+            Err(error) => {
+                self.unwatch(&process, None);
+                process.finish();
+                let error = Error::new(ErrorKind::Spawn, "the worker's pipes cannot be watched")
+                    .because(error)
+                    .running(&self.command);
+                return Err(StartError::NotNow(error));
+            }
+        };
+        if !matches!(exit, ExitWatch::Pidfd(_)) {
+            self.unwatched += 1;
+            if exit.is_known() {
+                self.poller.wake();
+            }
+        }
+        let id = |input: &File| ChannelId::of(input.as_fd()).ok();
+        let spawned = Spawned {
+            pid: process.pid(),
+            inputs: process.inputs.iter().map(Option::is_some).collect(),
+            outputs: process.outputs.iter().map(Option::is_some).collect(),
+            stderr: process.stderr.is_some(),
+            terminal: self.terminal,
+        };
+        self.children[slot] = Some(Child {
+            input_ids: process.inputs.iter().map(|input| input.as_ref().and_then(id)).collect(),
+            process,
+            exit,
+            exit_is_told: false,
+        });
+        Ok(spawned)
+    }
+
+    fn read(&mut self, slot: usize, port: Port, room: &mut [u8]) -> io::Result<usize> {
+        let process = &mut self.child(slot)?.process;
+        let file = match port {
+            Port::Output(output) => &mut process.outputs[output],
+            _ => &mut process.stderr,
+        };
+        file.as_mut().ok_or_else(closed)?.read(room)
+    }
+
+    fn write(&mut self, slot: usize, channel: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let file = &mut self.child(slot)?.process.inputs[channel];
+        file.as_mut().ok_or_else(closed)?.write_vectored(slices)
+    }
+
+    fn watch_input(&mut self, slot: usize, channel: usize) -> io::Result<bool> {
+        let child = self.children[slot].as_ref().ok_or_else(closed)?;
+        let file = child.process.inputs[channel].as_ref().ok_or_else(closed)?;
+        if self.enlarges {
+            for pipe in child.process.outputs.iter().flatten().chain([file]) {
+                enlarge(pipe);
+            }
+        }
+        self.poller.add(file, self.keys.key(slot, Port::Input(channel)), Interest::Writable)?;
+        Ok(self.enlarges)
+    }
+
+    fn close(&mut self, slot: usize, port: Port) {
+        let Some(child) = &mut self.children[slot] else { return };
+        let file = match port {
+            Port::Input(channel) => child.process.inputs[channel].take(),
+            Port::Output(output) => child.process.outputs[output].take(),
+            Port::Stderr => child.process.stderr.take(),
+            Port::Exit => None,
+        };
+        if let Some(file) = file {
+            self.poller.remove(&file);
+        }
+    }
+
+    fn signal(&mut self, slot: usize, signal: Signal) {
+        if let Some(child) = &self.children[slot] {
+            child.process.signal(signal);
+        }
+    }
+
+    fn unread(&mut self, slot: usize, channel: usize) -> Option<u64> {
+        unread(self.children[slot].as_ref()?.process.inputs[channel].as_ref()?)
+    }
+
+    fn has_no_reader(&mut self, slot: usize, channel: usize) -> bool {
+        let input = self.children[slot].as_ref().map(|child| &child.process.inputs[channel]);
+        matches!(input, Some(Some(input)) if has_no_reader(input))
+    }
+
+    fn look(&mut self, slots: &[usize]) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(slots.len());
+        for slots in slots.chunks(SUSPECTS_AT_ONCE) {
+            let children: Vec<_> = slots
+                .iter()
+                .map(|&slot| {
+                    let child = self.children[slot].as_ref();
+                    let open = child
+                        .into_iter()
+                        .flat_map(|child| child.process.inputs.iter().zip(&child.input_ids));
+                    let known =
+                        open.filter_map(|(file, id)| Some((file.as_ref()?.as_fd(), (*id)?)));
+                    (child.map(|child| child.process.pid()), known.collect::<Vec<_>>())
+                })
+                .collect();
+            let suspects: Vec<_> = children
+                .iter()
+                .filter_map(|(pid, inputs)| {
+                    Some(Suspect { pgid: Pid::from_raw((*pid)?.cast_signed()), inputs })
+                })
+                .collect();
+            verdicts.extend(evidence_of_all(&suspects).into_iter().map(verdict));
+        }
+        verdicts
+    }
+
+    fn release(&mut self, slot: usize) -> Option<ExitStatus> {
+        let child = self.children[slot].take()?;
+        if !matches!(child.exit, ExitWatch::Pidfd(_)) {
+            self.unwatched -= 1;
+        }
+        self.unwatch(&child.process, Some(&child.exit));
+        child.process.reap()
+    }
+}
+
+impl Drop for Unix {
+    fn drop(&mut self) {
+        // Only after a panic: the usual way out leaves nobody behind. All at once, so that those who
+        // die slowly do so side by side.
+        for child in self.children.iter().flatten() {
+            child.process.signal(Signal::Kill);
+        }
+        for child in self.children.iter_mut().filter_map(Option::take) {
+            child.process.finish();
+        }
+    }
+}
+
+/// What the evidence comes to.
+fn verdict(evidence: Evidence) -> Verdict {
+    match evidence {
+        Evidence::Waiting => Verdict::Waiting,
+        Evidence::NotCertain(doubt) => match doubt {
+            Doubt::EventLoop => Verdict::Unclear("it runs an event loop"),
+            Doubt::OtherRead => Verdict::Unclear("it reads something that does not come from us"),
+            Doubt::NoReader => Verdict::Unclear("nobody in its process group reads what we write"),
+            Doubt::Unreadable => Verdict::Unclear("/proc does not tell"),
+            Doubt::Stopped => Verdict::Unclear("it is stopped"),
+            Doubt::Unread | Doubt::Busy | Doubt::Sleeping | Doubt::Writing | Doubt::Changed => {
+                Verdict::Busy
+            }
+        },
+    }
+}
+
+/// Keys of the poller: slots times ports.
+#[derive(Clone, Copy, Debug)]
+struct Keys {
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Keys {
+    fn stride(self) -> usize {
+        2 + self.inputs + self.outputs
+    }
+
+    fn key(self, slot: usize, port: Port) -> usize {
+        let port = match port {
+            Port::Exit => 0,
+            Port::Stderr => 1,
+            Port::Input(i) => 2 + i,
+            Port::Output(i) => 2 + self.inputs + i,
+        };
+        slot * self.stride() + port
+    }
+
+    fn port(self, key: usize) -> (usize, Port) {
+        let port = match key % self.stride() {
+            0 => Port::Exit,
+            1 => Port::Stderr,
+            i if i < 2 + self.inputs => Port::Input(i - 2),
+            i => Port::Output(i - 2 - self.inputs),
+        };
+        (key / self.stride(), port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_ports_are_one_to_one() {
+        let keys = Keys { inputs: 3, outputs: 2 };
+        let ports = [
+            Port::Exit,
+            Port::Stderr,
+            Port::Input(0),
+            Port::Input(2),
+            Port::Output(0),
+            Port::Output(1),
+        ];
+        for slot in [0, 1, 999] {
+            for port in ports {
+                assert_eq!(keys.port(keys.key(slot, port)), (slot, port));
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What the scheduler and the event loop say to each other: plain values, without any behaviour.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::template::policy::Signal;
+
+/// Time since the feed's start.
+pub(crate) type Now = Duration;
+
+/// What is to be done, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Close our end of an input channel.
+    CloseInput { slot: usize, channel: usize },
+    /// Send a signal to the process group.
+    Signal { slot: usize, signal: Signal },
+    /// Look for the evidence of a stall; report `looked`.
+    Look { slot: usize },
+    /// Kill what is left of the group, close every pipe, reap; report `ended`.
+    Finish { slot: usize },
+    /// It cannot be killed: close every pipe, leave it to the reaper; report `ended`.
+    Abandon { slot: usize },
+}
+
+/// A child that has just been started, and which of its channels lead to us.
+#[derive(Clone, Debug)]
+pub(crate) struct Spawned {
+    pub(crate) pid: u32,
+    /// Stdin, then the side inputs.
+    pub(crate) inputs: Vec<bool>,
+    /// Stdout, then the side outputs.
+    pub(crate) outputs: Vec<bool>,
+    pub(crate) stderr: bool,
+    /// Its stdout is a pseudo-terminal, which may give less than was asked for even when there is more.
+    pub(crate) terminal: bool,
+}
+
+/// Why a child could not be started.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// It never will: no such program, no such directory.
+    Never(Error),
+    /// Not now: out of file descriptors, processes or memory.
+    NotNow(Error),
+}
+
+/// What a look at a worker that has gone quiet has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Every thread of its group waits for us.
+    Waiting,
+    /// It is at work, or asleep of its own will.
+    Busy,
+    /// It cannot be told, for a reason that a user can do something about.
+    Unclear(&'static str),
+}

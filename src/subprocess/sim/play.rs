@@ -1,0 +1,195 @@
+//! One seed, played from its start to its end: the real event loop, and the checks after each of its turns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+
+use crate::stats::Stats;
+use crate::subprocess::event_loop::EventLoop;
+use crate::subprocess::scheduler::{Plan, Scheduler, Slot};
+use crate::subprocess::swarm::Swarm;
+use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
+use crate::window::gate::Gate;
+use crate::window::intake::{Handover, Supply};
+use crate::window::outbox::Outbox;
+
+use super::check::{Failure, conserved, must, offered};
+use super::report::Report;
+use super::rng::Rng;
+use super::schedule::Schedule;
+use super::sink::Sink;
+use super::source::Source;
+use super::world::{MOST_STEPS, World};
+
+pub(super) struct Play {
+    schedule: Arc<Schedule>,
+    gate: Arc<Gate>,
+    outbox: Arc<Outbox>,
+    event_loop: EventLoop<Swarm, World>,
+    /// The most bytes of replies that were ever held because their session was not proven.
+    unproven: usize,
+}
+
+impl Play {
+    pub(super) fn new(seed: u64, trace: bool) -> Self {
+        let schedule = Arc::new(Schedule::new(seed));
+        if trace {
+            eprintln!("{schedule:#?}");
+        }
+        let gate = Arc::new(Gate::new(schedule.window, schedule.max_bytes));
+        let scheduler = Scheduler::new(Plan {
+            spec: Arc::clone(&schedule.spec),
+            workers: schedule.workers,
+            order: schedule.order,
+            origin: schedule.origin,
+            keep_requests: schedule.keep_requests,
+            drain: false,
+            backlog: schedule.backlog,
+            gate: Arc::clone(&gate),
+            stats: Arc::new(Stats::new(Arc::clone(&gate))),
+        });
+        let woken = Arc::new(AtomicBool::new(false));
+        let call = Arc::clone(&woken);
+        let handover = Arc::new(Handover::new(move || call.store(true, SeqCst)));
+        let (send, receive) = bounded(schedule.input.waiting);
+        let supply = Supply::new(Arc::clone(&handover), receive, Arc::clone(&gate));
+        let outbox = Arc::new(Outbox::default());
+        let mut rng = Rng::new(!seed);
+        let source = Source::new(Arc::clone(&handover), send, Rng::new(rng.next()));
+        let sink = Sink::new(&schedule, Arc::clone(&outbox), handover, Rng::new(rng.next()));
+        let world =
+            World::new(Arc::clone(&schedule), Arc::clone(&gate), source, sink, woken, rng, trace);
+        let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
+        let event_loop = EventLoop::new(swarm, world, schedule.workers);
+        Self { schedule, gate, outbox, event_loop, unproven: 0 }
+    }
+
+    pub(super) fn run(&mut self) -> Result<Report, Failure> {
+        let report = self.play().and_then(|()| self.finish());
+        if report.is_err() {
+            let scheduler = self.event_loop.machine().scheduler();
+            let text = format!("{:#?}", scheduler.slots);
+            self.event_loop.os().say(|| text);
+        }
+        report
+    }
+
+    fn play(&mut self) -> Result<(), Failure> {
+        loop {
+            let began = self.event_loop.os().now;
+            let over = self.event_loop.step();
+            let world = self.event_loop.os();
+            world.verdict()?;
+            world.steps += 1;
+            must!(world.steps < MOST_STEPS, "no end after {MOST_STEPS} steps");
+            let now = world.now;
+            world.errors += world.sink.fetch(now);
+            if self.event_loop.machine().scheduler().stopping.is_some() {
+                self.event_loop.os().stopped_at.get_or_insert(began);
+            }
+            self.check()?;
+            if over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn check(&mut self) -> Result<(), Failure> {
+        let (swarm, world) = self.event_loop.parts();
+        let scheduler = swarm.scheduler();
+        conserved(scheduler, &world.source, &world.sink, swarm.arrived)?;
+        offered(scheduler)?;
+        if world.dropped_at.is_none() {
+            let (held, most) = (self.gate.held(), self.schedule.max_bytes);
+            // One read of each worker, and one reply, may come on top.
+            let room = self.schedule.manners.stdout_room + 1500;
+            // Replies that are not believed before their session has ended cannot make room before that.
+            let sessions = scheduler.slots.iter().filter_map(|slot| match slot {
+                Slot::Live(session) => Some(session),
+                _ => None,
+            });
+            let unproven: usize =
+                sessions.flat_map(|session| &session.held).map(|held| held.at.len()).sum();
+            // Once believed they are still there until the consumer takes them.
+            self.unproven = self.unproven.max(unproven);
+            let excused =
+                self.schedule.workers * room + world.source.heaviest + self.unproven + world.errors;
+            let bound = most.saturating_add(excused);
+            must!(held <= bound, "{held} bytes are held, {most} allowed and {bound} excused");
+        }
+        Ok(())
+    }
+
+    /// How long a drop may take: as the documentation of `Feed` says, and the time to do it.
+    fn longest_drop(&self) -> Duration {
+        let policy = &self.schedule.spec.policy;
+        let rungs = policy.kill_sequence.len().saturating_sub(1);
+        let waits = policy.kill_sequence[..rungs].iter().map(|(_, wait)| *wait);
+        let at_work = Duration::from_millis(50);
+        let sum = waits.fold(DROP_GRACE + DRAIN_GRACE + at_work, Duration::saturating_add);
+        sum.saturating_add(policy.kill_grace())
+    }
+
+    /// The event loop is over; the consumer takes what is left.
+    fn finish(&mut self) -> Result<Report, Failure> {
+        let longest_drop = self.longest_drop();
+        let end = self.event_loop.machine().take_end();
+        self.gate.stop();
+        self.outbox.end(end);
+        let (swarm, world) = self.event_loop.parts();
+        world.say(|| "the event loop is done".to_owned());
+        for slot in &swarm.scheduler().slots {
+            must!(matches!(slot, Slot::Vacant { .. }), "a slot is left: {slot:?}");
+        }
+        for child in &world.children {
+            must!(!child.is_alive() || child.killed, "child {} is left", child.pid);
+        }
+        if let Some(dropped) = world.dropped_at {
+            let took = world.now - dropped;
+            must!(took <= longest_drop, "a drop took {took:?}, and {longest_drop:?} is the bound");
+        }
+        world.sink.fetch(world.now);
+        while !world.sink.done && !world.sink.dropped {
+            let Some(at) = world.sink.wake else {
+                return Err(Failure::new("the consumer sleeps after the end"));
+            };
+            world.now = world.now.max(at);
+            world.steps += 1;
+            world.consume()?;
+        }
+        if world.sink.done {
+            let pulled = world.source.pulled;
+            let yielded = world.sink.yielded;
+            // A source that was inside `next` when the feed had failed may come out with one more.
+            let late = u64::from(swarm.gave_up() && pulled > yielded);
+            must!(pulled == yielded + late, "{pulled} inputs were pulled, {yielded} yielded");
+            let held = self.gate.held() + swarm.arrived.1 - world.source.given();
+            must!(held == 0, "{held} bytes are held at the end");
+            if self.schedule.spec.check.is_none() {
+                for child in &world.children {
+                    world.oracle.noticed(&self.schedule, child)?;
+                }
+            }
+            if world.oracle.fatal.is_none() {
+                let total = self.schedule.input.total;
+                must!(total == Some(pulled), "{pulled} inputs of {total:?} were pulled");
+            }
+        }
+        let counters = &swarm.scheduler().stats.counters;
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        Ok(Report {
+            steps: world.steps,
+            sessions: world.children.len() as u64,
+            replies: world.oracle.replies,
+            failed: world.oracle.failed,
+            fatal: world.oracle.fatal.is_some().into(),
+            dropped: world.sink.dropped.into(),
+            recycles: count(&counters.recycles),
+            redeliveries: count(&counters.redeliveries),
+            signals: count(&counters.signals),
+            abandoned: world.abandoned,
+        })
+    }
+}

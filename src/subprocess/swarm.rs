@@ -1,0 +1,301 @@
+//! The swarm: the scheduler between the two ends of the window, as the machine of an event loop.
+
+use std::io::IoSlice;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+#[cfg(test)]
+use crate::record::Batch;
+use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
+use crate::subprocess::os::{Os, Setup, Unix};
+use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Verdict};
+use crate::subprocess::readiness::Readiness;
+use crate::subprocess::scheduler::Scheduler;
+use crate::window::intake::{Arrival, Supply};
+use crate::window::outbox::Outbox;
+use crate::window::packet::End;
+use crate::window::unwind;
+
+/// How long a stopped intake may take to come out of the source, with an input that was on its way
+/// and has a right to its item, before the feed ends without it.
+const COME_OUT_WITHIN: Duration = Duration::from_millis(50);
+
+/// Batches that may wait to be given out: what stands in line already shares the turn's system calls.
+const BATCHES_A_TURN: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Swarm {
+    scheduler: Scheduler,
+    supply: Supply,
+    outbox: Arc<Outbox>,
+    /// Since when nothing is left to do but to wait for an intake that is inside the user's `next()`.
+    lost_since: Option<Now>,
+    /// The intake is asked to wake us.
+    asking: bool,
+    /// Packets, and bytes of requests, that have ever come.
+    #[cfg(test)]
+    pub(crate) arrived: (u64, usize),
+    #[cfg(test)]
+    gave_up: bool,
+}
+
+/// Runs a feed to its end, on the thread that is to be the event loop's.
+pub(crate) fn run(
+    scheduler: Scheduler,
+    supply: Supply,
+    outbox: Arc<Outbox>,
+    poller: Arc<Readiness>,
+) {
+    let (spec, command, slots) = scheduler.setup();
+    // Where nothing is sent twice, what lies in a pipe is what may be lost with its reader.
+    let enlarges = !scheduler.drain && !spec.policy.at_most_once;
+    let gate = Arc::clone(&supply.gate);
+    let os = Unix::new(Setup { spec, command, slots, enlarges }, poller);
+    let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
+    let mut event_loop = EventLoop::new(swarm, os, slots);
+    let end = finish(&mut event_loop);
+    gate.stop();
+    // The children first: a consumer that has seen the end finds nothing left of them.
+    drop(event_loop);
+    outbox.end(end);
+}
+
+/// Runs an event loop to its end.
+fn finish<O: Os>(event_loop: &mut EventLoop<Swarm, O>) -> End {
+    // A panic here is a bug of ours, or of a framing: the consumer gets it rather than waiting for ever.
+    let panicked = unwind::catch(|| event_loop.run());
+    let swarm = event_loop.machine();
+    match panicked {
+        Ok(()) => swarm.take_end(),
+        Err(payload) => {
+            swarm.put();
+            End { panic: Some(payload), ..End::default() }
+        }
+    }
+}
+
+impl Swarm {
+    pub(crate) fn new(scheduler: Scheduler, supply: Supply, outbox: Arc<Outbox>) -> Self {
+        Self {
+            scheduler,
+            supply,
+            outbox,
+            lost_since: None,
+            asking: false,
+            #[cfg(test)]
+            arrived: (0, 0),
+            #[cfg(test)]
+            gave_up: false,
+        }
+    }
+
+    /// The end, once everything is over.
+    pub(crate) fn take_end(&mut self) -> End {
+        self.scheduler.take_end()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// Whether the intake was given up: it stays inside the user's `next()`.
+    #[cfg(test)]
+    pub(crate) fn gave_up(&self) -> bool {
+        self.gave_up
+    }
+
+    fn put(&mut self) {
+        self.outbox.put(&mut self.scheduler.out);
+    }
+
+    fn take_input(&mut self, now: Now) -> bool {
+        match self.supply.take() {
+            Some(arrival) => {
+                self.arrive(arrival, now);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn arrive(&mut self, arrival: Arrival, now: Now) {
+        #[cfg(test)]
+        match &arrival {
+            Arrival::Batch(batch) => {
+                self.arrived.0 += batch.len() as u64;
+                self.arrived.1 += batch.bytes();
+            }
+            Arrival::Settled(span) => self.arrived.0 += span.count,
+            Arrival::End { .. } => {}
+        }
+        self.scheduler.arrived(arrival, now);
+    }
+}
+
+impl Machine for Swarm {
+    fn begin(&mut self, now: Now) {
+        self.scheduler.time_is(now);
+        if self.supply.handover.is_dropped() {
+            self.scheduler.cancel();
+        }
+    }
+
+    fn advance(&mut self, now: Now) {
+        self.scheduler.tick(now);
+        while self.scheduler.wants_input() && self.take_input(now) {}
+        while self.scheduler.can_dispatch() && self.scheduler.pending.len() < BATCHES_A_TURN {
+            let Some(arrival) = self.supply.take_full() else { break };
+            self.arrive(arrival, now);
+        }
+        self.scheduler.dispatch(now);
+        self.scheduler.close_if_done(now);
+    }
+
+    fn hand_over(&mut self) -> bool {
+        self.put();
+        for batch in self.scheduler.spent.drain(..) {
+            self.supply.handover.give_back(batch);
+        }
+        self.scheduler.is_finished()
+    }
+
+    fn next_operation(&mut self) -> Option<Operation> {
+        self.scheduler.actions.pop_front()
+    }
+
+    fn has_operations(&self) -> bool {
+        !self.scheduler.actions.is_empty()
+    }
+
+    fn take_writers(&mut self, slots: &mut Vec<usize>) {
+        slots.append(&mut self.scheduler.to_write);
+    }
+
+    fn next_start(&mut self, now: Now) -> Option<usize> {
+        self.scheduler.next_start(now)
+    }
+
+    fn started(&mut self, slot: usize, spawned: &Spawned, now: Now) {
+        self.scheduler.started(slot, Some(spawned.pid), now);
+        for (output, piped) in spawned.outputs.iter().enumerate() {
+            if !piped {
+                self.scheduler.not_piped(slot, output);
+            }
+        }
+        if !spawned.stderr {
+            self.scheduler.stderr_closed(slot);
+        }
+        if !spawned.inputs[0] {
+            self.scheduler.no_stdin(slot);
+        }
+    }
+
+    fn start_failed(&mut self, slot: usize, error: StartError, now: Now) {
+        self.scheduler.start_failed(slot, error, now);
+    }
+
+    fn may_read(&mut self, slot: usize) -> bool {
+        self.scheduler.may_read(slot)
+    }
+
+    fn read_room(&mut self, slot: usize, output: usize) -> &mut [u8] {
+        self.scheduler.read_room(slot, output)
+    }
+
+    fn read(&mut self, slot: usize, output: usize, n: usize, now: Now) {
+        self.scheduler.read(slot, output, n, now);
+    }
+
+    fn read_closed(&mut self, slot: usize, output: usize, now: Now) {
+        self.scheduler.read_closed(slot, output, now);
+    }
+
+    fn heard_stderr(&mut self, slot: usize, bytes: &[u8], now: Now) {
+        self.scheduler.heard_stderr(slot, bytes, now);
+    }
+
+    fn stderr_closed(&mut self, slot: usize, _now: Now) {
+        self.scheduler.stderr_closed(slot);
+    }
+
+    fn slices<'a>(&'a self, slot: usize, channel: usize, slices: &mut [IoSlice<'a>]) -> usize {
+        self.scheduler.slices(slot, channel, slices)
+    }
+
+    fn wrote(&mut self, slot: usize, channel: usize, n: usize, now: Now) {
+        self.scheduler.wrote(slot, channel, n, now);
+    }
+
+    fn write_closed(&mut self, slot: usize, channel: usize, now: Now) {
+        self.scheduler.write_closed(slot, channel, now);
+    }
+
+    fn counts_unread(&self) -> bool {
+        self.scheduler.drain
+    }
+
+    fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64) {
+        self.scheduler.left_unread(slot, channel, bytes);
+    }
+
+    fn looked(&mut self, slot: usize, verdict: Verdict, now: Now) {
+        self.scheduler.probed(slot, verdict, now);
+    }
+
+    fn exited(&mut self, slot: usize, now: Now) {
+        self.scheduler.exited(slot, now);
+    }
+
+    fn ended(&mut self, slot: usize, status: Option<ExitStatus>, now: Now) {
+        self.scheduler.ended(slot, status, now);
+    }
+
+    fn awaits_first_reply(&self) -> bool {
+        self.scheduler.next_serial > 0 && self.supply.gate.total_yielded() == 0
+    }
+
+    fn has_work(&self) -> bool {
+        self.scheduler.can_dispatch()
+    }
+
+    fn rest(&mut self, now: Now) -> Rest {
+        self.asking = self.scheduler.wants_input();
+        if self.asking {
+            self.supply.ask();
+            if self.take_input(now) {
+                self.wake();
+                return Rest::Not;
+            }
+            if !self.scheduler.intake_is_lost() || !self.supply.handover.is_empty_handed() {
+                self.lost_since = None;
+            } else if now - *self.lost_since.get_or_insert(now) >= COME_OUT_WITHIN {
+                // It stays inside the user's `next()` and will never be listened to again.
+                self.wake();
+                self.scheduler.give_up_intake();
+                #[cfg(test)]
+                {
+                    self.gave_up = true;
+                }
+                return Rest::Not;
+            }
+        } else {
+            // It came out; a date that is past would keep us awake.
+            self.lost_since = None;
+        }
+        let given_up = self.lost_since.map(|since| since + COME_OUT_WITHIN);
+        Rest::Until(self.scheduler.next_timer().into_iter().chain(given_up).min())
+    }
+
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.asking) {
+            self.supply.stop_asking();
+        }
+    }
+
+    fn wait_failed(&mut self, error: Error) {
+        self.scheduler.fail(error);
+    }
+}
