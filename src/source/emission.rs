@@ -92,7 +92,10 @@ impl Emission {
         };
         let awaited = self.had_room && !self.through;
         [
-            (after(self.started, policy.ready_timeout, self.in_banner), "was not ready"),
+            (
+                after(self.started, self.spec.words.banner.ready_limit(), self.in_banner),
+                "was not ready",
+            ),
             (
                 after(self.started, policy.start_timeout, awaited && self.delivery.made() == 0),
                 "emitted no record",

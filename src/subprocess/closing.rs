@@ -59,7 +59,7 @@ impl Scheduler {
     /// Nothing more will be given to this session: closes its inputs, now or when it has answered.
     pub(crate) fn part_from(&mut self, slot: usize, why: Why, now: Now) {
         let Slot::Live(session) = &self.slots[slot] else { return };
-        let only_then = self.spec.policy.at_eof || self.spec.is_until_eof();
+        let only_then = self.spec.policy.at_eof() || self.spec.is_until_eof();
         if session.is_open() && (session.owed() == 0 || only_then) {
             self.close_inputs(slot, why, now);
         }

@@ -59,7 +59,7 @@ impl Scheduler {
                     }
                 }
                 if session.in_banner
-                    && let Some(limit) = policy.ready_timeout
+                    && let Some(limit) = self.spec.words.banner.ready_limit()
                 {
                     at(session.started.saturating_add(limit));
                 }
@@ -110,9 +110,8 @@ impl Scheduler {
         match session.phase {
             Phase::Open | Phase::Ending => {
                 let owed = session.owed();
-                if session.in_banner
-                    && policy.ready_timeout.is_some_and(|limit| due(session.started, limit))
-                {
+                let ready = self.spec.words.banner.ready_limit();
+                if session.in_banner && ready.is_some_and(|limit| due(session.started, limit)) {
                     session.why = Some(Why::Timeout);
                     Counters::add(&self.stats.counters.timeouts, 1);
                     return self.kill_session(slot, now);
@@ -163,7 +162,7 @@ impl Scheduler {
                 }
                 let Slot::Live(session) = &self.slots[slot] else { return };
                 if self.quiet_until(session).is_some_and(|quiet| now >= quiet) {
-                    if policy.at_eof {
+                    if policy.at_eof() {
                         return self.recycle_session(slot, now);
                     }
                     self.probe(slot, now);

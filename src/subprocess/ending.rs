@@ -128,7 +128,8 @@ impl Scheduler {
             return;
         }
         // What a process wrote before it failed looks just like a whole output.
-        let failed = session.abandoned || status.is_some_and(|status| !status.success());
+        let failed =
+            session.abandoned || status.is_some_and(|status| !self.spec.accepts_status(status));
         if until_eof && !session.lingered && failed {
             return;
         }
@@ -168,7 +169,7 @@ impl Scheduler {
         let mut kind = ErrorKind::Died;
         if session.in_banner
             && session.why == Some(Why::Timeout)
-            && let Some(limit) = self.spec.policy.ready_timeout
+            && let Some(limit) = self.spec.words.banner.ready_limit()
         {
             kind = ErrorKind::Timeout;
             message.push_str(&format!("; the last had not said within {limit:?} that it is ready"));

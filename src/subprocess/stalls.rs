@@ -101,7 +101,8 @@ impl Scheduler {
         {
             return None;
         }
-        let delay = if policy.at_eof { self.patience().min(AT_EOF_IDLE) } else { self.patience() };
+        let delay =
+            if policy.at_eof() { self.patience().min(AT_EOF_IDLE) } else { self.patience() };
         Some(session.moved.saturating_add(delay).max(session.next_probe))
     }
 

@@ -17,7 +17,6 @@ use crate::subprocess::input::Input;
 use crate::subprocess::protocol::{Now, StartError};
 use crate::subprocess::scheduler::{Scheduler, Slot};
 use crate::subprocess::session::{Output, Phase, Session, Tail};
-use crate::template::words::Banner;
 use crate::window::packet::Label;
 
 impl Scheduler {
@@ -78,7 +77,7 @@ impl Scheduler {
             outputs,
             stderr: Tail::default(),
             stderr_eof: false,
-            depth: if self.withholding || spec.policy.at_eof {
+            depth: if self.withholding || spec.policy.at_eof() {
                 Depth::unlimited()
             } else {
                 Depth::new()
@@ -91,7 +90,7 @@ impl Scheduler {
             recent_bytes: 0,
             held: Vec::new(),
             held_count: 0,
-            in_banner: !matches!(spec.words.banner, Banner::None),
+            in_banner: !spec.words.banner.is_empty(),
             proven: false,
             prompt: false,
             stdin_closed: false,
@@ -114,7 +113,7 @@ impl Scheduler {
             self.to_write.push(slot);
         }
         self.slots[slot] = Slot::Live(session);
-        if let Some(limit) = self.spec.policy.ready_timeout {
+        if let Some(limit) = self.spec.words.banner.ready_limit() {
             self.arm(slot, now.saturating_add(limit));
         }
         self.offer(slot);

@@ -235,8 +235,7 @@ impl<E, D> Template<E, D> {
     /// is full or the input idles, so no reply waits for a batch to fill. Zero is taken as one.
     #[must_use]
     pub fn answers_at_eof(mut self, batch: u64) -> Self {
-        self.spec.policy.recycle_records = Some(batch.max(1));
-        self.spec.policy.at_eof = true;
+        self.spec.policy.eof_batch = Some(batch.max(1));
         self
     }
 }

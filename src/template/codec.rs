@@ -113,7 +113,8 @@ pub struct Reply<'a> {
     pub(crate) packet: u64,
     pub(crate) worker: usize,
     pub(crate) names: &'a [String],
-    /// The whole buffer, and where in it the side outputs' parts of this reply are.
+    /// The whole buffer, and where in it the side outputs' parts of this reply are. One more than there
+    /// are names is what was written on stderr meanwhile.
     pub(crate) sides: (&'a [u8], &'a [Range<usize>]),
 }
 
@@ -142,6 +143,16 @@ impl<'a> Reply<'a> {
     pub fn side(&self, name: &str) -> Option<&'a BStr> {
         let i = self.names.iter().position(|declared| declared == name)?;
         Some(self.sides.0[self.sides.1.get(i)?.clone()].as_bstr())
+    }
+}
+
+impl<'a> Reply<'a> {
+    /// What the worker wrote on stderr while it worked on this packet: the first and the last bytes where it is
+    /// too much. `None` unless the template says [`keep_stderr`](crate::Template::keep_stderr).
+    #[must_use]
+    pub fn stderr(&self) -> Option<&'a BStr> {
+        let range = self.sides.1.get(self.names.len())?;
+        Some(self.sides.0[range.clone()].as_bstr())
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use crate::error::{BoxError, Error};
@@ -24,6 +25,16 @@ use framing::{ReplyFraming, RequestFraming};
 use policy::Policy;
 use words::Words;
 
+/// Which exit statuses of a process leave its output a reply; see [`Template::accept_status`].
+#[derive(Clone)]
+pub(crate) struct AcceptStatus(Arc<dyn Fn(i32) -> bool + Send + Sync>);
+
+impl fmt::Debug for AcceptStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AcceptStatus")
+    }
+}
+
 type Check = Arc<dyn Fn(&[u8], &[u8]) -> Result<(), BoxError> + Send + Sync>;
 
 /// Everything about a worker but the two closures.
@@ -35,6 +46,8 @@ pub(crate) struct Spec {
     pub(crate) replies: ReplyFraming,
     pub(crate) words: Words,
     pub(crate) check: Option<Check>,
+    /// Only with [`ReplyFraming::until_eof`]; without it, 0 alone is accepted.
+    pub(crate) accept_status: Option<AcceptStatus>,
     pub(crate) policy: Policy,
 }
 
@@ -57,7 +70,22 @@ impl Spec {
 
     /// How many requests one session is for.
     pub(crate) fn session_records(&self) -> Option<u64> {
-        if self.is_until_eof() { Some(1) } else { self.policy.recycle_records }
+        if self.is_until_eof() {
+            return Some(1);
+        }
+        let policy = &self.policy;
+        policy.recycle_records.into_iter().chain(policy.eof_batch).min()
+    }
+
+    /// Whether what a process wrote before it ended like this is its answer, where only the end of a
+    /// process makes one. Runs the user's closure, which may panic.
+    pub(crate) fn accepts_status(&self, status: ExitStatus) -> bool {
+        match (&self.accept_status, status.code()) {
+            (Some(accept), Some(code)) => (accept.0)(code),
+            // Ended by a signal.
+            (Some(_), None) => false,
+            (None, _) => status.success(),
+        }
     }
 
     /// What can be known to be wrong before anything is started.
@@ -201,6 +229,7 @@ impl Template {
                 replies: ReplyFraming::line(),
                 words: Words::default(),
                 check: None,
+                accept_status: None,
                 policy: Policy::default(),
             },
             encode: AsBytes,
@@ -315,6 +344,18 @@ impl<E, D> Template<E, D> {
     ) -> Self {
         self.spec.check =
             Some(Arc::new(move |request, reply| check(request, reply).map_err(Into::into)));
+        self
+    }
+
+    /// Which exit statuses make an answer of a process's output, for
+    /// [`ReplyFraming::until_eof`](framing::ReplyFraming::until_eof) alone. Without it only 0 does.
+    ///
+    /// `grep`, `diff` and most linters exit with 1 to say that they have found something. The closure
+    /// gets the exit code and runs on the event loop's thread; a process that was ended by a signal has
+    /// no code, and never makes an answer. With any other framing it is a configuration error.
+    #[must_use]
+    pub fn accept_status(mut self, accept: impl Fn(i32) -> bool + Send + Sync + 'static) -> Self {
+        self.spec.accept_status = Some(AcceptStatus(Arc::new(accept)));
         self
     }
 

@@ -77,12 +77,19 @@ pub(crate) struct Policy {
     pub(crate) backoff_cap: Duration,
     pub(crate) give_up: u32,
     pub(crate) recycle_records: Option<u64>,
-    /// Nothing is answered before stdin is closed: a quiet session is recycled without evidence.
-    pub(crate) at_eof: bool,
+    /// Nothing is answered before stdin is closed: a session gets so many packets, and a quiet one is
+    /// recycled without evidence.
+    pub(crate) eof_batch: Option<u64>,
+    /// So many packets may be in one worker at most; never 0 once it is validated.
+    pub(crate) in_flight: Option<u64>,
+    /// A bad exit after every answer is fatal too.
+    pub(crate) require_clean_exit: bool,
+    /// What was written on stderr goes with each reply. Only where it is known whose it is: one packet
+    /// in a worker at a time.
+    pub(crate) keep_stderr: bool,
     pub(crate) recycle_age: Option<Duration>,
     pub(crate) packet_timeout: Option<Duration>,
     pub(crate) start_timeout: Option<Duration>,
-    pub(crate) ready_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) run_timeout: Option<Duration>,
     pub(crate) kill_sequence: Vec<(Signal, Duration)>,
@@ -106,6 +113,11 @@ pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
 pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 impl Policy {
+    /// Whether a worker answers only when its input ends.
+    pub(crate) fn at_eof(&self) -> bool {
+        self.eof_batch.is_some()
+    }
+
     /// How long after the last signal of the kill sequence a worker is no longer waited for.
     pub(crate) fn kill_grace(&self) -> Duration {
         self.kill_sequence.last().map_or(KILL_GRACE, |(_, wait)| KILL_GRACE.max(*wait))
@@ -123,11 +135,13 @@ impl Default for Policy {
             backoff_cap: Duration::from_secs(1),
             give_up: 8,
             recycle_records: None,
-            at_eof: false,
+            eof_batch: None,
+            in_flight: None,
+            require_clean_exit: false,
+            keep_stderr: false,
             recycle_age: None,
             packet_timeout: None,
             start_timeout: None,
-            ready_timeout: None,
             idle_timeout: None,
             run_timeout: None,
             kill_sequence: vec![
@@ -202,6 +216,42 @@ impl<E, D> Template<E, D> {
         self
     }
 
+    /// At most `max` packets are in one worker at a time: given to it and not yet answered. `1` is
+    /// lockstep, a question and its answer.
+    ///
+    /// Without it as many are given to a worker as keep it busy, which is faster. A bound is for tools
+    /// that answer out of order, that lose what they had read when they die, or whose stderr is to be
+    /// [kept](Template::keep_stderr) with the reply that it belongs to. Zero is a configuration error.
+    ///
+    /// A tool that withholds its replies until its buffer is full is started afresh after each `max` packets.
+    #[must_use]
+    pub fn in_flight(mut self, max: u64) -> Self {
+        self.spec.policy.in_flight = Some(max);
+        self
+    }
+
+    /// Makes a bad exit fatal even after the last answer: an exit status other than 0, or a signal.
+    ///
+    /// Without it such an exit is only a remark, which [`Feed::finish`](crate::Feed::finish) returns,
+    /// because many tools end with 1 or 5 as a rule.
+    #[must_use]
+    pub fn require_clean_exit(mut self) -> Self {
+        self.spec.policy.require_clean_exit = true;
+        self
+    }
+
+    /// Keeps what a worker writes on stderr with the reply that it belongs to:
+    /// [`Reply::stderr`](crate::Reply::stderr).
+    ///
+    /// That can only be told where one packet at a time is in a worker, with
+    /// [`in_flight(1)`](Template::in_flight) or [`until_eof`](crate::framing::ReplyFraming::until_eof);
+    /// with anything else it is a configuration error.
+    #[must_use]
+    pub fn keep_stderr(mut self) -> Self {
+        self.spec.policy.keep_stderr = true;
+        self
+    }
+
     /// Starts a worker afresh when it is this old and has answered what it owes.
     #[must_use]
     pub fn recycle_after_age(mut self, age: Duration) -> Self {
@@ -214,30 +264,30 @@ impl<E, D> Template<E, D> {
     /// A worker that may only be buffering is first asked to answer by closing its stdin, and gets
     /// the limit once more; then it is killed, and the packet is charged with an attempt.
     #[must_use]
-    pub fn packet_timeout(mut self, limit: Duration) -> Self {
-        self.spec.policy.packet_timeout = Some(limit);
+    pub fn packet_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.spec.policy.packet_timeout = limit.into();
         self
     }
 
     /// The time limit for a session's first sign: its first reply, counted from its start or from its
     /// first request, whichever is later.
     #[must_use]
-    pub fn start_timeout(mut self, limit: Duration) -> Self {
-        self.spec.policy.start_timeout = Some(limit);
+    pub fn start_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.spec.policy.start_timeout = limit.into();
         self
     }
 
     /// Ends the feed with a fatal error when replies are owed and no worker has said anything for this long.
     #[must_use]
-    pub fn idle_timeout(mut self, limit: Duration) -> Self {
-        self.spec.policy.idle_timeout = Some(limit);
+    pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.spec.policy.idle_timeout = limit.into();
         self
     }
 
     /// Ends the feed with a fatal error this long after its start, whatever it is doing.
     #[must_use]
-    pub fn run_timeout(mut self, limit: Duration) -> Self {
-        self.spec.policy.run_timeout = Some(limit);
+    pub fn run_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.spec.policy.run_timeout = limit.into();
         self
     }
 

@@ -17,39 +17,55 @@ pub(crate) struct Words {
     /// Written to stdin before it is closed.
     pub(crate) farewell: Option<Arc<[u8]>>,
     pub(crate) banner: Banner,
+    /// What the worker prints behind its last reply: exactly this, or nothing.
+    pub(crate) skip_at_end: Option<Arc<[u8]>>,
 }
 
 /// What a worker prints before its first reply.
+///
+/// Up to three conditions, given in any order. The banner is over where the last of them is met.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Banner {
-    #[default]
-    None,
-    Lines(usize),
-    /// Everything through this marker. With `wait`, nothing is asked before it has come.
-    Until {
-        marker: Arc<[u8]>,
-        wait: bool,
-    },
+pub(crate) struct Banner {
+    /// So many lines have come.
+    lines: usize,
+    /// This marker has come.
+    until: Option<Arc<[u8]>>,
+    /// This marker has come, and nothing is asked before it has.
+    ready: Option<Ready>,
+}
+
+#[derive(Clone, Debug)]
+struct Ready {
+    marker: Arc<[u8]>,
+    limit: Option<Duration>,
 }
 
 impl Banner {
     /// How many bytes of `output`, which has been seen from its beginning, are banner, if it is over.
     pub(crate) fn end(&self, output: &[u8]) -> Option<usize> {
-        match self {
-            Self::None => Some(0),
-            Self::Lines(0) => Some(0),
-            Self::Lines(lines) => {
-                memchr::memchr_iter(b'\n', output).nth(lines - 1).map(|last| last + 1)
-            }
-            Self::Until { marker, .. } => {
-                output.find(&marker[..]).map(|start| start + marker.len())
-            }
-        }
+        let lines = match self.lines {
+            0 => 0,
+            lines => memchr::memchr_iter(b'\n', output).nth(lines - 1)? + 1,
+        };
+        let markers = self.until.iter().chain(self.ready.iter().map(|ready| &ready.marker));
+        markers
+            .into_iter()
+            .try_fold(lines, |end, marker| Some(end.max(output.find(&marker[..])? + marker.len())))
+    }
+
+    /// Whether there is none: the first byte belongs to a reply.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines == 0 && self.until.is_none() && self.ready.is_none()
     }
 
     /// Whether the first request must wait until the banner is over.
     pub(crate) fn holds_requests(&self) -> bool {
-        matches!(self, Self::Until { wait: true, .. })
+        self.ready.is_some()
+    }
+
+    /// How long after its start a session may take until its banner is over.
+    pub(crate) fn ready_limit(&self) -> Option<Duration> {
+        self.ready.as_ref()?.limit
     }
 }
 
@@ -72,26 +88,44 @@ impl<E, D> Template<E, D> {
     }
 
     /// Skips the first `lines` lines that each worker prints: a banner (`hunspell -a` prints one).
+    ///
+    /// Goes with [`skip_until`](Template::skip_until) and [`ready`](Template::ready), in any order: what
+    /// all of them together name is skipped.
     #[must_use]
     pub fn skip_lines(mut self, lines: usize) -> Self {
-        self.spec.words.banner = Banner::Lines(lines);
+        self.spec.words.banner.lines = lines;
         self
     }
 
     /// Skips everything that each worker prints through this marker, found anywhere.
     #[must_use]
     pub fn skip_until(mut self, marker: impl AsRef<[u8]>) -> Self {
-        self.spec.words.banner = Banner::Until { marker: marker.as_ref().into(), wait: false };
+        self.spec.words.banner.until = Some(marker.as_ref().into());
         self
     }
 
     /// Asks a worker nothing before it has printed this marker: for programs that take long to load.
-    /// The marker and what is before it are skipped. The time limit runs from the start of the session;
-    /// a session that misses it is killed and counts as one that ended without a reply.
+    /// The marker and what is before it are skipped. The time limit runs from the start of the session
+    /// (`None`: as long as it takes); a session that misses it is killed and counts as one that ended
+    /// without a reply.
+    ///
+    /// With [`skip_lines`](Template::skip_lines) or [`skip_until`](Template::skip_until), in any order,
+    /// nothing is asked before all that they name has come, and the limit is for all of it.
     #[must_use]
-    pub fn ready(mut self, marker: impl AsRef<[u8]>, limit: Duration) -> Self {
-        self.spec.words.banner = Banner::Until { marker: marker.as_ref().into(), wait: true };
-        self.spec.policy.ready_timeout = Some(limit);
+    pub fn ready(mut self, marker: impl AsRef<[u8]>, limit: impl Into<Option<Duration>>) -> Self {
+        let ready = Ready { marker: marker.as_ref().into(), limit: limit.into() };
+        self.spec.words.banner.ready = Some(ready);
+        self
+    }
+
+    /// What each worker prints at its end, behind the reply to the last request: exactly these bytes
+    /// are taken off there if they come (`enchant-2 -a` prints a blank line: `skip_at_end("\n")`).
+    ///
+    /// Anything more than the replies that are owed and these bytes means that replies may have been
+    /// paired wrongly, and is fatal.
+    #[must_use]
+    pub fn skip_at_end(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.spec.words.skip_at_end = Some(bytes.into().into());
         self
     }
 }
@@ -102,11 +136,47 @@ mod tests {
 
     #[test]
     fn a_banner_ends_where_it_says() {
-        assert_eq!(Banner::None.end(b"x"), Some(0));
-        assert_eq!(Banner::Lines(2).end(b"a\nb"), None);
-        assert_eq!(Banner::Lines(2).end(b"a\nb\nc"), Some(4));
-        let ready = Banner::Until { marker: b"READY\n"[..].into(), wait: true };
+        let banner = |template: Template| template.spec.words.banner;
+        let none = banner(Template::new("tool"));
+        assert!(none.is_empty());
+        assert_eq!(none.end(b"x"), Some(0));
+        let lines = banner(Template::new("tool").skip_lines(2));
+        assert_eq!(lines.end(b"a\nb"), None);
+        assert_eq!(lines.end(b"a\nb\nc"), Some(4));
+        let ready = banner(Template::new("tool").ready("READY\n", Duration::MAX));
         assert_eq!(ready.end(b"loading\nREA"), None);
         assert_eq!(ready.end(b"loading\nREADY\nx"), Some(14));
+    }
+
+    #[test]
+    fn ready_and_skip_are_one_setting_in_any_order() {
+        let limit = Duration::from_secs(3);
+        let tool = || Template::new("tool");
+        for template in [
+            tool().ready("READY\n", limit).skip_lines(2).skip_until("#"),
+            tool().skip_until("#").skip_lines(2).ready("READY\n", limit),
+            tool().skip_lines(2).ready("READY\n", limit).skip_until("#"),
+        ] {
+            let banner = template.spec.words.banner;
+            assert!(banner.holds_requests() && !banner.is_empty());
+            assert_eq!(banner.ready_limit(), Some(limit));
+            // Whichever comes last ends it.
+            assert_eq!(banner.end(b"#\nREADY\nx"), Some(8));
+            assert_eq!(banner.end(b"READY\n#x\ny"), Some(9));
+            assert_eq!(banner.end(b"READY\n\n#x"), Some(8));
+            assert_eq!(banner.end(b"READY\n\n"), None);
+            assert_eq!(banner.end(b"READY #"), None);
+            assert_eq!(banner.end(b"#\n\n"), None);
+        }
+    }
+
+    #[test]
+    fn what_skips_only_holds_no_request_and_has_no_limit() {
+        let banner = Template::new("tool").skip_lines(1).skip_until("x").spec.words.banner;
+        assert!(!banner.holds_requests());
+        assert_eq!(banner.ready_limit(), None);
+        let without_limit = Template::new("tool").ready("x", None).spec.words.banner;
+        assert!(without_limit.holds_requests());
+        assert_eq!(without_limit.ready_limit(), None);
     }
 }
