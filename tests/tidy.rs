@@ -12,8 +12,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[test]
 fn the_changelog_names_the_current_version_first() {
     let changelog = read("CHANGELOG.md");
-    let first = changelog.lines().find_map(|line| line.strip_prefix("## ")).expect("a heading");
-    assert_eq!(first.split_whitespace().next(), Some(VERSION), "in CHANGELOG.md");
+    let mut headings = changelog.lines().filter_map(|line| line.strip_prefix("## "));
+    assert_eq!(headings.next(), Some("[Unreleased]"), "in CHANGELOG.md");
+    let released = headings.next().and_then(|heading| heading.split_whitespace().next());
+    assert_eq!(released, Some(&*format!("[{VERSION}]")), "in CHANGELOG.md");
 }
 
 #[test]

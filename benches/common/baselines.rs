@@ -871,7 +871,7 @@ pub(crate) fn python_subfeed(
     lines_per_item: u64,
 ) -> Result<Run, Missing> {
     let python = find_python_subfeed()?;
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/common/feed_python.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/common/feed_python.py");
     let directory = temporary_directory().join(format!("subfeed-bench-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory for the outputs");
     let numbers = [children as u64, lines.wire.len() as u64, records, lines_per_item];

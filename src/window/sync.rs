@@ -1,6 +1,6 @@
 //! The few primitives that the hand-overs are built from.
 //!
-//! In one place, so that a model checker can take theirs: `tests/shuttle.rs` compiles the files of this
+//! In one place, so that a model checker can take theirs: `tests/deep/shuttle.rs` compiles the files of this
 //! folder once more, with another module in the place of this one.
 
 pub(crate) use crossbeam_channel as channel;

@@ -1,34 +1,34 @@
 //! The hand-overs between intake, executor and outlet under a model checker: random schedules of real
 //! code (`src/window/*.rs`, compiled once more with the checker's primitives). A lost wake-up is a
 //! deadlock, which the checker reports with the schedule that leads to it.
-#![allow(unused, unreachable_pub, missing_docs, missing_debug_implementations)]
+#![allow(unused, unexpected_cfgs, unreachable_pub, missing_docs, missing_debug_implementations)]
 #![allow(clippy::all)]
 
-#[path = "../src/template/codec.rs"]
+#[path = "../../src/template/codec.rs"]
 mod codec;
-#[path = "../src/window/delimiters.rs"]
+#[path = "../../src/window/delimiters.rs"]
 mod delimiters;
-#[path = "../src/error.rs"]
+#[path = "../../src/error.rs"]
 mod error;
-#[path = "../src/template/framing/mod.rs"]
+#[path = "../../src/template/framing/mod.rs"]
 mod framing;
-#[path = "../src/window/gate.rs"]
+#[path = "../../src/window/gate.rs"]
 mod gate;
-#[path = "../src/window/help.rs"]
+#[path = "../../src/window/help.rs"]
 mod help;
-#[path = "../src/window/intake.rs"]
+#[path = "../../src/window/intake.rs"]
 mod intake;
-#[path = "../src/window/outbox.rs"]
+#[path = "../../src/window/outbox.rs"]
 mod outbox;
-#[path = "../src/window/packet.rs"]
+#[path = "../../src/window/packet.rs"]
 mod packet;
-#[path = "../src/window/packing.rs"]
+#[path = "../../src/window/packing.rs"]
 mod packing;
-#[path = "../src/record.rs"]
+#[path = "../../src/record.rs"]
 mod record;
-#[path = "../src/window/slot.rs"]
+#[path = "../../src/window/slot.rs"]
 mod slot;
-#[path = "../src/window/unwind.rs"]
+#[path = "../../src/window/unwind.rs"]
 mod unwind;
 mod window {
     pub(crate) use crate::{delimiters, gate, help, intake, outbox, packet, packing, slot, unwind};
