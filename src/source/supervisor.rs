@@ -7,7 +7,7 @@
 //! Readiness is edge-triggered, as in the swarm's event_loop: a pipe that is not wanted is simply not read,
 //! which is all the back-pressure there is.
 
-use std::io::{ErrorKind as IoErrorKind, Read, Write};
+use std::io::{ErrorKind as IoErrorKind, IoSlice};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -303,13 +303,13 @@ impl Supervisor {
 
     fn write(&mut self) {
         let Some(process) = &mut self.process else { return };
-        let Some(input) = &mut process.inputs[self.plan.input] else {
+        let Some(input) = &process.inputs[self.plan.input] else {
             self.say.clear();
             self.said = 0;
             return;
         };
         while self.writable && self.said < self.say.len() {
-            match input.write(&self.say[self.said..]) {
+            match self.poller.write(input, &[IoSlice::new(&self.say[self.said..])]) {
                 Ok(n) => self.said += n,
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => self.writable = false,
@@ -363,13 +363,13 @@ impl Supervisor {
                 return;
             }
             let Some(process) = &mut self.process else { return };
-            let Some(output) = &mut process.outputs[self.plan.output] else {
+            let Some(output) = &process.outputs[self.plan.output] else {
                 self.eof = true;
                 continue;
             };
             let room = self.inbox.room();
             let wanted = room.len();
-            match output.read(room) {
+            match self.poller.read(output, room) {
                 Ok(0) => {
                     self.eof = true;
                     self.close_output();
@@ -402,13 +402,13 @@ impl Supervisor {
                 return;
             }
             let Some(process) = &mut self.process else { return };
-            let Some(stderr) = &mut process.stderr else {
+            let Some(stderr) = &process.stderr else {
                 self.stderr_readable = false;
                 return;
             };
-            match stderr.read(&mut room) {
+            match self.poller.read(stderr, &mut room) {
                 Ok(0) => {
-                    self.poller.remove(&*stderr);
+                    self.poller.remove(stderr);
                     process.stderr = None;
                 }
                 Ok(n) => self.tail.push(&room[..n]),

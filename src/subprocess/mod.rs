@@ -51,8 +51,11 @@ pub(crate) mod exit;
 pub(crate) mod input;
 pub(crate) mod kill_sequence;
 pub(crate) mod os;
+#[cfg_attr(
+    any(not(target_os = "linux"), subfeed_portable),
+    allow(dead_code, reason = "there is no evidence elsewhere")
+)]
 pub(crate) mod probe;
-
 pub(crate) mod process;
 pub(crate) mod protocol;
 pub(crate) mod readiness;

@@ -7,6 +7,7 @@
 //! been reused.
 
 use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -350,12 +351,39 @@ fn raw_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     let ours = nix::pty::posix_openpt(flags)?;
     nix::pty::grantpt(&ours)?;
     nix::pty::unlockpt(&ours)?;
-    let path = nix::pty::ptsname_r(&ours)?;
-    let theirs = nix::fcntl::open(path.as_str(), flags, nix::sys::stat::Mode::empty())?;
+    let path = terminal_name(&ours)?;
+    let theirs = nix::fcntl::open(path.as_c_str(), flags, nix::sys::stat::Mode::empty())?;
     let mut modes = termios::tcgetattr(&theirs)?;
     termios::cfmakeraw(&mut modes);
     termios::tcsetattr(&theirs, termios::SetArg::TCSANOW, &modes)?;
     Ok((ours.into(), theirs))
+}
+
+/// The path of the other end of a pseudo-terminal. Not `ptsname`, whose result another thread may overwrite.
+#[cfg(target_vendor = "apple")]
+fn terminal_name(ours: &nix::pty::PtyMaster) -> io::Result<CString> {
+    /// What the system writes at most, the NUL included.
+    const LONGEST: usize = 128;
+    nix::ioctl_read!(tiocptygname, b't', 83, [u8; LONGEST]);
+    let mut name = [0; LONGEST];
+    // SAFETY: the descriptor is open, and the call stores at most that many bytes in an array that is valid
+    // for the call.
+    unsafe { tiocptygname(ours.as_raw_fd(), &raw mut name) }?;
+    Ok(CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?.to_owned())
+}
+
+/// The path of the other end of a pseudo-terminal. Not `ptsname`, whose result another thread may overwrite.
+#[cfg(not(target_vendor = "apple"))]
+fn terminal_name(ours: &nix::pty::PtyMaster) -> io::Result<CString> {
+    let mut name = [0u8; 128];
+    // SAFETY: the descriptor is open, and the call stores at most that many bytes in an array that is valid
+    // for the call. (Not by way of nix, which has this call on Linux only.)
+    let failed =
+        unsafe { nix::libc::ptsname_r(ours.as_raw_fd(), name.as_mut_ptr().cast(), name.len()) };
+    if failed != 0 {
+        return Err(Errno::from_raw(failed).into());
+    }
+    Ok(CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?.to_owned())
 }
 
 fn nonblocking(fd: OwnedFd) -> io::Result<File> {

@@ -1,10 +1,16 @@
 //! Readiness of many descriptors, and a way to be woken from another thread.
 //!
+//! Readiness is told in **edges**: an event says that a descriptor has become ready, and comes once, however
+//! long that is left unused. So a pipe that is not wanted is simply not read, and an end that has been
+//! closed cannot spin. Who was told goes on until a call has found that there is nothing more, by
+//! [`Readiness::read`] or [`Readiness::write`]; from then on the next edge is told.
+//!
 //! On Linux this is epoll itself, edge-triggered, so that one turn of the event loop costs one system
-//! call. `polling`, which is used elsewhere, needs five for the same: it re-arms a timer and its own
-//! wake-up each time.
+//! call. Elsewhere it is `poll`, which knows no edges: a descriptor is left out of the poll from the event to
+//! the call that has found nothing.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
 use std::time::Duration;
 
 pub(crate) use os::{Readiness, Ready};
@@ -24,12 +30,46 @@ pub(crate) enum Interest {
     Writable,
 }
 
-/// Longer than any timer: an hour, after which whoever waits simply looks again.
+/// Longer than any timer: an hour, after which the event loop simply looks again.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
-#[cfg(target_os = "linux")]
+/// In whole milliseconds, rounded up, so that a timer is due when it fires instead of firing twice.
+fn millis(timeout: Duration) -> i32 {
+    i32::try_from(timeout.min(LONGEST).as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}
+
+impl Readiness {
+    /// Reads from a descriptor that was [`add`](Self::add)ed. A call that gets less than it asked for has
+    /// emptied the pipe: the next byte is an edge.
+    pub(crate) fn read(&self, mut file: &File, room: &mut [u8]) -> io::Result<usize> {
+        let result = file.read(room);
+        self.used(file, room.len(), &result);
+        result
+    }
+
+    /// Writes to a descriptor, whether it was added or not. A call that writes less than it was given has
+    /// filled the pipe: the next room is an edge.
+    pub(crate) fn write(&self, mut file: &File, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let result = file.write_vectored(slices);
+        self.used(file, slices.iter().map(|slice| slice.len()).sum(), &result);
+        result
+    }
+
+    fn used(&self, file: &File, wanted: usize, result: &io::Result<usize>) {
+        let spent = match result {
+            // The end of a file stays; it is no edge.
+            Ok(n) => (1..wanted).contains(n),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if spent {
+            self.rearm(file);
+        }
+    }
+}
+
+#[cfg(all(target_os = "linux", not(subfeed_portable)))]
 mod os {
-    use super::{Duration, Event, Interest, LONGEST, io};
+    use super::{Duration, Event, File, Interest, io, millis};
 
     use std::os::fd::AsFd;
 
@@ -92,6 +132,10 @@ mod os {
             let _ = self.epoll.delete(fd);
         }
 
+        /// The kernel does it.
+        #[allow(clippy::unused_self, reason = "as on other systems")]
+        pub(super) fn rearm(&self, _: &File) {}
+
         /// Ends a wait, this one or the next.
         pub(crate) fn wake(&self) {
             let _ = self.waker.write(1);
@@ -102,10 +146,8 @@ mod os {
             ready.found = 0;
             let timeout = match timeout {
                 None => EpollTimeout::NONE,
-                // Rounded up, so that a timer is due when it fires instead of firing twice.
                 Some(timeout) => {
-                    let millis = timeout.min(LONGEST).as_nanos().div_ceil(1_000_000);
-                    EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::MAX)
+                    EpollTimeout::try_from(millis(timeout)).unwrap_or(EpollTimeout::MAX)
                 }
             };
             ready.found = self.epoll.wait(&mut ready.events, timeout)?;
@@ -114,65 +156,134 @@ mod os {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// # Invariants
+/// 1. What is watched is open: it is removed before it is closed.
+/// 2. A descriptor is armed from `add`, or from the call that has found nothing, to the event that tells of
+///    it. Only what is armed is polled, so nothing is told twice.
+/// 3. No edge is lost: what happens to a descriptor that is not armed is seen by the poll that comes after it
+///    is armed again, since `poll` looks at the state.
+/// 4. One thread waits, and does nothing else meanwhile, so that what is watched changes only between waits.
+#[cfg(not(all(target_os = "linux", not(subfeed_portable))))]
 mod os {
-    use super::{Duration, Event, Interest, LONGEST, io};
+    use super::{Duration, Event, File, Interest, Read, Write, io, millis};
 
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::io::{PipeReader, PipeWriter};
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    use polling::{Event as Polled, Events, PollMode, Poller};
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    #[derive(Clone, Copy, Debug)]
+    struct Watched {
+        fd: RawFd,
+        key: usize,
+        interest: Interest,
+        armed: bool,
+    }
 
     #[derive(Debug)]
-    pub(crate) struct Readiness(Poller);
+    pub(crate) struct Readiness {
+        watched: Mutex<Vec<Watched>>,
+        wakes: PipeWriter,
+        woken: PipeReader,
+    }
 
-    /// What a wait has found, and the room for it.
+    /// What a wait has found.
     #[derive(Debug)]
-    pub(crate) struct Ready(Events);
+    pub(crate) struct Ready(Vec<Event>);
 
     impl Ready {
         pub(crate) fn new() -> Self {
-            Self(Events::new())
+            Self(Vec::new())
         }
 
         pub(crate) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
-            self.0.iter().map(|event| Event { key: event.key, hung_up: event.is_interrupt() })
+            self.0.iter().copied()
         }
     }
 
     impl Readiness {
         pub(crate) fn new() -> io::Result<Self> {
-            Poller::new().map(Self)
+            let (woken, wakes) = io::pipe()?;
+            fcntl(&woken, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            fcntl(&wakes, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            Ok(Self { watched: Mutex::default(), wakes, woken })
+        }
+
+        fn watched(&self) -> MutexGuard<'_, Vec<Watched>> {
+            self.watched.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
         /// Watches a descriptor for edges. It is to be [`remove`](Self::remove)d before it is closed.
+        // It cannot fail here; the callers are prepared for systems where it can.
+        #[allow(clippy::unnecessary_wraps)]
         pub(crate) fn add(&self, fd: &impl AsFd, key: usize, interest: Interest) -> io::Result<()> {
-            let event = match interest {
-                Interest::Readable => Polled::readable(key),
-                Interest::Writable => Polled::writable(key),
-            };
-            // SAFETY: whatever is added is removed before its descriptor is closed (see above).
-            unsafe { self.0.add_with_mode(fd.as_fd().as_raw_fd(), event, PollMode::Edge) }
+            let fd = fd.as_fd().as_raw_fd();
+            self.watched().push(Watched { fd, key, interest, armed: true });
+            Ok(())
         }
 
         pub(crate) fn remove(&self, fd: &impl AsFd) {
-            // Not registered: fine.
-            let _ = self.0.delete(fd.as_fd());
+            let fd = fd.as_fd().as_raw_fd();
+            self.watched().retain(|watched| watched.fd != fd);
+        }
+
+        /// The next edge is to be told.
+        pub(super) fn rearm(&self, file: &File) {
+            let fd = file.as_raw_fd();
+            if let Some(watched) = self.watched().iter_mut().find(|watched| watched.fd == fd) {
+                watched.armed = true;
+            }
         }
 
         /// Ends a wait, this one or the next.
         pub(crate) fn wake(&self) {
-            let _ = self.0.notify();
+            // A pipe that is full wakes as well.
+            let _ = (&self.wakes).write(&[1]);
         }
 
         /// Waits for events, at most that long.
         pub(crate) fn wait(&self, ready: &mut Ready, timeout: Option<Duration>) -> io::Result<()> {
             ready.0.clear();
-            // Rounded up, so that a timer is due when it fires instead of firing twice.
-            let timeout = timeout.map(|timeout| match timeout {
-                Duration::ZERO => timeout,
-                timeout => timeout.min(LONGEST) + Duration::from_micros(100),
-            });
-            self.0.wait(&mut ready.0, timeout).map(|_| ())
+            let armed: Vec<Watched> =
+                self.watched().iter().filter(|watched| watched.armed).copied().collect();
+            let mut polled = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+            polled.extend(armed.iter().map(|watched| {
+                // SAFETY: it is open, and stays so until this call returns (invariants 1 and 4).
+                let fd = unsafe { BorrowedFd::borrow_raw(watched.fd) };
+                let flags = match watched.interest {
+                    Interest::Readable => PollFlags::POLLIN,
+                    Interest::Writable => PollFlags::POLLOUT,
+                };
+                PollFd::new(fd, flags)
+            }));
+            let timeout = match timeout {
+                None => PollTimeout::NONE,
+                Some(timeout) => PollTimeout::try_from(millis(timeout)).unwrap_or(PollTimeout::MAX),
+            };
+            poll(&mut polled, timeout)?;
+            let found = |polled: &PollFd<'_>| polled.revents().unwrap_or(PollFlags::empty());
+            if !found(&polled[0]).is_empty() {
+                let mut bytes = [0; 64];
+                while matches!((&self.woken).read(&mut bytes), Ok(n) if n == bytes.len()) {}
+            }
+            let mut all = self.watched();
+            for (watched, polled) in armed.iter().zip(&polled[1..]) {
+                let found = found(polled);
+                if found.contains(PollFlags::POLLNVAL) {
+                    // Some systems do not poll terminals.
+                    let what = "this system cannot wait for a file of that kind";
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+                }
+                if !found.is_empty() {
+                    let hung_up = found.contains(PollFlags::POLLHUP);
+                    ready.0.push(Event { key: watched.key, hung_up });
+                    let told = all.iter_mut().filter(|known| known.fd == watched.fd);
+                    told.for_each(|known| known.armed = false);
+                }
+            }
+            Ok(())
         }
     }
 }
@@ -180,7 +291,8 @@ mod os {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+
+    use std::os::fd::OwnedFd;
 
     fn found(readiness: &Readiness, timeout: Option<Duration>) -> Vec<Event> {
         let mut ready = Ready::new();
@@ -188,10 +300,22 @@ mod tests {
         ready.iter().collect()
     }
 
+    /// A pipe whose ends do not block.
+    fn pipe() -> (File, File) {
+        let (reader, writer) = io::pipe().unwrap();
+        for end in
+            [&OwnedFd::from(reader.try_clone().unwrap()), &writer.try_clone().unwrap().into()]
+        {
+            let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+            nix::fcntl::fcntl(end, flags).unwrap();
+        }
+        (File::from(OwnedFd::from(reader)), File::from(OwnedFd::from(writer)))
+    }
+
     #[test]
     fn an_edge_is_told_once_and_a_wake_up_is_no_event() {
         let readiness = Readiness::new().unwrap();
-        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        let (reader, mut writer) = pipe();
         readiness.add(&reader, 7, Interest::Readable).unwrap();
         writer.write_all(b"x").unwrap();
         let event = Event { key: 7, hung_up: false };
@@ -200,20 +324,70 @@ mod tests {
         readiness.wake();
         assert_eq!(found(&readiness, None), []);
         assert_eq!(found(&readiness, Some(Duration::from_nanos(1))), []);
-        reader.read_exact(&mut [0]).unwrap();
+        assert_eq!(readiness.read(&reader, &mut [0; 2]).unwrap(), 1);
         drop(writer);
         assert_eq!(found(&readiness, None), [Event { key: 7, hung_up: true }]);
+        assert_eq!(readiness.read(&reader, &mut [0; 2]).unwrap(), 0);
+        assert_eq!(found(&readiness, Some(Duration::ZERO)), []);
         readiness.remove(&reader);
         readiness.remove(&reader);
     }
 
     #[test]
+    fn what_came_while_nobody_looked_is_told_once_there_is_nothing_left_of_what_was_told() {
+        let readiness = Readiness::new().unwrap();
+        let (reader, mut writer) = pipe();
+        let event = Event { key: 1, hung_up: false };
+        readiness.add(&reader, 1, Interest::Readable).unwrap();
+        for byte in [b"x", b"y"] {
+            writer.write_all(byte).unwrap();
+            assert_eq!(found(&readiness, None), [event]);
+            // A full read says nothing of what is left; the one after it does.
+            assert_eq!(readiness.read(&reader, &mut [0]).unwrap(), 1);
+            let error = readiness.read(&reader, &mut [0]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+        // The same number of bytes again between a read and the wait after it.
+        writer.write_all(b"x").unwrap();
+        assert_eq!(found(&readiness, None), [event]);
+        assert_eq!(readiness.read(&reader, &mut [0; 2]).unwrap(), 1);
+        writer.write_all(b"x").unwrap();
+        assert_eq!(found(&readiness, None), [event]);
+        readiness.remove(&reader);
+    }
+
+    #[test]
+    fn room_in_a_pipe_that_was_full_is_told_and_so_is_that_nobody_reads_it() {
+        let readiness = Readiness::new().unwrap();
+        let (reader, writer) = pipe();
+        readiness.add(&writer, 3, Interest::Writable).unwrap();
+        let event = [Event { key: 3, hung_up: false }];
+        assert_eq!(found(&readiness, None), event);
+        let block = vec![0; 1 << 20];
+        let full = |written: io::Result<usize>| written.is_ok_and(|n| n < block.len());
+        assert!(full(readiness.write(&writer, &[IoSlice::new(&block)])));
+        assert_eq!(found(&readiness, Some(Duration::ZERO)), []);
+        let mut room = vec![0; 1 << 20];
+        assert!(readiness.read(&reader, &mut room).unwrap() > 0);
+        assert_eq!(found(&readiness, None), event);
+        assert!(full(readiness.write(&writer, &[IoSlice::new(&block)])));
+        drop(reader);
+        assert_eq!(found(&readiness, None).len(), 1);
+        let error = readiness.write(&writer, &[IoSlice::new(b"x")]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(found(&readiness, Some(Duration::ZERO)), []);
+        readiness.remove(&writer);
+    }
+
+    #[test]
     fn wake_ups_that_nobody_waited_for_end_the_next_wait() {
         let readiness = Readiness::new().unwrap();
-        readiness.wake();
-        readiness.wake();
-        assert_eq!(found(&readiness, None), []);
-        readiness.wake();
-        assert_eq!(found(&readiness, None), []);
+        for wakes in [2, 100, 100_000] {
+            for _ in 0..wakes {
+                readiness.wake();
+            }
+            assert_eq!(found(&readiness, None), []);
+        }
+        assert_eq!(found(&readiness, Some(Duration::ZERO)), []);
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use nix::libc;
+use nix::sys::signal::Signal;
 
 /// In the environment of every worker, and of its children: whose they are.
 pub(crate) const MARK: &str = "SUBFEED_CHAOS_OF";
@@ -94,25 +96,41 @@ pub(crate) fn left_behind() -> Vec<(u32, Stat)> {
 pub(crate) fn sweep() -> usize {
     let all = marked();
     for (pid, _) in &all {
-        send(*pid, Signal::KILL);
+        send(*pid, Signal::SIGKILL);
     }
     all.len()
 }
 
+/// A process, whose number may pass to another one while this one is meant.
+struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    fn open(pid: u32) -> Option<Self> {
+        // SAFETY: the call takes two numbers and touches no memory of ours.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.cast_signed(), 0) };
+        let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0)?;
+        // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+        Some(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn send(&self, signal: Signal) -> bool {
+        let (fd, none) = (self.0.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: the descriptor is open, and without information the call reads no memory of ours.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as i32, none, 0) == 0 }
+    }
+}
+
 /// Signals a process that is certainly the one that was meant.
 pub(crate) fn send(pid: u32, signal: Signal) -> bool {
-    let Some(pid) = Pid::from_raw(pid.cast_signed()) else { return false };
-    let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-    pidfd_send_signal(fd, signal).is_ok()
+    Pidfd::open(pid).is_some_and(|process| process.send(signal))
 }
 
 /// Signals a child of ours, and says whether that was one.
 pub(crate) fn send_to_child(pid: u32, signal: Signal) -> bool {
-    let Some(id) = Pid::from_raw(pid.cast_signed()) else { return false };
-    let Ok(fd) = pidfd_open(id, PidfdFlags::empty()) else { return false };
+    let Some(known) = Pidfd::open(pid) else { return false };
     // With the descriptor in hand the number cannot pass to a stranger unnoticed.
     stat(pid).is_some_and(|stat| stat.parent == process::id() && stat.state != 'Z')
-        && pidfd_send_signal(fd, signal).is_ok()
+        && known.send(signal)
 }
 
 /// Every thread of ours and of our workers, and where it sleeps.

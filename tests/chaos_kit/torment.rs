@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use nix::sys::signal::Signal;
 
 use super::plan::Plan;
 use super::proc;
@@ -42,11 +42,11 @@ impl Tormentor {
             while !flag.load(SeqCst) {
                 let now = Instant::now();
                 if kill_at.is_some_and(|at| at <= now) {
-                    done.kills += u64::from(hit(&mut rng, Signal::KILL).is_some());
+                    done.kills += u64::from(hit(&mut rng, Signal::SIGKILL).is_some());
                     kill_at = draw(&mut rng, kill_every);
                 }
                 if stop_at.is_some_and(|at| at <= now) {
-                    if let Some(pid) = hit(&mut rng, Signal::STOP) {
+                    if let Some(pid) = hit(&mut rng, Signal::SIGSTOP) {
                         done.stops += 1;
                         let long = if rng.one_in(10) { 400 } else { 20 };
                         stopped.push((now + Duration::from_millis(rng.below(long)), pid));
@@ -56,14 +56,14 @@ impl Tormentor {
                 stopped.retain(|&(until, pid)| {
                     let over = until <= now;
                     if over {
-                        proc::send_to_child(pid, Signal::CONT);
+                        proc::send_to_child(pid, Signal::SIGCONT);
                     }
                     !over
                 });
                 thread::sleep(Duration::from_millis(1));
             }
             for (_, pid) in stopped {
-                proc::send_to_child(pid, Signal::CONT);
+                proc::send_to_child(pid, Signal::SIGCONT);
             }
             done
         });

@@ -1,7 +1,7 @@
 //! The system itself.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -85,10 +85,6 @@ impl Unix {
             enlarges: setup.enlarges && setup.slots <= MOST_ROOMY,
             unwatched: 0,
         }
-    }
-
-    fn child(&mut self, slot: usize) -> io::Result<&mut Child> {
-        self.children[slot].as_mut().ok_or_else(closed)
     }
 
     /// Registers a new child with the poller.
@@ -202,17 +198,17 @@ impl Os for Unix {
     }
 
     fn read(&mut self, slot: usize, port: Port, room: &mut [u8]) -> io::Result<usize> {
-        let process = &mut self.child(slot)?.process;
+        let process = &self.children[slot].as_ref().ok_or_else(closed)?.process;
         let file = match port {
-            Port::Output(output) => &mut process.outputs[output],
-            _ => &mut process.stderr,
+            Port::Output(output) => &process.outputs[output],
+            _ => &process.stderr,
         };
-        file.as_mut().ok_or_else(closed)?.read(room)
+        self.poller.read(file.as_ref().ok_or_else(closed)?, room)
     }
 
     fn write(&mut self, slot: usize, channel: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let file = &mut self.child(slot)?.process.inputs[channel];
-        file.as_mut().ok_or_else(closed)?.write_vectored(slices)
+        let child = self.children[slot].as_ref().ok_or_else(closed)?;
+        self.poller.write(child.process.inputs[channel].as_ref().ok_or_else(closed)?, slices)
     }
 
     fn watch_input(&mut self, slot: usize, channel: usize) -> io::Result<bool> {

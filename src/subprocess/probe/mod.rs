@@ -54,6 +54,7 @@ use nix::unistd::Pid;
 // our numbers nor those of a 64-bit child could be told apart.
 #[cfg(all(
     target_os = "linux",
+    not(subfeed_portable),
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
@@ -65,7 +66,7 @@ mod linux {
     pub(super) mod proc;
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", not(subfeed_portable)))]
 mod tests;
 
 /// Which pipe an input channel is, however many descriptors lead to it.
@@ -172,6 +173,7 @@ pub(crate) fn evidence_of_all(suspects: &[Suspect<'_>]) -> Vec<Evidence> {
 
 #[cfg(not(all(
     target_os = "linux",
+    not(subfeed_portable),
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64")
 )))]
@@ -181,6 +183,7 @@ fn judge(suspects: &[Suspect<'_>]) -> Vec<Result<(), Doubt>> {
 
 #[cfg(all(
     target_os = "linux",
+    not(subfeed_portable),
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
