@@ -54,6 +54,19 @@ pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
+/// Runs what must not wait for a worker that stays: ends far above every stated bound, far below the 300 s
+/// that such a worker stays for.
+#[track_caller]
+pub(crate) fn soon<T>(f: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let value = f();
+    assert!(start.elapsed() < DEADLINE, "it took {:?}", start.elapsed());
+    value
+}
+
+/// How long a test looks on where nothing is to happen. Too short a look shows less, and fails nothing.
+pub(crate) const A_MOMENT: Duration = Duration::from_millis(20);
+
 /// The hostile child, behaving as the words say: `child("exit_after 3 0")`.
 pub(crate) fn child(behaviour: &str) -> Template {
     Template::new(hostile()).args(behaviour.split(' '))

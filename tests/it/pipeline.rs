@@ -1,7 +1,5 @@
 //! Pipelines: stages in a row keep order, marks and failures in their place, and end together.
 
-mod common;
-
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, SyncSender, sync_channel};
@@ -12,7 +10,7 @@ use subfeed::framing::ReplyFraming;
 use subfeed::pipeline::{OnError, Pipeline, Run, Stage, StageError};
 use subfeed::{BoxError, Entry, ErrorKind, Template};
 
-use common::{eventually, within};
+use crate::common::{eventually, within};
 
 const NEVER: Duration = Duration::MAX;
 

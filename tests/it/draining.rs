@@ -8,7 +8,7 @@ use subfeed::framing::RequestFraming;
 use subfeed::{BoxError, ErrorKind, FeedExt, Redirect, Template};
 
 use crate::common::{Dir, Pulled, child, numbers, within};
-use crate::{in_step, sh_beside};
+use crate::sides::{in_step, sh_beside};
 
 fn to_files(template: Template, dir: &Dir) -> Template {
     template.stdout(Redirect::file(dir.path("{id}.out")))

@@ -4,10 +4,31 @@ use std::collections::BTreeSet;
 
 use bstr::ByteSlice;
 use subfeed::framing::{ReplyFraming, RequestFraming};
-use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Redirect, Reply, Template};
+use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Redirect, Reply, Request, Template};
 
+use crate::common::tools::here;
 use crate::common::{numbers, texts, within};
-use crate::{has, in_step, perl, sh_beside};
+
+/// Pairs: the first part goes to stdin, the second to the side input `side`.
+#[allow(clippy::unnecessary_wraps, reason = "what encode takes")]
+pub(crate) fn in_step<A: AsRef<[u8]>, B: AsRef<[u8]>>(
+    pair: &(A, B),
+    request: &mut Request<'_>,
+) -> Result<(), BoxError> {
+    request.push(&pair.0);
+    request.side("side").push(&pair.1);
+    Ok(())
+}
+
+/// `sh -c script` with the side input `side`, on descriptor 3.
+pub(crate) fn sh_beside(script: &str) -> Template {
+    Template::shell(format!("exec 3<{{fd:side}}; {script}")).side_input("side")
+}
+
+/// `perl -e script`, unbuffered.
+fn perl(script: &str) -> Template {
+    Template::new("perl").raw_arg("-e").raw_arg(format!("$| = 1; {script}"))
+}
 
 fn pairs(n: u64) -> impl ExactSizeIterator<Item = (String, String)> + Send + 'static {
     numbers(n).map(|k| (format!("word{k}"), format!("number{k}")))
@@ -57,7 +78,7 @@ fn the_number_is_in_the_environment_and_has_two_digits() {
 
 #[test]
 fn perl_finds_its_channel_by_the_number_alone() {
-    if !has("perl") {
+    if !here(&["perl"]) {
         return;
     }
     within(|| {
@@ -105,7 +126,7 @@ fn a_child_may_read_stdin_to_its_end_before_the_side() {
 
 #[test]
 fn a_side_input_has_a_framing_of_its_own() {
-    if !has("perl") {
+    if !here(&["perl"]) {
         return;
     }
     within(|| {
@@ -165,7 +186,7 @@ fn a_tool_on_the_side_that_skips_records_is_found_out_at_the_end() {
 
 #[test]
 fn an_optional_side_input_may_be_closed_early() {
-    if !has("perl") {
+    if !here(&["perl"]) {
         return;
     }
     within(|| {
@@ -288,7 +309,7 @@ fn a_part_may_be_empty_and_may_come_first_or_last() {
 
 #[test]
 fn a_part_may_be_larger_than_any_pipe() {
-    if !has("perl") {
+    if !here(&["perl"]) {
         return;
     }
     within(|| {
@@ -365,7 +386,7 @@ fn check_sees_replies_that_have_side_outputs() {
 fn a_worker_that_closes_its_side_output_cannot_answer_any_more() {
     within(|| {
         let script = "read -r x; echo $x; echo side >&3; exec 3>&-; exec perl -e 'use POSIX; POSIX::close($ENV{side}); while (<STDIN>) { $| = 1; print }'";
-        if !has("perl") {
+        if !here(&["perl"]) {
             return;
         }
         let template = sh_with_output(script).give_up_after(100);

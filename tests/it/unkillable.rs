@@ -9,8 +9,7 @@ use std::time::Duration;
 use subfeed::{ErrorKind, FeedExt, Template, iterate_in_subprocess};
 
 use crate::alone;
-use crate::common::{Barrier, Belongings, child, children, eventually, hostile, is_running};
-use crate::soon;
+use crate::common::{Barrier, Belongings, child, children, eventually, hostile, is_running, soon};
 
 /// A cgroup whose processes are frozen: no signal reaches them, SIGKILL included.
 ///

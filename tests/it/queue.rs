@@ -1,22 +1,20 @@
 //! What users of queues and feeders rely on.
 
-mod common;
-
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Barrier, Belongings, Dir, child, eventually, numbers, within};
+use crate::alone;
+use crate::common::{
+    A_MOMENT, Barrier, Belongings, DEADLINE, Dir, child, eventually, numbers, within,
+};
 use itertools::Itertools;
 use subfeed::{
     BoxError, ErrorKind, FeedExt, Feeder, GetError, Inlet, NotYet, Queue, Redirect, Stopped,
     Template, Timed, TryPutError, inlet,
 };
-
-const SOON: Duration = Duration::from_millis(20);
-const LONG: Duration = Duration::from_secs(30);
 
 /// A queue whose tasks wait at a barrier.
 fn held(barrier: &Barrier, buffer: usize) -> Queue<u32, subfeed::FeedThreads<u32, u32>> {
@@ -31,9 +29,9 @@ fn held(barrier: &Barrier, buffer: usize) -> Queue<u32, subfeed::FeedThreads<u32
 /// Puts until there is room neither in the inlet nor in the window.
 fn fill(queue: &Queue<u32, subfeed::FeedThreads<u32, u32>>, buffer: usize) {
     for n in 0..2 * buffer as u32 {
-        queue.put_timeout(n, LONG).unwrap();
+        queue.put_timeout(n, DEADLINE).unwrap();
     }
-    assert_eq!(queue.put_timeout(99, SOON), Err(TryPutError::Full(99)));
+    assert_eq!(queue.put_timeout(99, A_MOMENT), Err(TryPutError::Full(99)));
 }
 
 #[test]
@@ -83,11 +81,11 @@ fn requests_to_subprocesses_queue_too() {
         queue.put("a").unwrap();
         queue.put("b").unwrap();
         assert_eq!(queue.get().unwrap().unwrap(), "a");
-        assert_eq!(queue.get_timeout(LONG).unwrap().unwrap(), "b");
+        assert_eq!(queue.get_timeout(DEADLINE).unwrap().unwrap(), "b");
         assert_eq!(queue.try_get().err(), Some(GetError::NotYet));
         assert_eq!(queue.feed().monitor().snapshot().replies, 2);
         queue.stop();
-        assert_eq!(queue.get_timeout(LONG).err(), Some(GetError::Ended));
+        assert_eq!(queue.get_timeout(DEADLINE).err(), Some(GetError::Ended));
     });
 }
 
@@ -101,7 +99,7 @@ fn a_put_waits_for_room_and_a_get_makes_it() {
         let producer = queue.producer();
         let putting = thread::spawn(move || producer.put(6).unwrap());
         assert_eq!(queue.try_get(), Err(GetError::NotYet));
-        assert_eq!(queue.get_timeout(SOON), Err(GetError::NotYet));
+        assert_eq!(queue.get_timeout(A_MOMENT), Err(GetError::NotYet));
         barrier.open();
         assert!((0..7).all(|n| queue.get() == Some(n)));
         putting.join().unwrap();
@@ -118,7 +116,7 @@ fn a_put_after_stop_hands_its_item_back() {
         assert!(queue.producer().is_stopped());
         assert_eq!(queue.put(2), Err(Stopped(2)));
         assert_eq!(queue.try_put(3), Err(TryPutError::Stopped(3)));
-        assert_eq!(queue.producer().put_timeout(4, LONG), Err(TryPutError::Stopped(4)));
+        assert_eq!(queue.producer().put_timeout(4, DEADLINE), Err(TryPutError::Stopped(4)));
         assert_eq!((queue.get(), queue.get()), (Some(1), None));
     });
 }
@@ -135,7 +133,7 @@ fn stop_frees_whoever_waits_for_room_and_never_blocks_itself() {
                 thread::spawn(move || producer.put(n))
             })
             .collect();
-        thread::sleep(SOON); // so that most of them wait by then; it holds whenever they do
+        thread::sleep(A_MOMENT); // so that most of them wait by then; it holds whenever they do
         queue.stop();
         queue.stop();
         for (n, put) in (100..).zip(waiting) {
@@ -158,7 +156,7 @@ fn get_after_the_end_is_the_end_again() {
         for _ in 0..3 {
             assert_eq!(queue.get(), None);
             assert_eq!(queue.try_get(), Err(GetError::Ended));
-            assert_eq!(queue.get_timeout(LONG), Err(GetError::Ended));
+            assert_eq!(queue.get_timeout(DEADLINE), Err(GetError::Ended));
         }
         assert!(!queue.is_alive());
     });
@@ -184,10 +182,10 @@ fn join_timeout_says_whether_the_workers_are_gone() {
         let barrier = Barrier::default();
         let mut queue = held(&barrier, 2);
         (0..3).for_each(|n| queue.put(n).unwrap());
-        assert!(!queue.join_timeout(SOON));
+        assert!(!queue.join_timeout(A_MOMENT));
         assert!(queue.is_alive());
         barrier.open();
-        assert!(queue.join_timeout(LONG));
+        assert!(queue.join_timeout(DEADLINE));
         assert!(!queue.is_alive() && queue.join_timeout(Duration::ZERO));
         assert!((0..3).all(|n| queue.get() == Some(n)));
     });
@@ -224,7 +222,7 @@ fn failures_are_results_and_obey_the_window() {
             items.feed_in_threads().workers(3).buffer(4).map(task)
         });
         (0..50).for_each(|n| queue.put(n).unwrap());
-        assert_eq!(queue.get_timeout(SOON), Err(GetError::NotYet));
+        assert_eq!(queue.get_timeout(A_MOMENT), Err(GetError::NotYet));
         barrier.open();
         assert_eq!(queue.get(), Some(Ok(0)));
         assert!((1..50).all(|n| queue.get() == Some(Err(n))));
@@ -268,7 +266,7 @@ fn dropping_a_queue_or_its_feed_lets_go_of_everybody() {
         let last = feed.feed_threads_ordered(|n| n, 2, 2);
         drop(last);
         eventually("the inlet is left", || producer.is_stopped());
-        assert!(start.elapsed() < LONG);
+        assert!(start.elapsed() < DEADLINE);
     });
 }
 
@@ -322,7 +320,7 @@ fn a_get_with_a_limit_on_a_thread_of_the_pool_does_the_work_itself() {
                 items.feed_in_threads().pool(&pool).workers(2).buffer(4).map(|n| n + 1)
             });
             (0..10).for_each(|n| queue.put(n).unwrap());
-            assert!((1..11).all(|n| queue.get_timeout(LONG) == Ok(n)));
+            assert!((1..11).all(|n| queue.get_timeout(DEADLINE) == Ok(n)));
         });
     });
 }

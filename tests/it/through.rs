@@ -1,11 +1,9 @@
 //! What is no work keeps its place, in both executors: errors of an earlier stage, and marks.
 
-mod common;
-
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use common::{Pulled, child, eventually, numbers, within};
+use crate::common::{Pulled, child, eventually, numbers, within};
 use itertools::Itertools;
 use subfeed::{BoxError, Entry, Error, ErrorKind, FeedExt, Order, Template};
 

@@ -13,20 +13,9 @@ use subfeed::{FeedExt, Order, Template};
 
 use crate::alone;
 use crate::common::{
-    Barrier, Belongings, Dir, Pulled, child, children, eventually, is_running, kill, numbers,
+    Barrier, Belongings, Dir, Pulled, child, children, eventually, is_running, kill, numbers, soon,
     texts, threads, within,
 };
-
-/// Far above the stated bound (500 ms and the kill sequence's 200 ms), far below a worker's 300 s.
-const SOON: Duration = Duration::from_secs(20);
-
-#[track_caller]
-fn soon<T>(f: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let value = f();
-    assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
-    value
-}
 
 #[test]
 fn an_exhausted_feed_leaves_nothing_behind_even_before_it_is_dropped() {

@@ -1,11 +1,10 @@
 //! A command as a source: what it prints comes back as an iterator, and nothing of it is left behind.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::alone;
+use crate::common::{Belongings, DEADLINE, Dir, eventually, is_running, texts, within};
 use bstr::BString;
-use common::{Belongings, DEADLINE, Dir, eventually, is_running, texts, within};
 use subfeed::framing::{Prefix, ReplyFraming};
 use subfeed::{BoxError, Error, ErrorKind, FeedExt, Signal, Template, iterate_in_subprocess};
 

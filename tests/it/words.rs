@@ -243,7 +243,7 @@ fn a_request_that_one_channel_has_and_the_other_not_counts_as_half_written() {
             go = dir.at("go"),
             out = dir.at("out"),
         );
-        let template = Template::shell(script).side_input("side").encode(crate::in_step);
+        let template = Template::shell(script).side_input("side").encode(crate::sides::in_step);
         let large = "y".repeat(1 << 20);
         let items = [("a1", "b1"), ("a2", large.leak())];
         let mut feed = items.into_iter().feed_subprocesses_ordered(template, 1, 10);

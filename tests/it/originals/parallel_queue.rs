@@ -16,10 +16,7 @@ use subfeed::{
     BoxError, Entry, FeedExt, FeedThreads, GetError, Inlet, Queue, Stopped, TryPutError,
 };
 
-use crate::common::{Barrier, child, within};
-
-const LONG: Duration = Duration::from_secs(30);
-const SOON: Duration = Duration::from_millis(20);
+use crate::common::{A_MOMENT, Barrier, DEADLINE, child, within};
 
 /// Test 1: the four tasks end in each of the 24 possible orders, on three workers, and the queue stops and
 /// joins. Three begin at once and the fourth when one of them has ended, so an order in which it comes
@@ -48,7 +45,7 @@ fn every_order_of_completion_of_four_tasks_on_three_workers() {
                 let_go.push(n);
                 while let Some(at) = let_go.iter().position(|n| begun.contains(n)) {
                     let n = let_go.remove(at);
-                    assert_eq!(ended.recv_timeout(LONG), Ok(n), "{order:?}");
+                    assert_eq!(ended.recv_timeout(DEADLINE), Ok(n), "{order:?}");
                     begun.retain(|other| *other != n);
                     if n != 3 {
                         begun.push(3);
@@ -56,7 +53,7 @@ fn every_order_of_completion_of_four_tasks_on_three_workers() {
                 }
             }
             queue.stop();
-            assert!(queue.join_timeout(LONG), "{order:?}");
+            assert!(queue.join_timeout(DEADLINE), "{order:?}");
             assert!((0..4).all(|n| queue.get() == Some(n)));
             assert_eq!(queue.get(), None);
         }
@@ -72,9 +69,9 @@ fn join_with_a_limit_while_a_task_is_under_way() {
         let mut queue = Queue::threads(move |()| held.pass(), 2, 4);
         assert!(queue.is_alive());
         queue.put(()).unwrap();
-        assert!(!queue.join_timeout(SOON) && queue.is_alive());
+        assert!(!queue.join_timeout(A_MOMENT) && queue.is_alive());
         barrier.open();
-        assert!(queue.join_timeout(LONG) && !queue.is_alive());
+        assert!(queue.join_timeout(DEADLINE) && !queue.is_alive());
     });
 }
 
@@ -169,7 +166,7 @@ fn callables_are_called_and_marks_pass_in_order() {
 fn the_limit_of_a_put_is_not_the_tasks() {
     within(|| {
         let mut queue = Queue::threads(|(timeout, n): (u32, u32)| timeout + n, 2, 4);
-        queue.put_timeout((1, 2), LONG).unwrap();
+        queue.put_timeout((1, 2), DEADLINE).unwrap();
         assert_eq!(queue.get(), Some(3));
     });
 }
@@ -204,7 +201,7 @@ fn a_slow_task_and_many_failures_behind_it() {
         let mut queue = Queue::threads(task, 3, 4);
         let producer = queue.producer();
         let putting = thread::spawn(move || (0..100).for_each(|n| producer.put(n).unwrap()));
-        assert_eq!(queue.get_timeout(SOON), Err(GetError::NotYet));
+        assert_eq!(queue.get_timeout(A_MOMENT), Err(GetError::NotYet));
         barrier.open();
         assert_eq!(queue.get(), Some(Ok(0)));
         assert!((1..100).all(|n| queue.get() == Some(Err(n))));
@@ -222,7 +219,7 @@ fn a_worker_that_is_killed_costs_its_packet_and_nothing_else() {
         assert_eq!(queue.get().unwrap().unwrap(), "a");
         assert!(queue.get().unwrap().is_err());
         assert_eq!(queue.get().unwrap().unwrap(), "b");
-        assert!(queue.join_timeout(LONG));
+        assert!(queue.join_timeout(DEADLINE));
     });
 }
 
@@ -260,8 +257,8 @@ fn stop_on_a_full_queue_put_after_it_and_get_after_the_end() {
             2,
             2,
         );
-        (0..4).for_each(|n| queue.put_timeout(n, LONG).unwrap());
-        assert_eq!(queue.put_timeout(9, SOON), Err(TryPutError::Full(9)));
+        (0..4).for_each(|n| queue.put_timeout(n, DEADLINE).unwrap());
+        assert_eq!(queue.put_timeout(9, A_MOMENT), Err(TryPutError::Full(9)));
         queue.stop();
         queue.stop();
         assert_eq!(queue.put(5), Err(Stopped(5)));
@@ -276,8 +273,8 @@ fn stop_on_a_full_queue_put_after_it_and_get_after_the_end() {
 fn join_before_large_results_are_read() {
     within(|| {
         let mut queue = Queue::threads(|n: u8| vec![n; 100_000], 2, 2);
-        (0..4).for_each(|n| queue.put_timeout(n, LONG).unwrap());
-        assert!(queue.join_timeout(LONG));
+        (0..4).for_each(|n| queue.put_timeout(n, DEADLINE).unwrap());
+        assert!(queue.join_timeout(DEADLINE));
         assert!((0..4).all(|n| queue.get() == Some(vec![n; 100_000])));
     });
 }

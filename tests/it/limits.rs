@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use subfeed::{Error, ErrorKind, FeedExt, Signal, Template};
 
-use crate::common::{Barrier, Dir, child, eventually, is_running, numbers, texts, within};
-use crate::soon;
+use crate::common::{Barrier, Dir, child, eventually, is_running, numbers, soon, texts, within};
 
 const SHORT: Duration = Duration::from_millis(150);
 

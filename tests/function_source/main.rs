@@ -6,15 +6,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "spdl/endings.rs"]
 mod endings;
-#[path = "spdl/failures.rs"]
 mod failures;
-#[path = "spdl/functions.rs"]
 mod functions;
-#[path = "spdl/passes.rs"]
 mod passes;
-#[path = "spdl/pipelines.rs"]
 mod pipelines;
 
 use std::process::ExitCode;

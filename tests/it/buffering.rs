@@ -4,8 +4,8 @@ use std::sync::mpsc;
 
 use subfeed::{FeedExt, LineBuffered, Template};
 
+use crate::common::tools::here;
 use crate::common::{numbers, texts, within};
-use crate::has;
 
 /// Each record must come back before the next is given, and nobody may have been recycled for it.
 fn answers_each(template: Template, inputs: &[&str], expected: &[&str]) {
@@ -26,7 +26,7 @@ fn answers_each(template: Template, inputs: &[&str], expected: &[&str]) {
 
 #[test]
 fn on_a_terminal_perl_answers_each_record_unchanged() {
-    if !has("perl") {
+    if !here(&["perl"]) {
         return;
     }
     within(|| {
@@ -41,7 +41,7 @@ fn on_a_terminal_perl_answers_each_record_unchanged() {
 
 #[test]
 fn on_a_terminal_python_answers_each_record() {
-    if !has("python3") {
+    if !here(&["python3"]) {
         return;
     }
     within(|| {
@@ -55,7 +55,7 @@ fn on_a_terminal_python_answers_each_record() {
 
 #[test]
 fn stdbuf_makes_tools_answer_each_record() {
-    if !has("stdbuf") {
+    if !here(&["stdbuf"]) {
         return;
     }
     within(|| {
@@ -68,7 +68,7 @@ fn stdbuf_makes_tools_answer_each_record() {
 
 #[test]
 fn replies_on_a_terminal_may_be_far_larger_than_its_buffer() {
-    if !has("perl") {
+    if !here(&["perl"]) {
         return;
     }
     within(|| {
@@ -85,7 +85,7 @@ fn replies_on_a_terminal_may_be_far_larger_than_its_buffer() {
 
 #[test]
 fn what_a_worker_writes_to_its_terminal_before_it_exits_is_not_lost() {
-    if !has("perl") {
+    if !here(&["perl"]) {
         return;
     }
     within(|| {

@@ -1,0 +1,40 @@
+//! What users rely on, one module for each promise, tested from outside.
+//!
+//! The workers are `tests/children/hostile.rs`, `cat` and `sh`, and where descriptors of two digits or a
+//! terminal matter, Perl and Python; a test names on stderr what it skips because a program is missing. No
+//! test depends on a sleep being long enough: they wait for events, and a watchdog makes a failure of what
+//! hangs. Bounds on time are far above what is promised: they tell an end from none.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod buffering;
+mod codec;
+mod config;
+mod conservation;
+mod draining;
+mod dropping;
+mod errors;
+mod extremes;
+mod files;
+mod honest;
+mod laziness;
+mod limits;
+mod order;
+mod originals;
+mod panics;
+mod parent;
+mod pipeline;
+mod protocol;
+mod queue;
+mod sentinel;
+mod sides;
+mod source_command;
+mod surroundings;
+mod threads;
+mod through;
+mod unkillable;
+mod verdicts;
+mod withholding;
+mod words;
