@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use subfeed::framing::RequestFraming;
-use subfeed::{BoxError, ErrorKind, FeedExt, Redirect, Template};
+use subfeed::{BoxError, ErrorKind, FeedExt, Redirect, Request, Template};
 
-use crate::common::{Dir, Pulled, child, numbers, within};
+use crate::alone;
+use crate::common::{Belongings, Dir, Pulled, child, numbers, within};
 use crate::sides::{in_step, sh_beside};
 
 fn to_files(template: Template, dir: &Dir) -> Template {
@@ -342,5 +343,88 @@ fn a_worker_that_never_ends_is_waited_for_only_as_long_as_asked() {
         let drained = numbers(10).feed(template).workers(2).drain().unwrap();
         assert!(!drained.all_ended_well());
         assert_eq!(drained.accepted.iter().sum::<u64>(), 10);
+    });
+}
+
+fn side_only(item: &String, request: &mut Request<'_>) -> Result<(), BoxError> {
+    request.side("side").push(item);
+    Ok(())
+}
+
+/// In the Python subfeed a standard stream that leads nowhere raised, and so did a side channel that nobody writes to.
+#[test]
+fn every_stream_may_lead_nowhere_and_a_side_may_stay_silent() {
+    within(|| {
+        let template = Template::shell("cat {fd:side} >/dev/null")
+            .stdin(Redirect::Null)
+            .stdout(Redirect::Null)
+            .stderr(Redirect::Null)
+            .side_input("side")
+            .side_input("silent")
+            .encode(side_only);
+        let drained = numbers(200).feed(template).workers(2).drain().unwrap();
+        assert!(drained.all_ended_well(), "{drained:?}");
+        assert_eq!(drained.accepted.iter().sum::<u64>(), 200);
+    });
+}
+
+/// In the Python subfeed, when one child died, the whole swarm hung at its end, and what was queued for it was lost.
+#[test]
+fn what_a_dead_worker_had_not_read_goes_to_the_others_and_nothing_twice() {
+    within(|| {
+        // One dies in the middle of a drain: what it had not read goes to the other, and nothing twice.
+        let dir = Dir::new();
+        let script = format!(
+            "if mkdir {} 2>/dev/null; then read -r x; echo \"$x\"; exit 1; fi; exec cat",
+            dir.at("flag")
+        );
+        let template = to_files(Template::shell(script), &dir);
+        let drained = numbers(30_000).feed(template).workers(2).drain().unwrap();
+        assert!(!drained.all_ended_well() && drained.failed.is_empty(), "{drained:?}");
+        assert_eq!(drained.accepted.iter().sum::<u64>(), 30_000);
+        assert_eq!(lines(&dir, 2), once_each(30_000));
+    });
+}
+
+/// In the Python subfeed a stdin that nobody wrote to was never closed.
+#[test]
+fn stdin_ends_even_if_nothing_is_ever_written_to_it() {
+    within(|| {
+        let template = Template::shell("cat {fd:side}; cat; echo end")
+            .requests(RequestFraming::raw())
+            .side_input("side")
+            .encode(side_only);
+        let drained = numbers(20).feed(template).workers(2).drain().unwrap();
+        assert!(drained.all_ended_well(), "{drained:?}");
+    });
+}
+
+/// In the Python subfeed a child whose start was late was neither fed nor waited for.
+#[test]
+fn every_child_that_was_started_is_waited_for() {
+    alone!(|| {
+        let dir = Dir::new();
+        drop(numbers(3).feed_subprocesses(Template::new("cat"), 2, 2));
+        let before = Belongings::now();
+        let script = format!("cat; echo {{id}} >>{}", dir.at("ended"));
+        let drained = numbers(1).feed(Template::shell(script)).workers(8).drain().unwrap();
+        before.restored();
+        assert_eq!(dir.read("ended").lines().count(), drained.exits.len());
+        assert!(drained.all_ended_well(), "{drained:?}");
+    });
+}
+
+/// In the Python subfeed the end took up to a second, because threads polled for it.
+#[test]
+fn the_end_is_not_polled_for() {
+    within(|| {
+        // A second each there. A machine may be too busy once, not always.
+        let took = (0..20).map(|_| {
+            let start = Instant::now();
+            numbers(10).feed(Template::new("cat")).workers(2).drain().unwrap();
+            start.elapsed()
+        });
+        let slow: Vec<_> = took.take_while(|took| *took > Duration::from_millis(400)).collect();
+        assert!(slow.len() < 20, "{slow:?}");
     });
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsRawFd;
 
 use subfeed::{BoxError, ErrorKind, FeedExt, Order, Redirect, Template};
 
@@ -270,5 +271,39 @@ fn nothing_is_left_open_after_sessions_with_every_kind_of_channel() {
         feed.next().unwrap().unwrap();
         drop(feed);
         before.restored();
+    });
+}
+
+/// In the Python subfeed a template that leads to an open file could neither be copied nor used.
+#[test]
+fn an_open_file_can_be_handed_over_and_the_template_copied() {
+    within(|| {
+        let dir = Dir::new();
+        let file = fs::File::create(dir.path("log")).unwrap();
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let template = Template::shell("echo from {id} >&2; cat").stderr(Redirect::file(open));
+        for template in [template.clone(), template] {
+            let feed = numbers(20).feed_subprocesses_ordered(template, 1, 10);
+            assert_eq!(texts(feed), numbers(20).collect::<Vec<_>>());
+            assert_eq!(dir.read("log"), "from 0\n");
+        }
+    });
+}
+
+/// In the Python subfeed a file as a side input leaked a descriptor for each child, and was emptied by the parent.
+#[test]
+fn a_file_on_the_side_is_read_by_every_session_and_left_alone() {
+    alone!(|| {
+        let dir = Dir::new();
+        fs::write(dir.path("words"), "one word\n").unwrap();
+        drop(numbers(3).feed_subprocesses(Template::new("cat"), 2, 2));
+        let before = Belongings::now();
+        let template = Template::shell("while read -r x; do cat {fd:words}; done")
+            .side_input_file("words", dir.path("words"))
+            .recycle_after_records(1);
+        let feed = numbers(60).feed_subprocesses_ordered(template, 3, 10);
+        assert!(texts(feed).iter().all(|reply| reply == "one word"));
+        before.restored();
+        assert_eq!(dir.read("words"), "one word\n");
     });
 }

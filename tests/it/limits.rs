@@ -1,4 +1,4 @@
-//! Limits, retries, restarts and the kill kill sequence; and what is asked of them that makes no sense.
+//! Limits, retries, restarts and the kill sequence; and what is asked of them that makes no sense.
 
 use std::time::{Duration, Instant};
 

@@ -22,7 +22,6 @@ mod honest;
 mod laziness;
 mod limits;
 mod order;
-mod originals;
 mod panics;
 mod parent;
 mod pipeline;

@@ -1,8 +1,8 @@
 //! What users of queues and feeders rely on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,14 @@ use crate::common::{
     A_MOMENT, Barrier, Belongings, DEADLINE, Dir, child, eventually, numbers, within,
 };
 use itertools::Itertools;
+use rayon::ThreadPoolBuilder;
 use subfeed::{
-    BoxError, ErrorKind, FeedExt, Feeder, GetError, Inlet, NotYet, Queue, Redirect, Stopped,
-    Template, Timed, TryPutError, inlet,
+    BoxError, Entry, ErrorKind, FeedExt, FeedThreads, Feeder, GetError, Inlet, NotYet, Queue,
+    Redirect, Stopped, Template, Timed, TryPutError, inlet,
 };
 
 /// A queue whose tasks wait at a barrier.
-fn held(barrier: &Barrier, buffer: usize) -> Queue<u32, subfeed::FeedThreads<u32, u32>> {
+fn held(barrier: &Barrier, buffer: usize) -> Queue<u32, FeedThreads<u32, u32>> {
     let barrier = barrier.clone();
     let task = move |n: u32| {
         barrier.pass();
@@ -27,7 +28,7 @@ fn held(barrier: &Barrier, buffer: usize) -> Queue<u32, subfeed::FeedThreads<u32
 }
 
 /// Puts until there is room neither in the inlet nor in the window.
-fn fill(queue: &Queue<u32, subfeed::FeedThreads<u32, u32>>, buffer: usize) {
+fn fill(queue: &Queue<u32, FeedThreads<u32, u32>>, buffer: usize) {
     for n in 0..2 * buffer as u32 {
         queue.put_timeout(n, DEADLINE).unwrap();
     }
@@ -313,7 +314,7 @@ fn a_limit_beyond_the_end_of_time_is_none() {
 #[test]
 fn a_get_with_a_limit_on_a_thread_of_the_pool_does_the_work_itself() {
     within(|| {
-        let only = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
+        let only = Arc::new(ThreadPoolBuilder::new().num_threads(1).build().unwrap());
         let pool = Arc::clone(&only);
         only.install(move || {
             let mut queue = Queue::new(10, |items: Inlet<u32>| {
@@ -444,5 +445,174 @@ fn a_short_input_is_drained_to_its_end_every_time() {
             let drained = numbers(n % 12).feed(template).workers(2).drain().unwrap();
             assert_eq!(drained.accepted.iter().sum::<u64>(), n % 12);
         }
+    });
+}
+
+// -------------------------------------------------------------------- from the tests and weaknesses of parallel-queue
+
+/// Four tasks end in each of the 24 possible orders, on three workers, and the queue stops and
+/// joins. Three begin at once and the fourth when one of them has ended, so an order in which it comes
+/// first is the order in which it is let go first; it still ends as soon as it can.
+#[test]
+fn every_order_of_completion_of_four_tasks_on_three_workers() {
+    within(|| {
+        let three = Arc::new(ThreadPoolBuilder::new().num_threads(3).build().unwrap());
+        for order in (0..4usize).permutations(4) {
+            let (tell, told): (Vec<_>, Vec<_>) = (0..4).map(|_| mpsc::channel::<()>()).unzip();
+            let told: Vec<_> = told.into_iter().map(Mutex::new).collect();
+            let (say, ended) = mpsc::channel();
+            let mut queue = Queue::new(1, |items: Inlet<usize>| {
+                items.feed_in_threads().pool(&three).workers(3).buffer(4).map(move |n| {
+                    told[n].lock().unwrap().recv().unwrap();
+                    say.send(n).unwrap();
+                    n
+                })
+            });
+            (0..4).for_each(|n| queue.put(n).unwrap());
+            // A task that is let go and has begun ends before the next is let go.
+            let mut begun = vec![0, 1, 2];
+            let mut let_go = Vec::new();
+            for &n in &order {
+                tell[n].send(()).unwrap();
+                let_go.push(n);
+                while let Some(at) = let_go.iter().position(|n| begun.contains(n)) {
+                    let n = let_go.remove(at);
+                    assert_eq!(ended.recv_timeout(DEADLINE), Ok(n), "{order:?}");
+                    begun.retain(|other| *other != n);
+                    if n != 3 {
+                        begun.push(3);
+                    }
+                }
+            }
+            queue.stop();
+            assert!(queue.join_timeout(DEADLINE), "{order:?}");
+            assert!((0..4).all(|n| queue.get() == Some(n)));
+            assert_eq!(queue.get(), None);
+        }
+    });
+}
+
+/// A task's failure comes out where its result would have been, and says where it happened; the
+/// later results follow. A panic keeps its payload.
+#[test]
+fn a_failure_comes_out_of_get_with_what_it_has_to_say() {
+    within(|| {
+        let task = |text: &'static str| text.parse::<u32>().map_err(BoxError::from);
+        let mut queue = Queue::threads(task, 2, 10);
+        ["1", "two", "3"].into_iter().for_each(|text| queue.put(text).unwrap());
+        assert_eq!(queue.get().unwrap().unwrap(), 1);
+        let error = queue.get().unwrap().unwrap_err();
+        assert!(error.is::<std::num::ParseIntError>());
+        assert_eq!(queue.get().unwrap().unwrap(), 3);
+
+        let mut queue = Queue::threads(|n: u32| 10 / n, 2, 10);
+        [5, 0].into_iter().for_each(|n| queue.put(n).unwrap());
+        assert_eq!(queue.get(), Some(2));
+        let payload = catch_unwind(AssertUnwindSafe(|| queue.get())).unwrap_err();
+        assert!(payload.downcast_ref::<&str>().unwrap().contains("divide by zero"));
+        assert_eq!(queue.get(), None);
+    });
+}
+
+/// 50 rounds of four puts and four gets through the smallest queues, while the ids wrap.
+#[test]
+fn fifty_rounds_while_the_ids_wrap() {
+    within(|| {
+        for buffer in [1, 2, 3] {
+            let mut queue = Queue::new(2, |items: Inlet<u64>| {
+                let feed = items.feed_in_threads().workers(2).buffer(buffer);
+                feed.first_packet(u64::MAX - 100).map(|n| n)
+            });
+            let producer = queue.producer();
+            let putting = thread::spawn(move || (0..200).for_each(|n| producer.put(n).unwrap()));
+            for round in 0..50 {
+                assert!((0..4).all(|n| queue.get() == Some(4 * round + n)), "round {round}");
+            }
+            putting.join().unwrap();
+            queue.join();
+            assert_eq!(queue.get(), None);
+        }
+    });
+}
+
+type Task = Box<dyn FnOnce() -> u32 + Send>;
+
+fn tasks(items: Inlet<Entry<Task, u32>>) -> FeedThreads<Task, Entry<u32, u32>> {
+    items.feed_in_threads().workers(2).buffer(4).map_items(|task| task())
+}
+
+fn task(f: impl FnOnce() -> u32 + Send + 'static) -> Entry<Task, u32> {
+    Entry::Item(Box::new(f))
+}
+
+/// Three callables, one with an argument, a mark. (What is neither does not compile.)
+#[test]
+fn callables_are_called_and_marks_pass_in_order() {
+    within(|| {
+        let mut queue = Queue::new(10, tasks);
+        (1..4).for_each(|n| queue.put(task(move || n)).unwrap());
+        queue.put(task(|| u32::from(4u8))).unwrap();
+        queue.put(Entry::Mark(5)).unwrap();
+        queue.stop();
+        let got: Vec<_> = std::iter::from_fn(|| queue.get()).collect();
+        let [one, two, three, four] = [1, 2, 3, 4].map(Entry::Item);
+        assert_eq!(got, [one, two, three, four, Entry::Mark(5)]);
+    });
+}
+
+/// No argument, one, several; a limit of a put is none of them.
+#[test]
+fn a_task_takes_what_is_put() {
+    within(|| {
+        let mut queue = Queue::threads(|()| 7, 2, 4);
+        queue.put(()).unwrap();
+        assert_eq!(queue.get(), Some(7));
+        let mut queue = Queue::threads(|(timeout, n): (u32, u32)| timeout - n, 2, 4);
+        queue.put_timeout((9, 2), DEADLINE).unwrap();
+        assert_eq!(queue.get(), Some(7));
+    });
+}
+
+/// In parallel-queue a worker that died took its packet along, and everything stood still.
+#[test]
+fn a_worker_that_is_killed_costs_its_packet_and_nothing_else() {
+    within(|| {
+        let template = child("poison").retries(0);
+        let mut queue = Queue::subprocesses(template, 2, 10);
+        ["a", "poison", "b"].into_iter().for_each(|text| queue.put(text).unwrap());
+        assert_eq!(queue.get().unwrap().unwrap(), "a");
+        assert!(queue.get().unwrap().is_err());
+        assert_eq!(queue.get().unwrap().unwrap(), "b");
+        assert!(queue.join_timeout(DEADLINE));
+    });
+}
+
+/// There a lost wake-up cost five seconds; here, where nobody looks from time to time, it would hang.
+#[test]
+fn three_hundred_short_tasks_through_a_tiny_window_lose_no_wake_up() {
+    within(|| {
+        let task = |n: u64| {
+            thread::sleep(Duration::from_micros(1_000 + n % 4 * 1_000));
+            n
+        };
+        let mut queue = Queue::threads(task, 4, 2);
+        let producer = queue.producer();
+        let putting = thread::spawn(move || (0..300).for_each(|n| producer.put(n).unwrap()));
+        assert!((0..300).all(|n| queue.get() == Some(n)));
+        putting.join().unwrap();
+    });
+}
+
+/// In parallel-queue what can be called could not be a mark.
+#[test]
+fn a_mark_may_be_a_function() {
+    within(|| {
+        let mut queue = Queue::new(4, |items: Inlet<Entry<u32, fn() -> u32>>| {
+            items.feed_in_threads().workers(2).map_items(|n| n + 1)
+        });
+        queue.put(Entry::Item(1)).unwrap();
+        queue.put(Entry::Mark(|| 42)).unwrap();
+        assert_eq!(queue.get().unwrap().item(), Some(2));
+        assert_eq!(queue.get().unwrap().mark().unwrap()(), 42);
     });
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use bstr::ByteSlice;
+use itertools::Itertools;
 use subfeed::framing::{ReplyFraming, RequestFraming};
 use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Redirect, Reply, Request, Template};
 
 use crate::common::tools::here;
-use crate::common::{numbers, texts, within};
+use crate::common::{Dir, numbers, texts, within};
 
 /// Pairs: the first part goes to stdin, the second to the side input `side`.
 #[allow(clippy::unnecessary_wraps, reason = "what encode takes")]
@@ -426,5 +427,35 @@ fn a_bad_part_fails_the_packet_that_it_belongs_to_and_names_the_channel() {
         assert_eq!((error.kind(), error.packet()), (ErrorKind::Reply, Some(2)), "{error}");
         let said = error.to_string();
         assert!(said.contains("side output `side`") && said.contains("worker 0"), "{said}");
+    });
+}
+
+// -------------------------------------------------------------------- the Python subfeed's own test
+
+fn fibonaccis(n: usize) -> Vec<(String, String)> {
+    let pairs = std::iter::successors(Some((0u128, 1)), |&(a, b)| Some((b, a + b)));
+    pairs.take(n).enumerate().map(|(n, (fib, _))| (fib.to_string(), n.to_string())).collect()
+}
+
+/// 100 Fibonacci numbers on stdin, their line numbers on a side channel that
+/// two shell commands find by its environment variable, output in `{id}.out`. There it is only checked
+/// that the pairs which arrive are right; here, that all of them do, once each.
+#[test]
+fn line_numbers_on_the_side_meet_their_lines() {
+    within(|| {
+        let dir = Dir::new();
+        let items = fibonaccis(100);
+        let in_order: Vec<String> = items.iter().map(|(fib, n)| format!("{n}\t{fib}")).collect();
+        let expected = in_order.iter().map(|line| (&line[..], 1)).collect();
+        let template = Template::shell("paste /dev/fd/$side -").side_input("side").encode(in_step);
+        let to_files = template.clone().stdout(Redirect::file(dir.path("{id}.out")));
+        let drained = items.clone().into_iter().feed(to_files).workers(2).drain().unwrap();
+        assert!(drained.all_ended_well(), "{drained:?}");
+        assert_eq!(drained.accepted.iter().sum::<u64>(), 100);
+        let written = dir.read("0.out") + &dir.read("1.out");
+        assert_eq!(written.lines().counts(), expected);
+
+        let feed = items.into_iter().feed_subprocesses_ordered(template, 2, 50);
+        assert_eq!(texts(feed), in_order);
     });
 }
