@@ -75,6 +75,11 @@ impl Counters {
         // One writer per counter: a plain add, no locked instruction.
         counter.store(counter.load(Relaxed) + n, Relaxed);
     }
+
+    /// Takes back what was counted too early.
+    pub(crate) fn take(counter: &AtomicU64, n: u64) {
+        counter.store(counter.load(Relaxed) - n, Relaxed);
+    }
 }
 
 #[derive(Debug)]

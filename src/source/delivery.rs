@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::record::{Buffer, PacketId, Pool};
-use crate::subprocess::reading::READ_BYTES;
+use crate::subprocess::session::READ_BYTES;
 use crate::window::gate::Gate;
 use crate::window::outbox::Outbox;
 use crate::window::packet::{Cut, Label, Outcome, Replies, Span};

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, excerpt};
 use crate::source::delivery::Delivery;
 use crate::source::supervisor::{Ending, Stand, Talk};
 use crate::subprocess::protocol::Now;
-use crate::subprocess::reading::READ_BYTES;
+use crate::subprocess::session::READ_BYTES;
 use crate::template::Spec;
 use crate::template::framing::{Framing, Place, Scan};
 use crate::template::words::LONGEST_BANNER;

@@ -1,6 +1,6 @@
 //! What has been read from a child and not been taken yet, and the room for the next read.
 
-use crate::subprocess::reading::READ_BYTES;
+use crate::subprocess::session::READ_BYTES;
 
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {

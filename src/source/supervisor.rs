@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 use crate::source::inbox::Inbox;
+use crate::subprocess::child::Stderr;
 use crate::subprocess::exit::ExitWatch;
 use crate::subprocess::kill_sequence::KillSequence;
 use crate::subprocess::process::{Launcher, Process, block_sigpipe};
 use crate::subprocess::protocol::{Now, StartError};
 use crate::subprocess::readiness::{Interest, Readiness, Ready};
-use crate::subprocess::session::Tail;
 use crate::template::Spec;
 use crate::template::policy::DRAIN_GRACE;
 use crate::window::unwind::{self, Payload};
@@ -125,7 +125,7 @@ struct Supervisor {
     stderr_readable: bool,
     overstayed: bool,
     inbox: Inbox,
-    tail: Tail,
+    tail: Stderr,
 }
 
 /// Keeps one child from its start to its end, on the thread that is to be the supervisor's.
@@ -146,7 +146,7 @@ pub(crate) fn run(plan: Plan, talk: &mut dyn Talk, poller: Arc<Readiness>) {
         stderr_readable: true,
         overstayed: false,
         inbox: Inbox::default(),
-        tail: Tail::default(),
+        tail: Stderr::default(),
     };
     let ending = match unwind::catch(|| supervisor.run(talk)) {
         Ok(ending) => ending,

@@ -5,8 +5,28 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::template::policy::Signal;
 
-/// Time since the feed's start.
+/// A time since the feed's start.
 pub(crate) type Now = Duration;
+
+/// What time it is, by two clocks.
+///
+/// Limits run on the *patient* clock, which gains in each turn of the loop at most what the loop meant to
+/// wait, and a little: time in which this process was stopped, or a closure of the user's held the loop up,
+/// is nobody's fault. Promises about the clock on the wall (the bound of a drop, the pauses of the kill
+/// sequence, `run_timeout`) run on real time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Time {
+    pub(crate) real: Now,
+    pub(crate) patient: Now,
+}
+
+impl Time {
+    /// A moment at which both clocks show the same.
+    #[cfg(test)]
+    pub(crate) fn at(now: Now) -> Self {
+        Self { real: now, patient: now }
+    }
+}
 
 /// What is to be done, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::record::Batch;
 use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
 use crate::subprocess::os::{Os, Setup, Unix};
-use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Verdict};
+use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time, Verdict};
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::scheduler::Scheduler;
 use crate::window::intake::{Arrival, Supply};
@@ -30,6 +30,7 @@ pub(crate) struct Swarm {
     scheduler: Scheduler,
     supply: Supply,
     outbox: Arc<Outbox>,
+    now: Now,
     /// Since when nothing is left to do but to wait for an intake that is inside the user's `next()`.
     lost_since: Option<Now>,
     /// The intake is asked to wake us.
@@ -50,7 +51,7 @@ pub(crate) fn run(
 ) {
     let (spec, command, slots) = scheduler.setup();
     // Where nothing is sent twice, what lies in a pipe is what may be lost with its reader.
-    let enlarges = !scheduler.drain && !spec.policy.at_most_once;
+    let enlarges = !scheduler.is_drain() && !spec.policy.at_most_once;
     let gate = Arc::clone(&supply.gate);
     let os = Unix::new(Setup { spec, command, slots, enlarges }, poller);
     let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
@@ -82,6 +83,7 @@ impl Swarm {
             scheduler,
             supply,
             outbox,
+            now: Now::ZERO,
             lost_since: None,
             asking: false,
             #[cfg(test)]
@@ -108,20 +110,20 @@ impl Swarm {
     }
 
     fn put(&mut self) {
-        self.outbox.put(&mut self.scheduler.out);
+        self.outbox.put(&mut self.scheduler.effects().spans);
     }
 
-    fn take_input(&mut self, now: Now) -> bool {
+    fn take_input(&mut self) -> bool {
         match self.supply.take() {
             Some(arrival) => {
-                self.arrive(arrival, now);
+                self.arrive(arrival);
                 true
             }
             None => false,
         }
     }
 
-    fn arrive(&mut self, arrival: Arrival, now: Now) {
+    fn arrive(&mut self, arrival: Arrival) {
         #[cfg(test)]
         match &arrival {
             Arrival::Batch(batch) => {
@@ -131,70 +133,63 @@ impl Swarm {
             Arrival::Settled(span) => self.arrived.0 += span.count,
             Arrival::End { .. } => {}
         }
-        self.scheduler.arrived(arrival, now);
+        self.scheduler.arrived(arrival);
     }
 }
 
 impl Machine for Swarm {
-    fn begin(&mut self, now: Now) {
+    fn time_is(&mut self, now: Time) {
+        self.now = now.real;
         self.scheduler.time_is(now);
+    }
+
+    fn begin(&mut self) {
         if self.supply.handover.is_dropped() {
             self.scheduler.cancel();
         }
     }
 
-    fn advance(&mut self, now: Now) {
-        self.scheduler.tick(now);
-        while self.scheduler.wants_input() && self.take_input(now) {}
-        while self.scheduler.can_dispatch() && self.scheduler.pending.len() < BATCHES_A_TURN {
+    fn advance(&mut self) {
+        self.scheduler.tick();
+        while self.scheduler.wants_input() && self.take_input() {}
+        while self.scheduler.can_dispatch() && self.scheduler.waiting_runs() < BATCHES_A_TURN {
             let Some(arrival) = self.supply.take_full() else { break };
-            self.arrive(arrival, now);
+            self.arrive(arrival);
         }
-        self.scheduler.dispatch(now);
-        self.scheduler.close_if_done(now);
+        self.scheduler.dispatch();
+        self.scheduler.close_if_done();
     }
 
     fn hand_over(&mut self) -> bool {
         self.put();
-        for batch in self.scheduler.spent.drain(..) {
+        for batch in self.scheduler.effects().spent.drain(..) {
             self.supply.handover.give_back(batch);
         }
         self.scheduler.is_finished()
     }
 
     fn next_operation(&mut self) -> Option<Operation> {
-        self.scheduler.actions.pop_front()
+        self.scheduler.effects().operations.pop_front()
     }
 
     fn has_operations(&self) -> bool {
-        !self.scheduler.actions.is_empty()
+        self.scheduler.has_operations()
     }
 
     fn take_writers(&mut self, slots: &mut Vec<usize>) {
-        slots.append(&mut self.scheduler.to_write);
+        slots.append(&mut self.scheduler.effects().writers);
     }
 
-    fn next_start(&mut self, now: Now) -> Option<usize> {
-        self.scheduler.next_start(now)
+    fn next_start(&mut self) -> Option<usize> {
+        self.scheduler.next_start()
     }
 
-    fn started(&mut self, slot: usize, spawned: &Spawned, now: Now) {
-        self.scheduler.started(slot, Some(spawned.pid), now);
-        for (output, piped) in spawned.outputs.iter().enumerate() {
-            if !piped {
-                self.scheduler.not_piped(slot, output);
-            }
-        }
-        if !spawned.stderr {
-            self.scheduler.stderr_closed(slot);
-        }
-        if !spawned.inputs[0] {
-            self.scheduler.no_stdin(slot);
-        }
+    fn started(&mut self, slot: usize, spawned: &Spawned) {
+        self.scheduler.started(slot, spawned);
     }
 
-    fn start_failed(&mut self, slot: usize, error: StartError, now: Now) {
-        self.scheduler.start_failed(slot, error, now);
+    fn start_failed(&mut self, slot: usize, error: StartError) {
+        self.scheduler.start_failed(slot, error);
     }
 
     fn may_read(&mut self, slot: usize) -> bool {
@@ -205,19 +200,19 @@ impl Machine for Swarm {
         self.scheduler.read_room(slot, output)
     }
 
-    fn read(&mut self, slot: usize, output: usize, n: usize, now: Now) {
-        self.scheduler.read(slot, output, n, now);
+    fn read(&mut self, slot: usize, output: usize, n: usize) {
+        self.scheduler.read(slot, output, n);
     }
 
-    fn read_closed(&mut self, slot: usize, output: usize, now: Now) {
-        self.scheduler.read_closed(slot, output, now);
+    fn read_closed(&mut self, slot: usize, output: usize) {
+        self.scheduler.read_closed(slot, output);
     }
 
-    fn heard_stderr(&mut self, slot: usize, bytes: &[u8], now: Now) {
-        self.scheduler.heard_stderr(slot, bytes, now);
+    fn heard_stderr(&mut self, slot: usize, bytes: &[u8]) {
+        self.scheduler.heard_stderr(slot, bytes);
     }
 
-    fn stderr_closed(&mut self, slot: usize, _now: Now) {
+    fn stderr_closed(&mut self, slot: usize) {
         self.scheduler.stderr_closed(slot);
     }
 
@@ -225,53 +220,53 @@ impl Machine for Swarm {
         self.scheduler.slices(slot, channel, slices)
     }
 
-    fn wrote(&mut self, slot: usize, channel: usize, n: usize, now: Now) {
-        self.scheduler.wrote(slot, channel, n, now);
+    fn wrote(&mut self, slot: usize, channel: usize, n: usize) {
+        self.scheduler.wrote(slot, channel, n);
     }
 
-    fn write_closed(&mut self, slot: usize, channel: usize, now: Now) {
-        self.scheduler.write_closed(slot, channel, now);
+    fn write_closed(&mut self, slot: usize, channel: usize) {
+        self.scheduler.write_closed(slot, channel);
     }
 
     fn counts_unread(&self) -> bool {
-        self.scheduler.drain
+        self.scheduler.is_drain()
     }
 
     fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64) {
         self.scheduler.left_unread(slot, channel, bytes);
     }
 
-    fn looked(&mut self, slot: usize, verdict: Verdict, now: Now) {
-        self.scheduler.probed(slot, verdict, now);
+    fn looked(&mut self, slot: usize, verdict: Verdict) {
+        self.scheduler.looked(slot, verdict);
     }
 
-    fn exited(&mut self, slot: usize, now: Now) {
-        self.scheduler.exited(slot, now);
+    fn exited(&mut self, slot: usize) {
+        self.scheduler.exited(slot);
     }
 
-    fn ended(&mut self, slot: usize, status: Option<ExitStatus>, now: Now) {
-        self.scheduler.ended(slot, status, now);
+    fn ended(&mut self, slot: usize, status: Option<ExitStatus>) {
+        self.scheduler.ended(slot, status);
     }
 
     fn awaits_first_reply(&self) -> bool {
-        self.scheduler.next_serial > 0 && self.supply.gate.total_yielded() == 0
+        self.scheduler.has_started() && self.supply.gate.total_yielded() == 0
     }
 
     fn has_work(&self) -> bool {
         self.scheduler.can_dispatch()
     }
 
-    fn rest(&mut self, now: Now) -> Rest {
+    fn rest(&mut self) -> Rest {
         self.asking = self.scheduler.wants_input();
         if self.asking {
             self.supply.ask();
-            if self.take_input(now) {
+            if self.take_input() {
                 self.wake();
                 return Rest::Not;
             }
             if !self.scheduler.intake_is_lost() || !self.supply.handover.is_empty_handed() {
                 self.lost_since = None;
-            } else if now - *self.lost_since.get_or_insert(now) >= COME_OUT_WITHIN {
+            } else if self.now - *self.lost_since.get_or_insert(self.now) >= COME_OUT_WITHIN {
                 // It stays inside the user's `next()` and will never be listened to again.
                 self.wake();
                 self.scheduler.give_up_intake();
@@ -285,7 +280,7 @@ impl Machine for Swarm {
             // It came out; a date that is past would keep us awake.
             self.lost_since = None;
         }
-        let given_up = self.lost_since.map(|since| since + COME_OUT_WITHIN);
+        let given_up = self.lost_since.map(|since| since + COME_OUT_WITHIN - self.now);
         Rest::Until(self.scheduler.next_timer().into_iter().chain(given_up).min())
     }
 

@@ -15,6 +15,7 @@
 //!    read to its end stays in `to_read`.
 //! 4. An error of a write is the reader's end: no error of the machine's.
 
+mod clock;
 mod connection;
 
 use std::io::{ErrorKind as IoErrorKind, IoSlice};
@@ -23,16 +24,19 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::subprocess::os::{Event, Os, Port};
-use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Verdict};
+use crate::subprocess::protocol::{Operation, Spawned, StartError, Time, Verdict};
 
+use clock::Clock;
 use connection::Connection;
 
 /// What decides. It makes no system call and has no clock; each event comes with its time.
 pub(crate) trait Machine {
+    /// What time it is, before anything happens at it.
+    fn time_is(&mut self, now: Time);
     /// A turn begins.
-    fn begin(&mut self, now: Now);
+    fn begin(&mut self);
     /// Everything that has come is read: timers run, input is taken and given out.
-    fn advance(&mut self, now: Now);
+    fn advance(&mut self);
     /// A turn is over: what has come of it is handed on. Says whether everything is over.
     fn hand_over(&mut self) -> bool;
 
@@ -44,49 +48,49 @@ pub(crate) trait Machine {
     fn take_writers(&mut self, slots: &mut Vec<usize>);
 
     /// The next slot to start a child in, if one is wanted now.
-    fn next_start(&mut self, now: Now) -> Option<usize>;
+    fn next_start(&mut self) -> Option<usize>;
     /// A child runs in the slot.
-    fn started(&mut self, slot: usize, spawned: &Spawned, now: Now);
+    fn started(&mut self, slot: usize, spawned: &Spawned);
     /// No child could be started there.
-    fn start_failed(&mut self, slot: usize, error: StartError, now: Now);
+    fn start_failed(&mut self, slot: usize, error: StartError);
 
     /// Whether the outputs of a child may be read now.
     fn may_read(&mut self, slot: usize) -> bool;
     /// Room for the next read of an output.
     fn read_room(&mut self, slot: usize, output: usize) -> &mut [u8];
     /// So many bytes were read into the room.
-    fn read(&mut self, slot: usize, output: usize, n: usize, now: Now);
+    fn read(&mut self, slot: usize, output: usize, n: usize);
     /// An output has come to its end.
-    fn read_closed(&mut self, slot: usize, output: usize, now: Now);
+    fn read_closed(&mut self, slot: usize, output: usize);
     /// A child has written this on stderr.
-    fn heard_stderr(&mut self, slot: usize, bytes: &[u8], now: Now);
+    fn heard_stderr(&mut self, slot: usize, bytes: &[u8]);
     /// Its stderr has come to its end.
-    fn stderr_closed(&mut self, slot: usize, now: Now);
+    fn stderr_closed(&mut self, slot: usize);
 
     /// The bytes to write next to an input; how many of the slices they fill.
     fn slices<'a>(&'a self, slot: usize, channel: usize, slices: &mut [IoSlice<'a>]) -> usize;
     /// So many of them were written.
-    fn wrote(&mut self, slot: usize, channel: usize, n: usize, now: Now);
+    fn wrote(&mut self, slot: usize, channel: usize, n: usize);
     /// Nobody reads an input any more.
-    fn write_closed(&mut self, slot: usize, channel: usize, now: Now);
+    fn write_closed(&mut self, slot: usize, channel: usize);
     /// Whether it must be known how much of the input a child leaves unread.
     fn counts_unread(&self) -> bool;
     /// So many bytes of an input will never be read.
     fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64);
 
     /// What a look at a quiet child has shown.
-    fn looked(&mut self, slot: usize, verdict: Verdict, now: Now);
+    fn looked(&mut self, slot: usize, verdict: Verdict);
     /// A child has exited. What it wrote may still be on its way.
-    fn exited(&mut self, slot: usize, now: Now);
+    fn exited(&mut self, slot: usize);
     /// A child is over and its slot empty.
-    fn ended(&mut self, slot: usize, status: Option<ExitStatus>, now: Now);
+    fn ended(&mut self, slot: usize, status: Option<ExitStatus>);
 
     /// Whether the first reply is still awaited, so that those who can give it come first.
     fn awaits_first_reply(&self) -> bool;
     /// Whether something can be done without waiting.
     fn has_work(&self) -> bool;
-    /// About to sleep: until when at the latest, or no sleep at all.
-    fn rest(&mut self, now: Now) -> Rest;
+    /// About to sleep: how long at most, or not at all.
+    fn rest(&mut self) -> Rest;
     /// Awake again.
     fn wake(&mut self);
     /// The system does not let us wait: nothing can go on.
@@ -98,8 +102,8 @@ pub(crate) trait Machine {
 pub(crate) enum Rest {
     /// There is more to do.
     Not,
-    /// Until something happens, or until then.
-    Until(Option<Now>),
+    /// Until something happens, or so long.
+    Until(Option<Duration>),
 }
 
 /// See the [module](self).
@@ -112,6 +116,7 @@ pub(crate) struct EventLoop<M, O> {
     /// Slots with something to write, or to read, that is not waiting for an event.
     to_write: Vec<usize>,
     to_read: Vec<usize>,
+    clock: Clock,
     /// How often the others were let run since something happened.
     yields: u32,
 }
@@ -140,6 +145,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             events: Vec::new(),
             to_write: Vec::new(),
             to_read: Vec::new(),
+            clock: Clock::default(),
             yields: 0,
         }
     }
@@ -165,8 +171,9 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
 
     /// One turn, and the wait for the next. Says whether everything is over.
     pub(crate) fn step(&mut self) -> bool {
-        let now = self.os.now();
-        self.turn(now);
+        self.clock.turn();
+        self.tell_time();
+        self.turn();
         if self.machine.hand_over() {
             return true;
         }
@@ -174,7 +181,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             self.let_others_run();
             return false;
         }
-        if let Some(slot) = self.machine.next_start(now) {
+        if let Some(slot) = self.machine.next_start() {
             self.yields = 0;
             self.start(slot);
             self.wait(Some(Duration::ZERO));
@@ -191,12 +198,17 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             return false;
         }
         self.yields = 0;
-        if let Rest::Until(at) = self.machine.rest(now) {
-            let timeout = at.map(|at| at.saturating_sub(self.os.now()));
+        if let Rest::Until(timeout) = self.machine.rest() {
             self.wait(timeout);
             self.machine.wake();
         }
         false
+    }
+
+    /// Time has passed, or may have.
+    fn tell_time(&mut self) {
+        let now = self.clock.read(self.os.now());
+        self.machine.time_is(now);
     }
 
     /// Lets others run, and looks what came of it. Says whether a child had something to say.
@@ -215,23 +227,23 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     }
 
     /// Everything that can be done now.
-    fn turn(&mut self, now: Now) {
-        self.machine.begin(now);
-        self.read(now);
-        self.machine.advance(now);
-        self.perform(now);
+    fn turn(&mut self) {
+        self.machine.begin();
+        self.read();
+        self.machine.advance();
+        self.perform();
         self.machine.take_writers(&mut self.to_write);
-        self.write(now);
-        self.perform(now);
+        self.write();
+        self.perform();
     }
 
     /// Waits for the children, another thread or the time. Says whether a child had something to say.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
         let mut events = std::mem::take(&mut self.events);
+        self.clock.waits(timeout);
         let waited = self.os.wait(timeout, &mut events);
-        let now = self.os.now();
+        self.tell_time();
         if let Err(error) = waited {
-            self.machine.begin(now);
             let error = Error::new(ErrorKind::Thread, "the poller failed").because(error);
             self.machine.wait_failed(error);
             events.clear();
@@ -253,11 +265,10 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             }
         }
         if exits {
-            self.machine.begin(now);
             // What it said before it went comes first.
-            self.read(now);
+            self.read();
             for event in events.iter().filter(|event| event.port == Port::Exit) {
-                self.exited(event.slot, now);
+                self.exited(event.slot);
             }
         }
         self.events = events;
@@ -267,24 +278,26 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     // ---------------------------------------------------------------- children
 
     fn start(&mut self, slot: usize) {
-        match self.os.spawn(slot) {
+        let spawned = self.os.spawn(slot);
+        self.tell_time();
+        match spawned {
             Ok(spawned) => {
                 self.connections[slot] = Some(Connection::new(&spawned));
-                self.machine.started(slot, &spawned, self.os.now());
+                self.machine.started(slot, &spawned);
             }
-            Err(error) => self.machine.start_failed(slot, error, self.os.now()),
+            Err(error) => self.machine.start_failed(slot, error),
         }
     }
 
-    fn exited(&mut self, slot: usize, now: Now) {
+    fn exited(&mut self, slot: usize) {
         let Some(connection) = &mut self.connections[slot] else { return };
         if connection.exited() {
             self.to_read.push(slot);
-            self.machine.exited(slot, now);
+            self.machine.exited(slot);
         }
     }
 
-    fn perform(&mut self, now: Now) {
+    fn perform(&mut self) {
         let mut suspects = Vec::new();
         while let Some(operation) = self.machine.next_operation() {
             match operation {
@@ -308,14 +321,15 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             }
         }
         if !suspects.is_empty() {
-            self.look(suspects, now);
+            self.look(suspects);
         }
     }
 
     fn release(&mut self, slot: usize) {
         if self.connections[slot].take().is_some() {
             let status = self.os.release(slot);
-            self.machine.ended(slot, status, self.os.now());
+            self.tell_time();
+            self.machine.ended(slot, status);
         }
     }
 
@@ -331,31 +345,29 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     }
 
     /// Looks for the evidence that children which have gone quiet wait for us.
-    fn look(&mut self, mut slots: Vec<usize>, now: Now) {
-        slots.retain(|&slot| {
-            self.connections[slot].is_some() && !self.has_stopped_reading(slot, now)
-        });
+    fn look(&mut self, mut slots: Vec<usize>) {
+        slots.retain(|&slot| self.connections[slot].is_some() && !self.has_stopped_reading(slot));
         let verdicts = self.os.look(&slots);
         for (slot, verdict) in slots.into_iter().zip(verdicts) {
-            if verdict == Verdict::Waiting && self.has_spoken(slot, now) {
+            if verdict == Verdict::Waiting && self.has_spoken(slot) {
                 continue;
             }
-            self.machine.looked(slot, verdict, now);
+            self.machine.looked(slot, verdict);
         }
     }
 
     /// A child that closes its stdin is found out by the next write; where there is none, by this.
-    fn has_stopped_reading(&mut self, slot: usize, now: Now) -> bool {
+    fn has_stopped_reading(&mut self, slot: usize) -> bool {
         let Some(connection) = &self.connections[slot] else { return false };
         let closed = (0..connection.inputs()).find(|&channel| self.os.has_no_reader(slot, channel));
         let Some(channel) = closed else { return false };
-        self.input_closed(slot, channel, now);
+        self.input_closed(slot, channel);
         true
     }
 
     /// A reply may have been written just before the evidence was taken: it is in the pipe then, and
     /// the worker does not withhold anything.
-    fn has_spoken(&mut self, slot: usize, now: Now) -> bool {
+    fn has_spoken(&mut self, slot: usize) -> bool {
         let Some(connection) = &mut self.connections[slot] else { return false };
         let outputs = connection.outputs();
         let mut spoken = false;
@@ -363,7 +375,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             if let Some(connection) = &mut self.connections[slot] {
                 connection.is_readable(Port::Output(output), false);
             }
-            let read = self.read_output(slot, output, now);
+            let read = self.read_output(slot, output);
             spoken |= read.something;
             if read.more {
                 self.to_read.push(slot);
@@ -374,12 +386,12 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
 
     // ---------------------------------------------------------------- bytes
 
-    fn write(&mut self, now: Now) {
+    fn write(&mut self) {
         let mut slots = std::mem::take(&mut self.to_write);
         for slot in slots.drain(..) {
             let inputs = self.connections[slot].as_ref().map_or(0, Connection::inputs);
             for channel in 0..inputs {
-                self.write_channel(slot, channel, now);
+                self.write_channel(slot, channel);
             }
         }
         // The room is kept.
@@ -387,7 +399,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         self.to_write = slots;
     }
 
-    fn write_channel(&mut self, slot: usize, channel: usize, now: Now) {
+    fn write_channel(&mut self, slot: usize, channel: usize) {
         loop {
             let Some(connection) = &mut self.connections[slot] else { return };
             if !connection.may_write(channel) {
@@ -405,34 +417,34 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                     if n < wanted {
                         connection.is_full(channel);
                     }
-                    self.machine.wrote(slot, channel, n, now);
+                    self.machine.wrote(slot, channel, n);
                     if n < wanted {
-                        self.filled(slot, channel, now);
+                        self.filled(slot, channel);
                     }
                 }
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => {
                     connection.is_full(channel);
-                    self.filled(slot, channel, now);
+                    self.filled(slot, channel);
                 }
                 // EPIPE, or anything else that a pipe can say: nobody reads it any more.
-                Err(_) => return self.input_closed(slot, channel, now),
+                Err(_) => return self.input_closed(slot, channel),
             }
         }
     }
 
-    fn input_closed(&mut self, slot: usize, channel: usize, now: Now) {
+    fn input_closed(&mut self, slot: usize, channel: usize) {
         if self.machine.counts_unread()
             && let Some(bytes) = self.os.unread(slot, channel)
         {
             self.machine.left_unread(slot, channel, bytes);
         }
-        self.machine.write_closed(slot, channel, now);
+        self.machine.write_closed(slot, channel);
     }
 
     /// A pipe to a child is full. The first time, room is made, and from then on an event tells when there
     /// is room again.
-    fn filled(&mut self, slot: usize, channel: usize, now: Now) {
+    fn filled(&mut self, slot: usize, channel: usize) {
         let Some(connection) = &mut self.connections[slot] else { return };
         if !connection.must_be_watched(channel) {
             return;
@@ -443,18 +455,18 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             Ok(false) => {}
             // Out of memory for one more registration: nothing would ever tell when there is room, so
             // this child cannot be fed any more.
-            Err(_) => self.machine.write_closed(slot, channel, now),
+            Err(_) => self.machine.write_closed(slot, channel),
         }
     }
 
-    fn read(&mut self, now: Now) {
+    fn read(&mut self) {
         let mut slots = std::mem::take(&mut self.to_read);
         for slot in slots.drain(..) {
             let Some(connection) = &self.connections[slot] else { continue };
             let outputs = connection.outputs();
-            let mut more = self.read_stderr(slot, now);
+            let mut more = self.read_stderr(slot);
             for output in 0..outputs {
-                more |= self.read_output(slot, output, now).more;
+                more |= self.read_output(slot, output).more;
             }
             if more && !self.to_read.contains(&slot) {
                 self.to_read.push(slot);
@@ -465,7 +477,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     }
 
     /// Reads what there is.
-    fn read_output(&mut self, slot: usize, output: usize, now: Now) -> Read {
+    fn read_output(&mut self, slot: usize, output: usize) -> Read {
         let port = Port::Output(output);
         let mut read = Read::default();
         for _ in 0..READS_IN_A_ROW {
@@ -486,7 +498,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                 Ok(n) if n > 0 => {
                     read.something = true;
                     connection.has_read(port, n == wanted);
-                    self.machine.read(slot, output, n, now);
+                    self.machine.read(slot, output, n);
                 }
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => {
@@ -497,7 +509,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                 Ok(_) | Err(_) => {
                     connection.close(port);
                     self.os.close(slot, port);
-                    self.machine.read_closed(slot, output, now);
+                    self.machine.read_closed(slot, output);
                     return read;
                 }
             }
@@ -507,7 +519,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     }
 
     /// Says whether it must be tried again without waiting for an event.
-    fn read_stderr(&mut self, slot: usize, now: Now) -> bool {
+    fn read_stderr(&mut self, slot: usize) -> bool {
         let mut room = [0; 8 << 10];
         for _ in 0..READS_IN_A_ROW {
             let Some(connection) = &mut self.connections[slot] else { return false };
@@ -517,7 +529,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             match self.os.read(slot, Port::Stderr, &mut room) {
                 Ok(n) if n > 0 => {
                     connection.has_read(Port::Stderr, n == room.len());
-                    self.machine.heard_stderr(slot, &room[..n], now);
+                    self.machine.heard_stderr(slot, &room[..n]);
                 }
                 Err(error) if error.kind() == IoErrorKind::Interrupted => {}
                 Err(error) if error.kind() == IoErrorKind::WouldBlock => {
@@ -527,7 +539,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                 Ok(_) | Err(_) => {
                     connection.close(Port::Stderr);
                     self.os.close(slot, Port::Stderr);
-                    self.machine.stderr_closed(slot, now);
+                    self.machine.stderr_closed(slot);
                     return false;
                 }
             }

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, ErrorKind};
-use crate::subprocess::dispatch::takes_more;
-use crate::subprocess::scheduler::{Care, Scheduler, Slot, Stopping};
+use crate::subprocess::scheduler::Audit;
+use crate::window::gate::Gate;
 use crate::window::outlet::Order;
 use crate::window::packet::{End, Outcome, Span};
 
@@ -162,76 +162,41 @@ impl Oracle {
     }
 }
 
-/// Whoever has room stands in line for work.
-pub(super) fn offered(scheduler: &Scheduler) -> Result<(), Failure> {
-    if scheduler.stopping.is_some() {
-        return Ok(());
-    }
-    for (i, slot) in scheduler.slots.iter().enumerate() {
-        let Slot::Live(session) = slot else { continue };
-        let has_room = takes_more(session, &scheduler.spec, scheduler.backlog);
-        must!(!has_room || session.queued, "slot {i} has room and is not offered");
-    }
-    Ok(())
-}
-
-/// What the scheduler and everything around it hold, counted afresh.
+/// What the scheduler and everything around it hold, counted afresh; and that each session with room stands
+/// in line for work.
 pub(super) fn conserved(
-    scheduler: &Scheduler,
+    audit: &Audit,
+    gate: &Gate,
     source: &Source,
     sink: &Sink,
     (arrived, bytes): (u64, usize),
 ) -> Result<(), Failure> {
-    let dropped = scheduler.stopping == Some(Stopping::Dropped);
-    let mut pending = 0;
-    let mut careful = 0;
-    // What was handed over and has not arrived is on its way.
-    let mut weight = source.given() - bytes + sink.weight;
-    weight += scheduler.out.iter().map(|span| span.weight).sum::<usize>();
-    let mut before = None;
-    for job in &scheduler.pending {
-        pending += job.run.len() as u64;
-        careful += usize::from(job.care != Care::Free);
-        weight += job.run.weight();
-        let at = job.run.first().since(scheduler.origin);
-        must!(before < Some(at), "pending is not sorted");
-        before = Some(at + job.run.len() as u64 - 1);
-    }
-    must!(
-        scheduler.pending_count == pending,
-        "{} pending, {pending} counted",
-        scheduler.pending_count
-    );
-    must!(scheduler.careful == careful, "{} careful, {careful} counted", scheduler.careful);
-    let mut in_flight = 0;
-    for slot in &scheduler.slots {
-        let Slot::Live(session) = slot else { continue };
-        let here: u64 = session.in_flight.iter().map(|run| run.len() as u64).sum();
-        weight += session.in_flight.iter().map(|run| run.weight()).sum::<usize>();
-        weight += session.held.iter().map(|held| held.at.len()).sum::<usize>();
-        in_flight += here;
-        if scheduler.stopping.is_none() {
-            must!(
-                here == session.given - session.answered,
-                "{here} in flight, {} given, {} answered",
-                session.given,
-                session.answered
-            );
-        }
-    }
-    if dropped {
+    if audit.dropped {
         return Ok(());
     }
+    let mut in_flight = 0;
+    for session in &audit.sessions {
+        in_flight += session.in_flight;
+        must!(
+            audit.stopping || session.in_flight == session.given - session.answered,
+            "{} in flight, {} given, {} answered",
+            session.in_flight,
+            session.given,
+            session.answered
+        );
+    }
     must!(
-        arrived == pending + in_flight + scheduler.resolved,
-        "{arrived} arrived, {pending} are pending, {in_flight} in flight, {} resolved",
-        scheduler.resolved
+        arrived == audit.accepted && arrived == audit.waiting + in_flight + audit.resolved,
+        "{arrived} arrived, {} accepted, {} wait, {in_flight} in flight, {} resolved",
+        audit.accepted,
+        audit.waiting,
+        audit.resolved
     );
-    must!(
-        scheduler.gate.held() == weight,
-        "{} bytes are held, {weight} counted",
-        scheduler.gate.held()
-    );
+    // What was handed over and has not arrived is on its way.
+    let weight = source.given() - bytes + audit.weight + sink.weight;
+    must!(gate.held() == weight, "{} bytes are held, {weight} counted", gate.held());
+    let passed_over = audit.passed_over.filter(|_| !audit.stopping);
+    must!(passed_over.is_none(), "slot {passed_over:?} has room and is not offered");
     Ok(())
 }
 

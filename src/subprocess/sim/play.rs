@@ -8,14 +8,14 @@ use crossbeam_channel::bounded;
 
 use crate::stats::Stats;
 use crate::subprocess::event_loop::EventLoop;
-use crate::subprocess::scheduler::{Plan, Scheduler, Slot};
+use crate::subprocess::scheduler::{Audit, Plan, Scheduler};
 use crate::subprocess::swarm::Swarm;
 use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
 use crate::window::gate::Gate;
 use crate::window::intake::{Handover, Supply};
 use crate::window::outbox::Outbox;
 
-use super::check::{Failure, conserved, must, offered};
+use super::check::{Failure, conserved, must};
 use super::report::Report;
 use super::rng::Rng;
 use super::schedule::Schedule;
@@ -69,8 +69,7 @@ impl Play {
     pub(super) fn run(&mut self) -> Result<Report, Failure> {
         let report = self.play().and_then(|()| self.finish());
         if report.is_err() {
-            let scheduler = self.event_loop.machine().scheduler();
-            let text = format!("{:#?}", scheduler.slots);
+            let text = format!("{:#?}", self.event_loop.machine().scheduler().audit());
             self.event_loop.os().say(|| text);
         }
         report
@@ -86,32 +85,26 @@ impl Play {
             must!(world.steps < MOST_STEPS, "no end after {MOST_STEPS} steps");
             let now = world.now;
             world.errors += world.sink.fetch(now);
-            if self.event_loop.machine().scheduler().stopping.is_some() {
+            let audit = self.event_loop.machine().scheduler().audit().map_err(Failure::new)?;
+            if audit.stopping {
                 self.event_loop.os().stopped_at.get_or_insert(began);
             }
-            self.check()?;
+            self.check(&audit)?;
             if over {
                 return Ok(());
             }
         }
     }
 
-    fn check(&mut self) -> Result<(), Failure> {
+    fn check(&mut self, audit: &Audit) -> Result<(), Failure> {
         let (swarm, world) = self.event_loop.parts();
-        let scheduler = swarm.scheduler();
-        conserved(scheduler, &world.source, &world.sink, swarm.arrived)?;
-        offered(scheduler)?;
+        conserved(audit, &self.gate, &world.source, &world.sink, swarm.arrived)?;
         if world.dropped_at.is_none() {
             let (held, most) = (self.gate.held(), self.schedule.max_bytes);
             // One read of each worker, and one reply, may come on top.
             let room = self.schedule.manners.stdout_room + 1500;
             // Replies that are not believed before their session has ended cannot make room before that.
-            let sessions = scheduler.slots.iter().filter_map(|slot| match slot {
-                Slot::Live(session) => Some(session),
-                _ => None,
-            });
-            let unproven: usize =
-                sessions.flat_map(|session| &session.held).map(|held| held.at.len()).sum();
+            let unproven = audit.sessions.iter().map(|session| session.held).sum();
             // Once believed they are still there until the consumer takes them.
             self.unproven = self.unproven.max(unproven);
             let excused =
@@ -140,9 +133,8 @@ impl Play {
         self.outbox.end(end);
         let (swarm, world) = self.event_loop.parts();
         world.say(|| "the event loop is done".to_owned());
-        for slot in &swarm.scheduler().slots {
-            must!(matches!(slot, Slot::Vacant { .. }), "a slot is left: {slot:?}");
-        }
+        let audit = swarm.scheduler().audit().map_err(Failure::new)?;
+        must!(audit.all_vacant, "a session is left: {audit:?}");
         for child in &world.children {
             must!(!child.is_alive() || child.killed, "child {} is left", child.pid);
         }
@@ -177,7 +169,7 @@ impl Play {
                 must!(total == Some(pulled), "{pulled} inputs of {total:?} were pulled");
             }
         }
-        let counters = &swarm.scheduler().stats.counters;
+        let counters = &swarm.scheduler().stats().counters;
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         Ok(Report {
             steps: world.steps,

@@ -14,7 +14,6 @@ use crate::window::intake::{Arrival, Handover};
 use crate::window::packet::{Outcome, Span};
 
 use super::check::Failure;
-use super::mutants::{Mutant, is_on};
 use super::rng::Rng;
 use super::schedule::Schedule;
 
@@ -115,14 +114,11 @@ impl Source {
                 }
                 State::Gate => {
                     let open = if self.handover.slot.has_batch() { self.parked } else { 0 };
-                    // A mutant of the gate: one input too many.
-                    let pulled =
-                        self.pulled - u64::from(is_on(Mutant::WindowOffByOne) && self.pulled > 0);
                     if gate.is_stopped() {
                         self.unpark();
                         self.flush(gate);
                         self.end();
-                    } else if gate.may_pull(pulled, open) {
+                    } else if gate.may_pull(self.pulled, open) {
                         self.state = State::Inside(self.next_item(schedule, now));
                     } else {
                         return Ok(());

@@ -21,74 +21,127 @@ enum Chunk {
 
 /// One input channel: stdin (0) or a side input.
 #[derive(Debug, Default)]
-pub(crate) struct Input {
+pub(super) struct Input {
+    /// Its place among the inputs, and so the column of a batch that it is given.
+    channel: usize,
     queue: VecDeque<Chunk>,
     /// How much of the front chunk is written.
     at: usize,
     /// No more is queued; close when everything is written.
     closing: bool,
     /// Our end is closed, or the worker closed its own.
-    pub(crate) closed: bool,
-    pub(crate) optional: bool,
+    closed: bool,
+    optional: bool,
     /// It does not come from us: what is pushed to it goes nowhere.
-    pub(crate) absent: bool,
+    absent: bool,
     /// Packets given so far.
     pushed: u64,
     /// How many of these had been begun, and how many written in full, when the worker closed its end.
-    pub(crate) shut_at: Option<(u64, u64)>,
+    shut_at: Option<(u64, u64)>,
     /// Bytes queued so far, and bytes written.
-    pub(crate) queued: u64,
+    queued: u64,
     written: u64,
     /// Bytes that lay in the pipe when nobody could read them any more.
-    pub(crate) left: Option<u64>,
+    left: Option<u64>,
     /// Bytes that may wait on a side input before the session gets no more packets.
-    pub(crate) cap: usize,
+    cap: usize,
 }
 
 /// See [`Input::cap`]: a worker that has answered and left that much unread will not come back to it.
 const CLOGGED: usize = 1 << 20;
 
 /// What a pipe holds, unless somebody changes it.
-pub(crate) const PIPE: u64 = 64 << 10;
+pub(super) const PIPE: u64 = 64 << 10;
 
 impl Input {
-    /// A side input. `optional`: the worker may leave that many bytes unread.
-    pub(crate) fn side(optional: Option<usize>) -> Self {
-        Self { optional: optional.is_some(), cap: optional.unwrap_or(CLOGGED), ..Self::default() }
+    /// A side input, the `channel`th of all inputs. `optional`: the worker may leave that many bytes unread.
+    pub(super) fn side(channel: usize, optional: Option<usize>) -> Self {
+        let cap = optional.unwrap_or(CLOGGED);
+        Self { channel, optional: optional.is_some(), cap, ..Self::default() }
     }
 
-    pub(crate) fn push(&mut self, channel: usize, run: Run) {
+    /// Whether it does not come from us.
+    pub(super) fn is_absent(&self) -> bool {
+        self.absent
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether the worker may leave it unread.
+    pub(super) fn is_optional(&self) -> bool {
+        self.optional
+    }
+
+    /// Whether more is left unwritten than may be, which only a side input can come to.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.channel > 0 && self.unwritten() > self.cap as u64
+    }
+
+    /// Whether so many bytes wait: more would only lie here.
+    pub(super) fn is_backed_up(&self, most: u64) -> bool {
+        self.unwritten() >= most
+    }
+
+    /// So many bytes lay in the pipe when nobody could read them any more.
+    pub(super) fn left_unread(&mut self, bytes: u64) {
+        self.left.get_or_insert(bytes);
+    }
+
+    /// How many of these packets, the newest given, the worker cannot have read a byte of.
+    pub(super) fn unread<'a, I>(&self, newest_first: I) -> u64
+    where
+        I: Iterator<Item = (&'a Run, usize)>,
+    {
+        let Some(read) = self.read() else { return self.untouched() };
+        if self.shut_at.is_some() && self.optional {
+            // It went on without this channel; what was given since is not in these numbers.
+            return self.untouched();
+        }
+        let (mut start, mut unread) = (self.queued, 0);
+        for (run, packet) in newest_first {
+            start -= run.batch.columns[self.channel].range(packet, packet + 1).len() as u64;
+            if start < read {
+                break;
+            }
+            unread += 1;
+        }
+        unread
+    }
+
+    pub(super) fn push(&mut self, run: Run) {
         self.pushed += run.len() as u64;
         if !self.closed {
-            self.queued += run.bytes(channel).len() as u64;
+            self.queued += run.bytes(self.channel).len() as u64;
             self.queue.push_back(Chunk::Run(run));
         }
     }
 
-    pub(crate) fn push_words(&mut self, words: Arc<[u8]>) {
+    pub(super) fn push_words(&mut self, words: Arc<[u8]>) {
         if !self.closed && !words.is_empty() {
             self.queued += words.len() as u64;
             self.queue.push_back(Chunk::Words(words));
         }
     }
 
-    pub(crate) fn is_written(&self) -> bool {
+    pub(super) fn is_written(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// Whether a request has been written in part.
-    pub(crate) fn is_torn(&self, channel: usize) -> bool {
+    pub(super) fn is_torn(&self) -> bool {
         let Some(Chunk::Run(run)) = self.queue.front() else { return false };
         if self.at == 0 {
             return false;
         }
-        let column = &run.batch.columns[channel];
+        let column = &run.batch.columns[self.channel];
         let written = column.start(run.from) + self.at;
         column.ends[run.from..run.to].binary_search(&written).is_err()
     }
 
     /// The number of packets, counted from the newest given, of which nothing has been written.
-    pub(crate) fn untouched(&self, channel: usize) -> u64 {
+    pub(super) fn untouched(&self) -> u64 {
         if self.absent {
             return self.pushed;
         }
@@ -98,7 +151,7 @@ impl Input {
         let mut untouched = 0;
         for (i, chunk) in self.queue.iter().enumerate() {
             let Chunk::Run(run) = chunk else { continue };
-            let column = &run.batch.columns[channel];
+            let column = &run.batch.columns[self.channel];
             let written =
                 if i == 0 { column.start(run.from) + self.at } else { column.start(run.from) };
             let begun =
@@ -109,7 +162,7 @@ impl Input {
     }
 
     /// The number of packets, counted from the newest given, that have not been written in full.
-    pub(crate) fn unfinished(&self, channel: usize) -> u64 {
+    pub(super) fn unfinished(&self) -> u64 {
         if self.absent {
             return 0;
         }
@@ -119,7 +172,7 @@ impl Input {
         let mut unfinished = 0;
         for (i, chunk) in self.queue.iter().enumerate() {
             let Chunk::Run(run) = chunk else { continue };
-            let column = &run.batch.columns[channel];
+            let column = &run.batch.columns[self.channel];
             let written = column.start(run.from) + if i == 0 { self.at } else { 0 };
             let done = column.ends[run.from..run.to].partition_point(|&end| end <= written);
             unfinished += (run.len() - done) as u64;
@@ -128,39 +181,38 @@ impl Input {
     }
 
     /// Whether more has been written than a pipe holds, so that some of it has been read.
-    pub(crate) fn has_been_read(&self) -> bool {
+    pub(super) fn has_been_read(&self) -> bool {
         self.written > PIPE
     }
 
     /// How many bytes the worker can have read, if that is known.
-    pub(crate) fn read(&self) -> Option<u64> {
+    pub(super) fn read(&self) -> Option<u64> {
         Some(self.written.saturating_sub(self.left?))
     }
 
     /// How many bytes wait to be written.
-    pub(crate) fn unwritten(&self) -> u64 {
+    pub(super) fn unwritten(&self) -> u64 {
         if self.closed { 0 } else { self.queued - self.written }
     }
 
-    pub(crate) fn close_when_written(&mut self) {
+    pub(super) fn close_when_written(&mut self) {
         self.closing = true;
     }
 
     /// Whether it is time to close our end.
-    pub(crate) fn take_close(&mut self) -> bool {
-        let written = self.queue.is_empty() || mutated!(ClosedEarly);
-        let now = self.closing && !self.closed && written;
+    pub(super) fn take_close(&mut self) -> bool {
+        let now = self.closing && !self.closed && self.queue.is_empty();
         self.closed |= now;
         now
     }
 
     /// Drops what was not written: nobody will read it. How far it had come is remembered.
-    pub(crate) fn shut(&mut self, channel: usize) {
+    pub(super) fn shut(&mut self) {
         if self.closed {
             return;
         }
-        let begun = self.pushed - self.untouched(channel);
-        let done = self.pushed - self.unfinished(channel);
+        let begun = self.pushed - self.untouched();
+        let done = self.pushed - self.unfinished();
         self.shut_at = Some((begun, done));
         self.queue.clear();
         self.at = 0;
@@ -168,19 +220,19 @@ impl Input {
     }
 
     /// This channel does not come from us.
-    pub(crate) fn is_elsewhere(&mut self) {
+    pub(super) fn is_elsewhere(&mut self) {
         self.queue.clear();
         self.absent = true;
         self.closed = true;
     }
 
     /// The bytes to write next, for one vectored write; how many of the slices they fill.
-    pub(crate) fn slices<'a>(&'a self, channel: usize, slices: &mut [IoSlice<'a>]) -> usize {
+    pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut at = self.at;
         let most = slices.len();
         for (slice, chunk) in slices.iter_mut().zip(&self.queue) {
             let bytes = match chunk {
-                Chunk::Run(run) => run.bytes(channel),
+                Chunk::Run(run) => run.bytes(self.channel),
                 Chunk::Words(words) => words,
             };
             *slice = IoSlice::new(&bytes[at..]);
@@ -189,11 +241,11 @@ impl Input {
         most.min(self.queue.len())
     }
 
-    pub(crate) fn wrote(&mut self, channel: usize, mut n: usize) {
+    pub(super) fn wrote(&mut self, mut n: usize) {
         self.written += n as u64;
         while let Some(chunk) = self.queue.front() {
             let len = match chunk {
-                Chunk::Run(run) => run.bytes(channel).len(),
+                Chunk::Run(run) => run.bytes(self.channel).len(),
                 Chunk::Words(words) => words.len(),
             };
             if n < len - self.at {

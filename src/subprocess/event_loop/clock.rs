@@ -1,0 +1,68 @@
+//! The two clocks of a loop: the real one, and the patient one.
+//!
+//! # Invariants
+//! 1. Both never go back, and the patient one is never ahead.
+//! 2. In each turn the patient clock gains at most what the loop meant to wait in it, and [`SLACK`].
+
+use std::time::Duration;
+
+use crate::subprocess::protocol::{Now, Time};
+
+/// What a turn may take beside what it waits: more, and the process was stopped, or a closure of the user's
+/// took its time.
+const SLACK: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    now: Time,
+    /// How much the patient clock may still gain in this turn.
+    budget: Duration,
+}
+
+impl Clock {
+    /// A turn begins.
+    pub(super) fn turn(&mut self) {
+        self.budget = SLACK;
+    }
+
+    /// The loop is about to wait so long at most.
+    pub(super) fn waits(&mut self, timeout: Option<Duration>) {
+        self.budget = self.budget.saturating_add(timeout.unwrap_or(Duration::MAX));
+    }
+
+    /// It is this late really.
+    pub(super) fn read(&mut self, real: Now) -> Time {
+        let real = real.max(self.now.real);
+        let gain = (real - self.now.real).min(self.budget);
+        self.budget -= gain;
+        self.now = Time { real, patient: self.now.patient + gain };
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(n: u64) -> Now {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn what_a_turn_did_not_mean_to_take_is_not_counted() {
+        let mut clock = Clock::default();
+        clock.turn();
+        assert_eq!(clock.read(ms(5)), Time::at(ms(5)));
+        clock.waits(Some(ms(100)));
+        assert_eq!(clock.read(ms(105)), Time::at(ms(105)));
+        // The process was stopped, or a closure took two seconds.
+        assert_eq!(clock.read(ms(2_105)), Time { real: ms(2_105), patient: ms(110) });
+        clock.turn();
+        clock.waits(Some(ms(50)));
+        assert_eq!(clock.read(ms(4_000)), Time { real: ms(4_000), patient: ms(170) });
+        clock.turn();
+        clock.waits(None);
+        assert_eq!(clock.read(ms(9_000)), Time { real: ms(9_000), patient: ms(5_170) });
+        assert_eq!(clock.read(ms(8_000)), Time { real: ms(9_000), patient: ms(5_170) });
+    }
+}

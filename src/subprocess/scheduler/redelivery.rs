@@ -1,0 +1,119 @@
+//! What becomes of packets whose session has ended without answering them.
+//!
+//! # Invariants
+//! 1. Each obligation of a session is met once: its packet is in the backlog again, or emitted.
+//! 2. A packet has as many attempts as it was charged with; what became of it ends the count.
+
+use std::collections::HashMap;
+
+use crate::error::Error;
+use crate::record::{PacketId, Run};
+use crate::stats::Counters;
+use crate::subprocess::scheduler::Scheduler;
+use crate::subprocess::session::{Care, Ended, Obligation};
+
+/// How often packets have been charged.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(HashMap<u64, u32>);
+
+impl Attempts {
+    /// It is known what became of these packets.
+    pub(super) fn forget(&mut self, first: PacketId, count: u64) {
+        if self.0.is_empty() {
+            return;
+        }
+        for i in 0..count {
+            self.0.remove(&first.plus(i).0);
+        }
+    }
+
+    /// A packet is charged. How often it has been by now.
+    fn charge(&mut self, packet: PacketId) -> u32 {
+        let attempts = self.0.entry(packet.0).or_default();
+        *attempts += 1;
+        *attempts
+    }
+}
+
+impl Scheduler {
+    /// A session is over: what is said of it, and what becomes of what it has left.
+    pub(super) fn settle(&mut self, slot: usize, mut ended: Ended) {
+        if self.plan.drain {
+            return self.settle_drained(slot, ended);
+        }
+        if let Some(remark) = ended.remark() {
+            self.shutdown.remark(remark);
+        }
+        if let Some(error) = ended.miscounted(&self.context()) {
+            return self.fail_with(&mut ended, error);
+        }
+        if ended.is_blank() && (ended.given() != 1 || !self.starts.has_ever_answered()) {
+            let streak = self.starts.came_to_nothing();
+            if streak >= self.plan.spec.policy.give_up {
+                let error = ended.give_up(streak, &self.context());
+                return self.fail_with(&mut ended, error);
+            }
+            self.back_off(slot);
+        }
+        let obligations = ended.obligations(&self.context());
+        self.meet(slot, obligations);
+    }
+
+    fn settle_drained(&mut self, slot: usize, mut ended: Ended) {
+        let (end, remark) = ended.report();
+        self.shutdown.session_ended(end);
+        if let Some(remark) = remark {
+            self.shutdown.remark(remark);
+        }
+        let obligations = ended.drained(&self.context());
+        self.meet(slot, obligations);
+        if ended.has_read_nothing() {
+            let streak = self.starts.came_to_nothing();
+            if streak >= self.plan.spec.policy.give_up {
+                let error = ended.give_up(streak, &self.context());
+                return self.fail(error);
+            }
+            self.back_off(slot);
+        }
+    }
+
+    /// The feed fails with a session; what it owes is unanswered like everything else.
+    fn fail_with(&mut self, ended: &mut Ended, error: Error) {
+        for run in ended.take_unanswered() {
+            self.backlog.put(run, Care::Free);
+        }
+        self.fail(error);
+    }
+
+    fn meet(&mut self, slot: usize, obligations: Vec<Obligation>) {
+        for obligation in obligations {
+            match obligation {
+                Obligation::Again(run, care) => self.send_again(run, care),
+                Obligation::Charged(run, error) => {
+                    let attempts = self.attempts.charge(run.first());
+                    let policy = &self.plan.spec.policy;
+                    if attempts > policy.retries || policy.at_most_once {
+                        self.emit_failure(run, error.tried(attempts));
+                    } else {
+                        Counters::add(&self.counters().retries, 1);
+                        self.send_again(run, Care::Alone);
+                    }
+                }
+                Obligation::Lost(run, error) => self.emit_failure(run, error),
+                Obligation::TakenBack(run) => {
+                    let count = run.len() as u64;
+                    self.resolved -= count;
+                    self.shutdown.taken_back(slot, count);
+                    self.plan.gate.hold(run.weight());
+                    Counters::take(&self.counters().replies, count);
+                    self.send_again(run, Care::Free);
+                }
+            }
+        }
+    }
+
+    fn send_again(&mut self, run: Run, care: Care) {
+        Counters::add(&self.counters().redeliveries, run.len() as u64);
+        self.enqueue(run, care);
+    }
+}

@@ -1,0 +1,125 @@
+//! Starting sessions: which slot, and when.
+//!
+//! # Invariants
+//! 1. A slot is `Vacant`, then `Starting` while the event loop is at it, then `Live`; `started` or
+//!    `start_failed` answers each `next_start`.
+//! 2. No start before the slot's `not_before`; then a timer of the feed's is set, so that it is not forgotten.
+//! 3. Nothing is started for nobody: not after the feed has stopped, nor when all there is has been given out.
+//! 4. A start that fails for want of something the system may have again is fatal only if nobody is alive.
+
+use std::time::Duration;
+
+use crate::stats::Counters;
+use crate::subprocess::protocol::{Spawned, StartError};
+use crate::subprocess::scheduler::{Scheduler, Slot};
+use crate::subprocess::session::Session;
+
+/// What is known of the starts so far.
+#[derive(Debug, Default)]
+pub(super) struct Starts {
+    /// How many sessions were started.
+    count: u64,
+    /// The slot to look at first.
+    next: usize,
+    /// How many sessions in a row have ended without one reply.
+    streak: u32,
+    ever_answered: bool,
+}
+
+impl Starts {
+    /// A session has answered.
+    pub(super) fn progress(&mut self) {
+        self.ever_answered = true;
+        self.streak = 0;
+    }
+
+    /// A session has come to nothing: how many in a row.
+    pub(super) fn came_to_nothing(&mut self) -> u32 {
+        self.streak += 1;
+        self.streak
+    }
+
+    /// Whether any session has ever answered.
+    pub(super) fn has_ever_answered(&self) -> bool {
+        self.ever_answered
+    }
+}
+
+impl Scheduler {
+    /// Whether a session was ever started.
+    pub(crate) fn has_started(&self) -> bool {
+        self.starts.count > 0
+    }
+
+    /// The next slot to start a session in, if one is wanted now. One at a time: between two starts the
+    /// event loop looks after the sessions that are already there.
+    pub(crate) fn next_start(&mut self) -> Option<usize> {
+        if self.shutdown.is_stopping() || self.all_resolved() || self.nothing_to_come() {
+            return None;
+        }
+        let n = self.slots.len();
+        for i in 0..n {
+            let slot = (self.starts.next + i) % n;
+            let Slot::Vacant { not_before } = self.slots[slot] else { continue };
+            if not_before > self.now.patient {
+                self.timers.arm_feed(not_before);
+                continue;
+            }
+            // Once the feed is running, a slot is refilled when there is work for it, or at once
+            // while its tool has shown that it answers.
+            if self.backlog.is_empty() && self.starts.streak > 0 {
+                return None;
+            }
+            self.starts.next = slot + 1;
+            self.slots[slot] = Slot::Starting;
+            return Some(slot);
+        }
+        None
+    }
+
+    /// A child runs in the slot.
+    pub(crate) fn started(&mut self, slot: usize, spawned: &Spawned) {
+        let serial = self.starts.count;
+        self.starts.count += 1;
+        let counters = self.counters();
+        Counters::add(&counters.starts, 1);
+        if serial >= self.slots.len() as u64 {
+            Counters::add(&counters.restarts, 1);
+        }
+        let mut news = std::mem::take(&mut self.news);
+        let session =
+            Session::new(slot, serial, &self.command, spawned, &self.context(), &mut news);
+        self.news = news;
+        self.slots[slot] = Slot::Live { session: Box::new(session), queued: false };
+        let stopping = self.shutdown.is_stopping();
+        self.at(slot, |session, cx, news| {
+            if stopping {
+                session.stop(cx, news);
+            }
+        });
+    }
+
+    /// No child could be started there.
+    pub(crate) fn start_failed(&mut self, slot: usize, error: StartError) {
+        let now = self.now.patient;
+        self.slots[slot] = Slot::Vacant { not_before: now };
+        let alive = self.sessions().next().is_some();
+        match error {
+            StartError::NotNow(error) if alive => {
+                self.plan.stats.hint(format!("a worker could not be started and waits: {error}"));
+                let wait = self.plan.spec.policy.backoff_cap.max(Duration::from_millis(10));
+                self.slots[slot] = Slot::Vacant { not_before: now.saturating_add(wait) };
+            }
+            StartError::NotNow(error) | StartError::Never(error) => self.fail(error),
+        }
+    }
+
+    /// After a session that came to nothing the next one waits a while.
+    pub(super) fn back_off(&mut self, slot: usize) {
+        let policy = &self.plan.spec.policy;
+        let doublings = self.starts.streak.saturating_sub(1).min(20);
+        let wait = policy.backoff.saturating_mul(1 << doublings).min(policy.backoff_cap);
+        let not_before = self.now.patient.saturating_add(wait);
+        self.slots[slot] = Slot::Vacant { not_before };
+    }
+}

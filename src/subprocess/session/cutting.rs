@@ -1,0 +1,276 @@
+//! From the bytes of a worker to replies, and from replies to spans.
+//!
+//! The common case, replies that end at a delimiter, is done in bulk: delimiters are counted, whole
+//! buffers change hands, and the consumer's thread finds the single replies. Everything else goes
+//! reply by reply through the template's framing.
+//!
+//! # Invariants
+//! 1. No more replies are cut than are owed; the first one too many ends the trust in that session.
+//! 2. Replies that are not proven are held.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, excerpt};
+use crate::record::Buffer;
+use crate::subprocess::session::output::{Cutting, nth_end};
+use crate::subprocess::session::{Context, News, Output, Session, Why};
+use crate::template::framing::{Place, Scan};
+use crate::template::words::LONGEST_BANNER;
+use crate::window::packet::{Cut, Outcome, Replies, Span};
+use crate::window::unwind::{self, Payload};
+
+/// What is wrong with the reply that is next: an error, or a panic of the user's code.
+pub(super) type Problem = Result<Error, Payload>;
+
+impl Session {
+    /// Cuts what replies there are.
+    pub(super) fn cut(&mut self, cx: &Context<'_>, news: &mut News) {
+        if cx.stopping || matches!(self.why, Some(Why::Distrusted | Why::Timeout(_))) {
+            return self.outputs.iter_mut().for_each(Output::ignore);
+        }
+        if self.in_banner && !self.skip_banner(cx, news) {
+            return;
+        }
+        if cx.drain {
+            return self.outputs.iter_mut().for_each(Output::ignore);
+        }
+        if self.outputs.len() > 1 {
+            return self.cut_together(cx, news);
+        }
+        let limit = cx.spec.policy.reply_limit;
+        match self.outputs[0].delimiter() {
+            // Only where one of the replies could be too long must each be looked at.
+            Some(delimiter)
+                if cx.spec.check.is_none() && self.outputs[0].uncut().len() <= limit =>
+            {
+                self.cut_in_bulk(delimiter, cx, news);
+            }
+            _ => self.cut_one_by_one(cx, news),
+        }
+    }
+
+    /// Skips what a worker prints before its first reply. Whether that is over.
+    fn skip_banner(&mut self, cx: &Context<'_>, news: &mut News) -> bool {
+        let output = &mut self.outputs[0];
+        let Some(end) = cx.spec.words.banner.end(output.uncut()) else {
+            if output.uncut().len() > LONGEST_BANNER {
+                let said = excerpt(output.uncut());
+                let message =
+                    format!("the end of the worker's banner has not come; it begins {said}");
+                let error = self.describe(ErrorKind::Reply, message);
+                news.fatal = Some(error.hint("see Template::skip_lines, skip_until and ready"));
+            }
+            return false;
+        };
+        output.skip(end);
+        self.in_banner = false;
+        tell!(debug, self, "ready");
+        // What it is asked now is answered from now.
+        self.head_since = cx.now.patient;
+        true
+    }
+
+    fn cut_in_bulk(&mut self, delimiter: u8, cx: &Context<'_>, news: &mut News) {
+        let owed = self.owed();
+        let (cutting, behind) = self.outputs[0].cut_in_bulk(delimiter, owed, cx.pool);
+        if let Some(cutting) = cutting {
+            self.answered(cutting, cx, news);
+        }
+        if let Some(behind) = behind {
+            self.too_many(&excerpt(&behind), cx, news);
+        }
+    }
+
+    fn cut_one_by_one(&mut self, cx: &Context<'_>, news: &mut News) {
+        let limit = cx.spec.policy.reply_limit;
+        let owed = self.owed();
+        let mut replies: Vec<(Range<usize>, usize)> = Vec::new();
+        let problem = loop {
+            let done = replies.len() as u64;
+            let from = replies.last().map_or(0, |(_, end)| *end);
+            let packet = self.flight.next_after(done);
+            let output = &mut self.outputs[0];
+            let nothing = output.uncut().len() == from;
+            if nothing && !(done < owed && output.may_be_empty()) {
+                break None;
+            }
+            let place =
+                Place::new(packet.map_or(u64::MAX, |packet| packet.0), limit, output.is_closed());
+            let scanned = output.scan(&cx.spec.replies, from, place);
+            let said = |session: &Self| excerpt(&session.outputs[0].uncut()[from..]);
+            match scanned {
+                Ok(Ok(Scan::Partial)) => break None,
+                Ok(Ok(Scan::Complete { .. })) if done >= owed => break Some(Extra(said(self))),
+                Ok(Ok(Scan::Complete { body, len })) => {
+                    let body = from + body.start..from + body.end;
+                    match self.check(done, &self.outputs[0].uncut()[body.clone()], cx) {
+                        Ok(None) => replies.push((body, from + len)),
+                        Ok(Some(error)) => break Some(Wrong(Ok(error))),
+                        Err(payload) => break Some(Wrong(Err(payload))),
+                    }
+                }
+                // Half a reply at the end of a session is no reply: the death is judged, not this.
+                Ok(Err(error)) if error.is_truncated() => break None,
+                Ok(Err(_)) if done >= owed && self.outputs[0].is_closed() => break None,
+                Ok(Err(_)) if done >= owed => break Some(Extra(said(self))),
+                Ok(Err(error)) => {
+                    let said = said(self);
+                    break Some(Wrong(Ok(self.not_a_reply(0, &said, error, cx))));
+                }
+                Err(payload) => break Some(Wrong(Err(payload))),
+            }
+        };
+        if let Some(cutting) = self.outputs[0].cut_at(replies, cx.pool) {
+            self.answered(cutting, cx, news);
+        }
+        match problem {
+            None => {}
+            Some(Extra(said)) => self.too_many(&said, cx, news),
+            Some(Wrong(problem)) => self.distrust(problem, cx, news),
+        }
+    }
+
+    /// Asks the user's `check` about the reply after `done` others.
+    pub(super) fn check(
+        &self,
+        done: u64,
+        reply: &[u8],
+        cx: &Context<'_>,
+    ) -> Result<Option<Error>, Payload> {
+        let (Some(check), Some(request)) = (&cx.spec.check, self.flight.request_after(done)) else {
+            return Ok(None);
+        };
+        let verdict = unwind::catch(|| check(request, reply))?;
+        Ok(verdict.err().map(|error| {
+            let message = format!("check refused the reply {}", excerpt(reply));
+            self.describe(ErrorKind::Check, message).because(error)
+        }))
+    }
+
+    /// Replies came, to the packets that are next.
+    pub(super) fn answered(&mut self, cutting: Cutting, cx: &Context<'_>, news: &mut News) {
+        let now = cx.now.patient;
+        self.moved = now;
+        self.head_since = now;
+        if self.flight.replies() == 0 {
+            tell!(debug, self, "answering");
+        }
+        // A whole output proves nothing before it is known how its process ended.
+        self.proven |= !self.stdin_closed && !cx.spec.is_until_eof();
+        news.held += cutting.at.len();
+        news.progress = true;
+        if !self.proven {
+            return self.flight.hold(cutting);
+        }
+        let left = self.flight.len() - cutting.count;
+        self.depth.answered(cutting.count, left, now);
+        self.deliver(cutting, cx, news);
+        if self.owed() == 0 {
+            self.prompt |= self.is_open();
+            self.quarantined = false;
+            if cx.spec.session_records().is_some_and(|most| self.flight.given() >= most) {
+                self.part(Why::Recycled, cx, news);
+            }
+        }
+    }
+
+    /// Makes spans of replies, cut at the borders of the runs they answer. Their bytes are counted.
+    pub(super) fn deliver(&mut self, cutting: Cutting, cx: &Context<'_>, news: &mut News) {
+        let Cutting { buffer, mut at, mut cut, mut count } = cutting;
+        while count > 0
+            && let Some(run) = self.flight.answer(count)
+        {
+            let here = run.len() as u64;
+            count -= here;
+            let (these, these_cut) = if count == 0 {
+                (at.clone(), cut.clone())
+            } else {
+                split(&buffer, &mut at, &mut cut, here)
+            };
+            let first = run.first();
+            let mut weight = these.len();
+            let requests = if cx.keep_requests {
+                weight += run.weight();
+                Some(run)
+            } else {
+                news.answered.push(run);
+                None
+            };
+            let outcome = Outcome::Replies(Replies {
+                buffer: Arc::clone(&buffer),
+                at: these,
+                cut: these_cut,
+                label: Arc::clone(&self.label),
+                requests,
+            });
+            news.spans.push(Span { first, count: here, weight, outcome });
+        }
+    }
+
+    /// More replies than requests: from here on nothing of this session can be trusted.
+    pub(super) fn too_many(&mut self, said: &str, cx: &Context<'_>, news: &mut News) {
+        let unasked = self.is_fresh() && !self.is_open();
+        if unasked && cx.spec.is_until_eof() {
+            // What a tool makes of no input at all is nobody's reply (`gzip` has twenty bytes for it).
+            return;
+        }
+        let owed = self.flight.given();
+        self.why = Some(Why::Distrusted);
+        let message = format!(
+            "the worker wrote more replies than it was sent requests ({owed}); the extra one begins {said}"
+        );
+        let error = self
+            .describe(ErrorKind::ReplyCount { owed, got: owed + 1 }, message)
+            .hint("if this is a banner or a prompt, skip it or use a sentinel framing; if the tool answers more than once, frame its replies by what ends them");
+        // Nothing can be shifted by what a session says that was never asked.
+        if unasked {
+            news.remark = Some(error);
+            self.kill(cx, news);
+        } else {
+            news.extra = Some(error);
+        }
+    }
+
+    /// The packet that is to be answered next fails; nothing more of this session is believed, what it
+    /// still owes goes to others, and so does what it has answered without proof.
+    pub(super) fn distrust(&mut self, problem: Problem, cx: &Context<'_>, news: &mut News) {
+        // Replies that were held until now are not believed either: those packets go to others too.
+        let Some(packet) = self.flight.fail_next() else { return };
+        self.why = Some(Why::Distrusted);
+        news.released += self.flight.held_bytes();
+        self.flight.take_held();
+        news.failed = Some((packet, problem));
+        self.kill(cx, news);
+    }
+}
+
+/// Why no more replies are cut.
+enum End {
+    /// A reply that nobody has asked for stands there.
+    Extra(String),
+    /// What stands there is no reply, or not the right one.
+    Wrong(Problem),
+}
+use End::{Extra, Wrong};
+
+/// Splits the first `n` replies off.
+fn split(buffer: &Buffer, at: &mut Range<usize>, cut: &mut Cut, n: u64) -> (Range<usize>, Cut) {
+    match cut {
+        Cut::Delimiter { find, .. } => {
+            let len = nth_end(&buffer[at.clone()], find.delimiter(), n);
+            let front = at.start..at.start + len;
+            at.start += len;
+            (front, cut.clone())
+        }
+        Cut::Parts { ranges, next, sides } => {
+            let front = Cut::Parts { ranges: Arc::clone(ranges), next: *next, sides: *sides };
+            *next += n as usize * (1 + *sides);
+            // The bytes are shared; each span is charged with what it really refers to.
+            let end = ranges.get(*next).map_or(at.end, |range| range.start).max(at.start);
+            let taken = at.start..end;
+            at.start = end;
+            (taken, front)
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! How a session ended: whether its last replies are believed, and what becomes of what it owes.
+//!
+//! # Invariants
+//! 1. Replies that waited for the end of their session are delivered only if their number is what was owed.
+//! 2. Each packet that the session owed is one obligation, or stays with it because the feed is stopping.
+//! 3. Only a packet that was alone in its session is charged, or the one that a prompt worker was at when its
+//!    time was over.
+//! 4. Suspects are halved with every session, so that a culprit is found in a number of sessions that is the
+//!    logarithm of how many there were, also where the worker buffers.
+
+use std::collections::VecDeque;
+use std::process::ExitStatus;
+
+use crate::error::{Error, ErrorKind};
+use crate::record::Run;
+use crate::subprocess::session::deadlines::Deadline;
+use crate::subprocess::session::flight::pop_front;
+use crate::subprocess::session::{Context, Input, News, Session, Why};
+use crate::window::packet::SessionEnd;
+
+/// How carefully a run must be given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// To any session that is free.
+    Free,
+    /// Suspects: to a session with nothing in flight, and nothing follows before they are answered.
+    Together,
+    /// One packet, to a session that has never been given anything, so that its death can be charged.
+    Alone,
+}
+
+/// What must become of a packet that a session has left unanswered.
+#[derive(Debug)]
+pub(crate) enum Obligation {
+    /// It is sent again.
+    Again(Run, Care),
+    /// It was alone in a session that failed with this: it is charged with an attempt.
+    Charged(Run, Error),
+    /// It may have been read, and must not be sent again.
+    Lost(Run, Error),
+    /// It was handed over and never read: it is taken back and sent again.
+    TakenBack(Run),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Ended {
+    session: Session,
+    status: Option<ExitStatus>,
+}
+
+impl Session {
+    /// It is over and reaped; `status` is unknown if somebody else reaped it, or if nobody could. Replies
+    /// that were held are delivered, or let go.
+    pub(crate) fn ended(
+        mut self,
+        status: Option<ExitStatus>,
+        cx: &Context<'_>,
+        news: &mut News,
+    ) -> Ended {
+        if !cx.stopping && self.are_held_replies_believed(status, cx) {
+            for cutting in self.flight.take_held() {
+                self.deliver(cutting, cx, news);
+            }
+        }
+        tell!(
+            debug,
+            self,
+            "ended",
+            status = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
+            why = self.why.map_or("its own will", Why::word),
+            answered = self.flight.replies(),
+            owed = self.owed()
+        );
+        news.released += self.flight.held_bytes();
+        Ended { session: self, status }
+    }
+
+    fn are_held_replies_believed(&self, status: Option<ExitStatus>, cx: &Context<'_>) -> bool {
+        // What a process wrote before it failed looks just like a whole output.
+        let refused = |status| !cx.spec.accepts_status(status);
+        let failed = self.child.is_abandoned() || status.is_some_and(refused);
+        let half = cx.spec.is_until_eof() && !self.lingered && failed;
+        self.flight.is_held_in_full() && !half
+    }
+}
+
+impl Ended {
+    fn is_asked(&self) -> bool {
+        self.session.why.is_some_and(Why::is_asked)
+    }
+
+    /// Whether it ended without having been asked to.
+    pub(crate) fn has_died(&self) -> bool {
+        !self.is_asked() && self.session.why != Some(Why::Stopped)
+    }
+
+    /// Whether it ended of its own will without one reply.
+    pub(crate) fn is_blank(&self) -> bool {
+        !self.is_asked() && self.session.flight.answered() == 0
+    }
+
+    /// How many packets it was given.
+    pub(crate) fn given(&self) -> u64 {
+        self.session.flight.given()
+    }
+
+    /// A bad exit after the last answer belongs to no packet.
+    pub(crate) fn remark(&self) -> Option<Error> {
+        let session = &self.session;
+        let failed = self.status.is_some_and(|status| !status.success());
+        let bad = session.child.is_abandoned() || failed;
+        (session.flight.len() == 0 && bad && self.is_asked()).then(|| {
+            let message = "a worker ended badly after its last answer";
+            session.describe_end(ErrorKind::Died, message, self.status)
+        })
+    }
+
+    /// A session that was asked to end, and ended well, has answered too little: which of its requests
+    /// each reply belongs to cannot be known.
+    pub(crate) fn miscounted(&self, cx: &Context<'_>) -> Option<Error> {
+        let session = &self.session;
+        let (owed, got) = (session.flight.given(), session.flight.replies());
+        let ended_well = self.status.is_none_or(|status| status.success());
+        if session.flight.len() == 0
+            || !self.is_asked()
+            // A mark says which packet it answers, so that a missing one shifts nothing.
+            || cx.spec.replies.as_sentinel().is_some()
+            || session.child.is_abandoned()
+            || !ended_well
+        {
+            return None;
+        }
+        let mut message = format!(
+            "the worker was sent {owed} request{} and answered {got} before it ended",
+            if owed == 1 { "" } else { "s" }
+        );
+        let before = message.len();
+        session.push_half(&mut message, cx);
+        let hint = if got == 0 && message.len() > before {
+            "does the reply framing fit what the tool prints?"
+        } else {
+            "a tool that skips or merges records cannot be counted: use a sentinel framing, or check"
+        };
+        let error = session.describe_end(ErrorKind::ReplyCount { owed, got }, message, self.status);
+        Some(error.hint(hint))
+    }
+
+    /// The error of a feed of which so many sessions in a row have come to nothing.
+    pub(crate) fn give_up(&self, streak: u32, cx: &Context<'_>) -> Error {
+        let session = &self.session;
+        tell!(warn, session, "gave up", sessions = streak);
+        let mut message = format!("{streak} workers in a row ended without one reply");
+        let mut kind = ErrorKind::Died;
+        if let Some(Why::Timeout(Deadline::Ready(limit))) = session.why {
+            kind = ErrorKind::Timeout;
+            message.push_str(&format!("; the last had not said within {limit:?} that it is ready"));
+        }
+        session.push_half(&mut message, cx);
+        session.describe_end(kind, message, self.status)
+    }
+
+    /// The rest of what it was given, unanswered and nobody's.
+    pub(crate) fn take_unanswered(&mut self) -> VecDeque<Run> {
+        self.session.flight.take_all()
+    }
+
+    /// What must become of what it has left unanswered.
+    pub(crate) fn obligations(&mut self, cx: &Context<'_>) -> Vec<Obligation> {
+        let mut obligations = Vec::new();
+        let untouched = self.session.untouched();
+        let mut runs = self.session.flight.take_all();
+        let why = self.session.why;
+        if why == Some(Why::Distrusted) {
+            // The packet concerned has its error already.
+            self.resend(runs, untouched, cx, &mut obligations);
+            return obligations;
+        }
+        let alone = self.given() == 1;
+        if alone || (matches!(why, Some(Why::Timeout(_))) && self.session.prompt) {
+            if let Some(head) = pop_front(&mut runs) {
+                let error = self.session.unanswered(self.status, cx);
+                obligations.push(Obligation::Charged(head, error));
+            }
+            self.resend(runs, untouched, cx, &mut obligations);
+            return obligations;
+        }
+        let left_well = self.status.is_some_and(|status| status.success()) && why.is_none();
+        let had_enough =
+            self.session.flight.answered() > 0 && (left_well || why == Some(Why::ClosedInput));
+        if had_enough || cx.spec.policy.at_most_once {
+            self.resend(runs, untouched, cx, &mut obligations);
+        } else {
+            isolate(runs, untouched, &mut obligations);
+        }
+        obligations
+    }
+
+    /// Sends unanswered packets again, or fails those that may have been read under `at_most_once`.
+    fn resend(
+        &self,
+        runs: VecDeque<Run>,
+        untouched: u64,
+        cx: &Context<'_>,
+        obligations: &mut Vec<Obligation>,
+    ) {
+        let all: u64 = runs.iter().map(|run| run.len() as u64).sum();
+        let once = cx.spec.policy.at_most_once;
+        let mut touched = if once { all.saturating_sub(untouched) } else { 0 };
+        for mut run in runs {
+            while touched > 0 && run.len() > 1 {
+                touched -= 1;
+                let head = run.split_front(1);
+                obligations.push(Obligation::Lost(head, self.not_again()));
+            }
+            if touched > 0 {
+                touched -= 1;
+                obligations.push(Obligation::Lost(run, self.not_again()));
+            } else {
+                obligations.push(Obligation::Again(run, Care::Free));
+            }
+        }
+    }
+
+    fn not_again(&self) -> Error {
+        let message = "the worker ended, and may have read this packet";
+        self.session
+            .describe_end(ErrorKind::NotRedelivered, message, self.status)
+            .hint("at_most_once keeps it from being sent again")
+    }
+
+    // ---------------------------------------------------------------- drained feeds
+
+    /// How a session of a drained feed ended, and what is bad about that.
+    pub(crate) fn report(&self) -> (SessionEnd, Option<Error>) {
+        let early = !self.is_asked();
+        let end = SessionEnd { worker: self.session.slot, status: self.status, early };
+        let bad = early || self.status.is_none_or(|status| !status.success());
+        let remark = bad.then(|| {
+            let message = match early {
+                true => "a worker ended before its input did",
+                false => "a worker ended badly",
+            };
+            self.session.describe_end(ErrorKind::Died, message, self.status)
+        });
+        (end, remark)
+    }
+
+    /// Whether it ended of its own will without having read a byte, as far as is known.
+    pub(crate) fn has_read_nothing(&self) -> bool {
+        let mut ours = self.session.inputs.iter().filter(|input| !input.is_absent());
+        !self.is_asked() && ours.all(|input| input.read() == Some(0))
+    }
+
+    /// What a session of a drained feed has not read goes to others, what it may have read in part has
+    /// failed.
+    pub(crate) fn drained(&mut self, cx: &Context<'_>) -> Vec<Obligation> {
+        let in_flight = self.session.flight.len();
+        let unread = self.session.unread();
+        let back = self.session.flight.take_back(unread.saturating_sub(in_flight));
+        let mut obligations: Vec<_> = back.into_iter().map(Obligation::TakenBack).collect();
+        let runs = self.session.flight.take_all();
+        self.resend(runs, unread.min(in_flight), cx, &mut obligations);
+        obligations
+    }
+}
+
+impl Session {
+    /// How many of the newest packets, recent ones and those in flight, it cannot have read a byte of.
+    fn unread(&self) -> u64 {
+        let ours = self.inputs.iter().filter(|input| !input.is_absent());
+        ours.map(|input| Input::unread(input, self.flight.newest_first())).min().unwrap_or(0)
+    }
+}
+
+/// Nobody can be charged. The head is sent again alone; the rest in two halves, each by itself, so
+/// that the culprit is found after a few sessions even if the tool buffers. What the worker cannot
+/// have read is free of suspicion.
+fn isolate(mut runs: VecDeque<Run>, untouched: u64, obligations: &mut Vec<Obligation>) {
+    let Some(head) = pop_front(&mut runs) else { return };
+    obligations.push(Obligation::Again(head, Care::Alone));
+    let rest: u64 = runs.iter().map(|run| run.len() as u64).sum();
+    let suspects = rest - untouched.min(rest);
+    let first_half = suspects.div_ceil(2);
+    let mut at = 0;
+    for mut run in runs {
+        loop {
+            let (care, border) = match at {
+                at if at < first_half => (Care::Together, first_half),
+                at if at < suspects => (Care::Together, suspects),
+                _ => (Care::Free, u64::MAX),
+            };
+            let most = usize::try_from(border - at).unwrap_or(usize::MAX);
+            if run.len() <= most {
+                at += run.len() as u64;
+                obligations.push(Obligation::Again(run, care));
+                break;
+            }
+            at += most as u64;
+            let front = run.split_front(most);
+            obligations.push(Obligation::Again(front, care));
+        }
+    }
+}
