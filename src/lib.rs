@@ -101,6 +101,7 @@ mod queue;
 #[cfg(doctest)]
 mod readme;
 mod record;
+mod signal;
 pub mod source;
 mod stats;
 mod subprocess;
@@ -112,12 +113,13 @@ mod window;
 pub use crate::builder::Builder;
 pub use crate::drained::{Drained, Exit};
 pub use crate::entry::Entry;
-pub use crate::error::{BoxError, Error, ErrorKind};
+pub use crate::error::{BoxError, Error, ErrorKind, Limit};
 pub use crate::ext::FeedExt;
 pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput, Scoped};
 pub use crate::queue::{
     Feeder, GetError, Inlet, NotYet, Producer, Queue, Stopped, Timed, TryPutError, inlet,
 };
+pub use crate::signal::Signal;
 pub use crate::source::iterate_in_subprocess;
 pub use crate::stats::{Monitor, Snapshot};
 pub use crate::template::Template;
@@ -131,7 +133,7 @@ pub use crate::template::command::replaced;
 pub use crate::template::framing;
 #[cfg(feature = "json")]
 pub use crate::template::json::{FromJson, ToJson};
-pub use crate::template::policy::{Halt, OnStall, Signal};
+pub use crate::template::policy::{Halt, OnStall};
 pub use crate::threads::{FeedThreads, InPool, InScope, Place, Threads};
 pub use crate::through::Through;
 pub use crate::window::outlet::Order;

@@ -5,7 +5,7 @@ use std::error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, causes};
 
 /// Work is `Ok`; what no stage touches is `Err`, which is how the executors let it pass.
 pub(super) type Flow<T, M> = Result<T, Pass<M>>;
@@ -32,8 +32,9 @@ impl<M> From<Error> for Unnamed<M> {
 
 /// An item of a pipeline that a stage could not deal with.
 ///
-/// It keeps its place among the results. Its message names the stage; [`source`](error::Error::source) is
-/// what the stage's closure returned, or the [`Error`] of a worker process.
+/// It keeps its place among the results. Its message names the stage and what caused it, once. So
+/// `source()` is `None`; [`cause`](StageError::cause) is what the stage's closure returned, or the
+/// [`Error`] of a worker process.
 #[derive(Debug)]
 pub struct StageError {
     stage: Arc<str>,
@@ -85,6 +86,16 @@ impl StageError {
         matches!(self.cause, Cause::Panicked(_))
     }
 
+    /// What the stage's closure returned, or the [`Error`] of the worker process; `None` after a panic.
+    #[must_use]
+    pub fn cause(&self) -> Option<&(dyn error::Error + Send + Sync + 'static)> {
+        match &self.cause {
+            Cause::Refused(error) => Some(&**error),
+            Cause::Panicked(_) => None,
+            Cause::Worker(error) => Some(error),
+        }
+    }
+
     /// The error of the worker process, if the stage runs in subprocesses.
     #[must_use]
     pub fn as_worker(&self) -> Option<&Error> {
@@ -99,7 +110,7 @@ impl fmt::Display for StageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "stage `{}`: ", self.stage)?;
         match &self.cause {
-            Cause::Refused(error) => write!(f, "{error}")?,
+            Cause::Refused(error) => f.write_str(&causes(&**error))?,
             Cause::Panicked(message) => write!(f, "panicked: {message}")?,
             Cause::Worker(error) => write!(f, "{error}")?,
         }
@@ -110,12 +121,5 @@ impl fmt::Display for StageError {
     }
 }
 
-impl error::Error for StageError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match &self.cause {
-            Cause::Refused(error) => Some(&**error),
-            Cause::Panicked(_) => None,
-            Cause::Worker(error) => Some(error),
-        }
-    }
-}
+/// Without a [`source`](error::Error::source): `Display` has said it.
+impl error::Error for StageError {}

@@ -1,12 +1,12 @@
 //! The words of a command that emits records: its output is cut, and that is all there is to say.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use memchr::memchr_iter;
 
-use crate::error::{Error, ErrorKind, excerpt};
+use crate::error::{Error, ErrorKind, Limit, excerpt};
 use crate::source::delivery::Delivery;
+use crate::source::running::Running;
 use crate::source::supervisor::{Ending, Stand, Talk};
 use crate::subprocess::protocol::Now;
 use crate::subprocess::session::READ_BYTES;
@@ -78,31 +78,28 @@ impl Emission {
     }
 
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error::new(kind, message.into())
-            .running(&self.delivery.label.command)
-            .of(self.delivery.label.pid)
-            .fatal()
+        self.place(Error::new(kind, message.into()))
+    }
+
+    fn place(&self, error: Error) -> Error {
+        error.running(&self.delivery.label.command).of(self.delivery.label.pid).fatal()
     }
 
     /// The time limits that run now.
-    fn limits(&self) -> [(Option<Now>, &'static str); 4] {
+    fn limits(&self) -> impl Iterator<Item = Running> + use<> {
         let policy = &self.spec.policy;
-        let after = |since: Now, limit: Option<Duration>, applies: bool| {
-            limit.filter(|_| applies).map(|limit| since.saturating_add(limit))
-        };
+        let ready = self.spec.words.banner.ready_limit().filter(|_| self.in_banner);
         let awaited = self.had_room && !self.through;
-        [
-            (
-                after(self.started, self.spec.words.banner.ready_limit(), self.in_banner),
-                "was not ready",
-            ),
-            (
-                after(self.started, policy.start_timeout, awaited && self.delivery.made() == 0),
-                "emitted no record",
-            ),
-            (after(self.moved, policy.idle_timeout, awaited), "emitted nothing more"),
-            (after(self.started, policy.run_timeout, true), "was not done"),
-        ]
+        let none_yet = awaited && self.delivery.made() == 0;
+        let start = policy.start_timeout.filter(|_| none_yet);
+        let idle = policy.idle_timeout.filter(|_| awaited);
+        let limits = [
+            Running::since(self.started, ready, Limit::Ready, "was not ready"),
+            Running::since(self.started, start, Limit::StartTimeout, "emitted no record"),
+            Running::since(self.moved, idle, Limit::IdleTimeout, "emitted nothing more"),
+            Running::since(self.started, policy.run_timeout, Limit::RunTimeout, "was not done"),
+        ];
+        limits.into_iter().flatten()
     }
 
     fn skip_banner(&mut self, unread: &[u8], eof: bool) -> Option<usize> {
@@ -281,12 +278,9 @@ impl Talk for Emission {
             self.moved = now;
         }
         if !self.is_unwanted() {
-            let late = self.limits().into_iter().find(|(at, _)| at.is_some_and(|at| now >= at));
-            if let Some((Some(at), what)) = late {
-                // Which limit it was can be told from when it ran out.
-                let since = if what == "emitted nothing more" { self.moved } else { self.started };
-                let message = format!("the command {what} within {:?}", at - since);
-                self.fail(self.error(ErrorKind::Timeout, message));
+            let late = self.limits().find(|running| now >= running.at);
+            if let Some(late) = late {
+                self.fail(self.place(late.error("command")));
             }
         }
         if self.is_unwanted() { Stand::Kill } else { Stand::Go }
@@ -322,7 +316,7 @@ impl Talk for Emission {
         if self.is_unwanted() {
             return None;
         }
-        self.limits().into_iter().filter_map(|(at, _)| at).min()
+        self.limits().map(|running| running.at).min()
     }
 
     fn over(&mut self, ending: Ending) {
@@ -335,12 +329,15 @@ impl Talk for Emission {
         } else if let Some(error) = ending.error {
             Some(error)
         } else if let Some(error) = self.failed.take() {
-            Some(error.said(ending.stderr))
+            // It was killed for this, so that its status says nothing.
+            let sent = error.limit().and(ending.signalled);
+            Some(error.exited(None, sent).said(&ending.stderr))
         } else if ending.overstayed {
-            let message =
-                format!("the command closed its output and did not exit within {limit:?}");
-            let error = self.error(ErrorKind::Timeout, message).said(ending.stderr);
-            Some(error.exited(ending.status).hint("see Template::end_timeout"))
+            let message = format!(
+                "the command closed its output and did not exit within {limit:?} (end_timeout)"
+            );
+            let error = self.error(ErrorKind::Timeout, message).limited(Limit::EndTimeout(limit));
+            Some(error.exited(ending.status, ending.signalled).said(&ending.stderr))
         } else if whole && ended_well {
             None
         } else {
@@ -350,7 +347,11 @@ impl Talk for Emission {
             } else {
                 format!("the command ended inside a record, which begins {}", self.half)
             };
-            Some(self.error(kind, message).exited(ending.status).said(ending.stderr))
+            Some(
+                self.error(kind, message)
+                    .exited(ending.status, ending.signalled)
+                    .said(&ending.stderr),
+            )
         };
         self.delivery.outbox.end(End { fatal, panic, ..End::default() });
     }

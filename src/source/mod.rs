@@ -19,6 +19,7 @@ mod emission;
 #[cfg(feature = "function-source")]
 mod function;
 mod inbox;
+mod running;
 mod supervisor;
 
 pub use self::command::{CommandSource, Records, iterate_in_subprocess};

@@ -12,9 +12,9 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, StderrExcerpt};
+use crate::signal::Signal;
 use crate::source::inbox::Inbox;
-use crate::subprocess::child::Stderr;
 use crate::subprocess::exit::ExitWatch;
 use crate::subprocess::kill_sequence::KillSequence;
 use crate::subprocess::process::{Launcher, Process, block_sigpipe};
@@ -66,7 +66,9 @@ pub(crate) enum Stand {
 pub(crate) struct Ending {
     /// `None` if it never ran, or somebody else reaped it.
     pub(crate) status: Option<ExitStatus>,
-    pub(crate) stderr: Vec<u8>,
+    pub(crate) stderr: StderrExcerpt,
+    /// The last signal that we sent it.
+    pub(crate) signalled: Option<Signal>,
     /// It closed its output and stayed, until its time was up.
     pub(crate) overstayed: bool,
     /// Why it could not be started or watched.
@@ -123,9 +125,10 @@ struct Supervisor {
     readable: bool,
     eof: bool,
     stderr_readable: bool,
+    signalled: Option<Signal>,
     overstayed: bool,
     inbox: Inbox,
-    tail: Stderr,
+    tail: StderrExcerpt,
 }
 
 /// Keeps one child from its start to its end, on the thread that is to be the supervisor's.
@@ -144,9 +147,10 @@ pub(crate) fn run(plan: Plan, talk: &mut dyn Talk, poller: Arc<Readiness>) {
         readable: true,
         eof: false,
         stderr_readable: true,
+        signalled: None,
         overstayed: false,
         inbox: Inbox::default(),
-        tail: Stderr::default(),
+        tail: StderrExcerpt::default(),
     };
     let ending = match unwind::catch(|| supervisor.run(talk)) {
         Ok(ending) => ending,
@@ -173,7 +177,8 @@ impl Supervisor {
         let status = self.reap();
         Ending {
             status,
-            stderr: self.tail.to_vec(),
+            stderr: self.tail.clone(),
+            signalled: self.signalled,
             overstayed: self.overstayed,
             ..Ending::default()
         }
@@ -265,6 +270,7 @@ impl Supervisor {
                     && let Some(process) = &self.process
                 {
                     process.signal(signal);
+                    self.signalled = Some(signal);
                     if kill_sequence.next(rungs).is_none() {
                         *given_up = Some(now.saturating_add(self.plan.spec.policy.kill_grace()));
                     }

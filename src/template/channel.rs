@@ -187,7 +187,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Sends stderr somewhere else. By default it is drained, and its last 8 KiB are in the errors.
+    /// Sends stderr somewhere else. By default it is drained, and its first and last 4 KiB are in the errors.
     #[must_use]
     pub fn stderr(mut self, to: Redirect) -> Self {
         self.spec.channels.stderr = Stream::To(to);

@@ -2,41 +2,8 @@
 
 use std::time::Duration;
 
+pub(crate) use crate::signal::Signal;
 use crate::template::Template;
-
-/// A signal of the kill sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Signal {
-    /// SIGHUP.
-    Hangup,
-    /// SIGINT, what Ctrl-C sends.
-    Interrupt,
-    /// SIGQUIT.
-    Quit,
-    /// SIGUSR1.
-    User1,
-    /// SIGUSR2.
-    User2,
-    /// SIGTERM, the usual polite one.
-    Terminate,
-    /// SIGKILL, which nothing survives.
-    Kill,
-}
-
-impl Signal {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Hangup => "SIGHUP",
-            Self::Interrupt => "SIGINT",
-            Self::Quit => "SIGQUIT",
-            Self::User1 => "SIGUSR1",
-            Self::User2 => "SIGUSR2",
-            Self::Terminate => "SIGTERM",
-            Self::Kill => "SIGKILL",
-        }
-    }
-}
 
 /// What to do with a worker that withholds its replies; set by
 /// [`Template::on_stall`](crate::Template::on_stall).

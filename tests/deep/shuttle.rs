@@ -8,7 +8,7 @@
 mod codec;
 #[path = "../../src/window/delimiters.rs"]
 mod delimiters;
-#[path = "../../src/error.rs"]
+#[path = "../../src/error/mod.rs"]
 mod error;
 #[path = "../../src/template/framing/mod.rs"]
 mod framing;
@@ -26,6 +26,8 @@ mod packet;
 mod packing;
 #[path = "../../src/record.rs"]
 mod record;
+#[path = "../../src/signal.rs"]
+mod signal;
 #[path = "../../src/window/slot.rs"]
 mod slot;
 #[path = "../../src/window/unwind.rs"]

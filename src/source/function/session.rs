@@ -13,9 +13,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Limit};
 use crate::source::delivery::Delivery;
 use crate::source::function::protocol::{self, Command, Failure, HEAD, Status};
+use crate::source::running::Running;
 use crate::source::supervisor::{Ending, Stand, Talk};
 use crate::subprocess::protocol::Now;
 use crate::template::Spec;
@@ -176,9 +177,12 @@ impl Session {
     }
 
     /// The time limits that run now.
-    fn limits(&self) -> [(Option<Now>, &'static str, Option<Duration>); 2] {
+    fn limits(&self) -> impl Iterator<Item = Running> + use<> {
         let policy = &self.spec.policy;
-        let start = policy.start_timeout.or(policy.idle_timeout).filter(|_| !self.ready);
+        let (start, kind): (_, fn(Duration) -> Limit) = match policy.start_timeout {
+            Some(limit) => (Some(limit), Limit::StartTimeout),
+            None => (policy.idle_timeout, Limit::IdleTimeout),
+        };
         let awaited = self.ready
             && self.had_room
             && self
@@ -186,12 +190,11 @@ impl Session {
                 .as_ref()
                 .is_some_and(|current| current.delivery.made() < current.granted);
         let idle = policy.idle_timeout.filter(|_| awaited);
-        let at =
-            |since: Now, limit: Option<Duration>| limit.map(|limit| since.saturating_add(limit));
-        [
-            (at(self.started, start), "was not ready", start),
-            (at(self.moved, idle), "did not give any item", idle),
-        ]
+        let limits = [
+            Running::since(self.started, start.filter(|_| !self.ready), kind, "was not ready"),
+            Running::since(self.moved, idle, Limit::IdleTimeout, "did not give any item"),
+        ];
+        limits.into_iter().flatten()
     }
 
     /// Looks at what the consumer wants.
@@ -369,11 +372,9 @@ impl Talk for Session {
             self.follow(now, say);
         }
         if !self.is_unwanted()
-            && let Some((_, what, limit)) =
-                self.limits().into_iter().find(|(at, ..)| at.is_some_and(|at| now >= at))
+            && let Some(late) = self.limits().find(|running| now >= running.at)
         {
-            let message = format!("the child {what} within {:?}", limit.unwrap_or_default());
-            self.fail(self.error(ErrorKind::Timeout, message), Stand::Kill);
+            self.fail(self.place(late.error("child")), Stand::Kill);
         }
         match &self.failed {
             Some((_, stand)) => *stand,
@@ -418,7 +419,7 @@ impl Talk for Session {
         if self.is_unwanted() {
             return None;
         }
-        self.limits().into_iter().filter_map(|(at, ..)| at).min()
+        self.limits().map(|running| running.at).min()
     }
 
     fn over(&mut self, ending: Ending) {
@@ -426,15 +427,15 @@ impl Talk for Session {
         let fate = if let Some(error) = ending.error {
             error
         } else if let Some((error, _)) = self.failed.take() {
-            error.said(ending.stderr)
+            error.said(&ending.stderr)
         } else {
             let message = match (&current, self.ready) {
                 (Some(_), true) => "the child ended in the middle of a pass",
                 (None, true) => "the child ended between two passes",
                 (_, false) => "the child ended before it was ready",
             };
-            let error = self.error(ErrorKind::Died, message).said(ending.stderr);
-            error.exited(ending.status)
+            let error = self.error(ErrorKind::Died, message).said(&ending.stderr);
+            error.exited(ending.status, ending.signalled)
         };
         if let Some(current) = current {
             let (fatal, panic) = match ending.panic {

@@ -149,7 +149,7 @@ impl<T> FunctionSource<T> {
     }
 
     /// Sends the child's stderr somewhere else; [`Redirect::Inherit`] shows it. By default it is drained,
-    /// and its last 8 KiB are in the errors.
+    /// and its first and last 4 KiB are in the errors.
     pub fn stderr(self, to: Redirect) -> Self {
         self.with(|template| template.stderr(to))
     }

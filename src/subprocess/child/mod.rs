@@ -18,14 +18,12 @@
 //!    sequence and the bounds of a drop are promises about the clock on the wall.
 //! 3. [`Step::Finish`] and [`Step::Abandon`] come once, and nothing comes after them.
 
-mod stderr;
-
 use std::time::Duration;
 
+use crate::error::StderrExcerpt;
+use crate::signal::Signal;
 use crate::subprocess::protocol::{Now, Time};
-use crate::template::policy::{DRAIN_GRACE, Policy, Signal};
-
-pub(crate) use stderr::Stderr;
+use crate::template::policy::{DRAIN_GRACE, Policy};
 
 /// The longest that the output of a child that has exited is read while another process goes on writing to
 /// it.
@@ -65,7 +63,7 @@ pub(crate) struct Child {
     phase: Phase,
     /// How many of its outputs have not come to their end, stderr among them.
     open: usize,
-    stderr: Stderr,
+    stderr: StderrExcerpt,
     stderr_open: bool,
     /// The last signal that we have sent.
     signalled: Option<Signal>,
@@ -78,7 +76,7 @@ impl Child {
         Self {
             phase: Phase::Running,
             open: outputs + usize::from(stderr),
-            stderr: Stderr::default(),
+            stderr: StderrExcerpt::default(),
             stderr_open: stderr,
             signalled: None,
             abandoned: false,
@@ -103,7 +101,7 @@ impl Child {
         self.signalled
     }
 
-    pub(crate) fn stderr(&self) -> &Stderr {
+    pub(crate) fn stderr(&self) -> &StderrExcerpt {
         &self.stderr
     }
 

@@ -41,7 +41,7 @@ use std::io::IoSlice;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Limit};
 use crate::record::{Batch, PacketId, Pool, Requests, Run};
 use crate::stats::{Counters, Stats};
 use crate::subprocess::protocol::{Now, Operation, Time, Verdict};
@@ -508,8 +508,7 @@ impl Scheduler {
             if self.now.real < limit {
                 self.timers.arm_feed_really(limit);
             } else {
-                let message = format!("the whole run took longer than {limit:?}");
-                return self.run_out(message);
+                return self.run_out(Limit::RunTimeout(limit));
             }
         }
         if let Some(limit) = policy.idle_timeout
@@ -521,17 +520,15 @@ impl Scheduler {
             }
             let due = self.heard.saturating_add(limit);
             if self.now.patient >= due {
-                let message =
-                    format!("no worker has said anything for {limit:?} although replies are owed");
-                return self.run_out(message);
+                return self.run_out(Limit::IdleTimeout(limit));
             }
             self.timers.arm_feed(due);
         }
     }
 
-    fn run_out(&mut self, message: String) {
+    fn run_out(&mut self, limit: Limit) {
         Counters::add(&self.counters().timeouts, 1);
-        self.fail(Error::new(ErrorKind::Timeout, message).running(&self.command));
+        self.fail(Error::timeout(limit).running(&self.command));
     }
 
     // ---------------------------------------------------------------- what became of packets

@@ -26,7 +26,7 @@ pub(super) type Problem = Result<Error, Payload>;
 impl Session {
     /// Cuts what replies there are.
     pub(super) fn cut(&mut self, cx: &Context<'_>, news: &mut News) {
-        if cx.stopping || matches!(self.why, Some(Why::Distrusted | Why::Timeout(_))) {
+        if cx.stopping || matches!(self.why, Some(Why::Distrusted | Why::Timeout)) {
             return self.outputs.iter_mut().for_each(Output::ignore);
         }
         if self.in_banner && !self.skip_banner(cx, news) {
@@ -65,6 +65,7 @@ impl Session {
         };
         output.skip(end);
         self.in_banner = false;
+        self.was_ready = cx.spec.words.banner.holds_requests();
         tell!(debug, self, "ready");
         // What it is asked now is answered from now.
         self.head_since = cx.now.patient;

@@ -8,9 +8,11 @@
 
 use std::time::Duration;
 
+use crate::error::Limit;
 use crate::stats::Counters;
 use crate::subprocess::protocol::Now;
 use crate::subprocess::session::{Context, Input, News, Session, Why};
+use crate::template::policy::Policy;
 
 /// How long a worker that has closed one of its pipes may take over what it has read.
 const CLOSED_GRACE: Duration = Duration::from_secs(5);
@@ -21,25 +23,15 @@ const CLOGGED_GRACE: Duration = Duration::from_secs(2);
 /// How long a worker that has closed its stdout may take to exit.
 const SILENT_GRACE: Duration = Duration::from_millis(500);
 
-/// A limit of a session, and how long it is.
+/// What must have happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deadline {
-    /// Its banner is over (`ready`).
-    Ready(Duration),
+enum Deadline {
+    /// It keeps this limit.
+    Limit(Limit),
     /// It reads a side input that it must read.
     Clogged,
-    /// It exits after it has closed its stdout.
-    ClosedOutput,
-    /// It exits after its last answer (`end_timeout`).
-    End(Duration),
-    /// It has served long enough (`recycle_after_age`).
+    /// It has not served long enough (`recycle_after_age`).
     Age,
-    /// It answers what it has read before it closed its stdin.
-    ClosedInput,
-    /// It gives its first reply (`start_timeout`).
-    FirstReply(Duration),
-    /// It answers the packet that is next (`packet_timeout`).
-    Packet(Duration),
     /// It moves; otherwise it is looked at.
     Quiet,
 }
@@ -48,61 +40,57 @@ impl Session {
     /// The limits that run now, the most urgent first.
     fn deadlines(&self, cx: &Context<'_>) -> impl Iterator<Item = (Now, Deadline)> {
         let policy = &cx.spec.policy;
-        let running = self.child.is_running();
         let (owes, open) = (self.owed() > 0, self.is_open());
-        let after = |condition: bool, since: Now, limit: Duration, what: Deadline| {
-            (running && condition).then(|| (since.saturating_add(limit), what))
-        };
-        let limited = |condition: bool,
-                       since: Now,
-                       limit: Option<Duration>,
-                       what: fn(Duration) -> Deadline| {
-            limit.and_then(|limit| after(condition, since, limit, what(limit)))
-        };
-        let never = self.flight.replies() == 0;
+        let (idle, closing) = (!owes && open, !owes && self.closing);
         let closed_input = self.why == Some(Why::ClosedInput);
-        let clogged = !owes && open && self.inputs.iter().any(Input::is_clogged);
+        let limit =
+            |applies: bool, since: Now, limit: Option<Duration>, what: fn(Duration) -> Limit| {
+                let limit = limit.filter(|_| applies)?;
+                Some((since.saturating_add(limit), Deadline::Limit(what(limit))))
+            };
+        let ready = cx.spec.words.banner.ready_limit();
+        let closed_output = self.closed_output_at;
+        let clogged = idle && self.inputs.iter().any(Input::is_clogged);
+        // One that was never given anything is as good as a fresh one.
+        let age = policy.recycle_age.filter(|_| idle && self.flight.given() > 0);
+        let (first, first_since, what) = self.first_reply(policy);
+        let never = owes && self.flight.replies() == 0;
         [
-            limited(
-                self.in_banner,
-                self.started,
-                cx.spec.words.banner.ready_limit(),
-                Deadline::Ready,
+            limit(self.in_banner, self.started, ready, Limit::Ready),
+            clogged.then(|| (self.moved.saturating_add(CLOGGED_GRACE), Deadline::Clogged)),
+            limit(
+                closed_output.is_some(),
+                closed_output.unwrap_or_default(),
+                Some(SILENT_GRACE),
+                Limit::ClosedStdout,
             ),
-            after(clogged, self.moved, CLOGGED_GRACE, Deadline::Clogged),
-            self.closed_output_at
-                .and_then(|at| after(true, at, SILENT_GRACE, Deadline::ClosedOutput)),
-            after(
-                !owes && self.closing && closed_input,
-                self.moved,
-                SILENT_GRACE,
-                Deadline::End(SILENT_GRACE),
-            ),
-            limited(
-                !owes && self.closing && !closed_input,
-                self.moved,
-                policy.end_timeout,
-                Deadline::End,
-            ),
-            // One that was never given anything is as good as a fresh one.
-            limited(
-                !owes && open && self.flight.given() > 0,
-                self.started,
-                policy.recycle_age,
-                |_| Deadline::Age,
-            ),
-            after(owes && closed_input, self.moved, CLOSED_GRACE, Deadline::ClosedInput),
-            limited(owes, self.head_since, policy.packet_timeout, Deadline::Packet),
-            limited(
-                owes && never,
-                self.head_since.max(self.started),
-                policy.start_timeout,
-                Deadline::FirstReply,
-            ),
+            limit(closing && closed_input, self.moved, Some(SILENT_GRACE), Limit::ClosedStdin),
+            limit(closing && !closed_input, self.moved, policy.end_timeout, Limit::EndTimeout),
+            age.map(|age| (self.started.saturating_add(age), Deadline::Age)),
+            limit(owes && closed_input, self.moved, Some(CLOSED_GRACE), Limit::ClosedStdin),
+            limit(owes && !never, self.head_since, policy.packet_timeout, Limit::PacketTimeout),
+            limit(never, first_since, first, what),
             self.quiet_until(cx).map(|at| (at, Deadline::Quiet)),
         ]
         .into_iter()
         .flatten()
+        .filter(|_| self.child.is_running())
+    }
+
+    /// How long its first reply may take, since when, and which limit that is.
+    ///
+    /// It has the time to start and the time for a packet; but who has said that it is ready has
+    /// started.
+    fn first_reply(&self, policy: &Policy) -> (Option<Duration>, Now, fn(Duration) -> Limit) {
+        let since = self.head_since.max(self.started);
+        let start = policy.start_timeout.filter(|_| !self.was_ready);
+        match (start, policy.packet_timeout) {
+            (Some(start), Some(packet)) => {
+                (Some(start.saturating_add(packet)), since, Limit::FirstReply)
+            }
+            (Some(start), None) => (Some(start), since, Limit::StartTimeout),
+            (None, packet) => (packet, since, Limit::PacketTimeout),
+        }
     }
 
     pub(super) fn next_deadline(&self, cx: &Context<'_>) -> Option<Now> {
@@ -124,37 +112,45 @@ impl Session {
             return;
         }
         match due {
-            Deadline::Ready(_) => self.is_late(due, cx, news),
-            Deadline::Clogged => {
-                if let Some(channel) = self.inputs.iter().position(Input::is_clogged) {
-                    news.fatal = Some(self.clogged(channel, cx));
-                }
-            }
-            Deadline::ClosedOutput => {
+            Deadline::Limit(Limit::ClosedStdout(_)) => {
                 // An answer can never come any more.
                 let owed = self.owed();
                 self.lingered = owed == 0;
                 self.why =
                     self.why.filter(|why| why.is_asked() && owed == 0).or(Some(Why::ClosedOutput));
-                self.kill(cx, news);
+                self.exceeds(due, cx, news);
             }
-            Deadline::End(_) | Deadline::ClosedInput => self.kill(cx, news),
+            Deadline::Limit(Limit::EndTimeout(_) | Limit::ClosedStdin(_)) => {
+                self.exceeds(due, cx, news);
+            }
+            Deadline::Limit(limit) => self.is_late(limit, cx, news),
+            Deadline::Clogged => {
+                if let Some(channel) = self.inputs.iter().position(Input::is_clogged) {
+                    news.fatal = Some(self.clogged(channel, cx));
+                }
+            }
             Deadline::Age => self.recycle(cx, news),
-            Deadline::FirstReply(_) | Deadline::Packet(_) if self.is_open() && !self.prompt => {
-                // It may only be buffering: asked to answer, it gets the limit once more.
-                self.head_since = now;
-                Counters::add(&cx.stats.counters.recycles, 1);
-                self.recycle(cx, news);
-            }
-            Deadline::FirstReply(_) | Deadline::Packet(_) => self.is_late(due, cx, news),
             Deadline::Quiet => self.look(cx, news),
         }
     }
 
-    /// A limit has run out that it should have kept.
-    fn is_late(&mut self, limit: Deadline, cx: &Context<'_>, news: &mut News) {
+    /// It gives no sign in time.
+    fn is_late(&mut self, limit: Limit, cx: &Context<'_>, news: &mut News) {
+        if !matches!(limit, Limit::Ready(_)) && self.is_open() && !self.prompt {
+            // It may only be buffering: asked to answer, it gets the limit once more.
+            self.head_since = cx.now.patient;
+            Counters::add(&cx.stats.counters.recycles, 1);
+            return self.recycle(cx, news);
+        }
         Counters::add(&cx.stats.counters.timeouts, 1);
-        self.why = Some(Why::Timeout(limit));
+        self.why = Some(Why::Timeout);
+        self.exceeds(Deadline::Limit(limit), cx, news);
+    }
+
+    fn exceeds(&mut self, deadline: Deadline, cx: &Context<'_>, news: &mut News) {
+        if let Deadline::Limit(limit) = deadline {
+            self.limit = Some(limit);
+        }
         self.kill(cx, news);
     }
 }

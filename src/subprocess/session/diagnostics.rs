@@ -3,7 +3,6 @@
 use std::process::ExitStatus;
 
 use crate::error::{Error, ErrorKind, excerpt};
-use crate::subprocess::session::deadlines::Deadline;
 use crate::subprocess::session::together::output_name;
 use crate::subprocess::session::{Context, Output, Session, Why};
 use crate::template::framing::{FramingError, FramingErrorKind};
@@ -13,7 +12,7 @@ impl Session {
     pub(super) fn describe(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::new(kind, message.into())
             .by(self.slot, self.label.pid, &self.label.command)
-            .said(self.child.stderr().to_vec())
+            .said(self.child.stderr())
     }
 
     /// The same, once it has ended.
@@ -23,20 +22,19 @@ impl Session {
         message: impl Into<String>,
         status: Option<ExitStatus>,
     ) -> Error {
-        self.describe(kind, message).exited(status)
+        let error = self.describe(kind, message).exited(status, self.child.signalled());
+        match self.limit {
+            Some(limit) => error.limited(limit),
+            None => error,
+        }
     }
 
     /// The error of a packet that was alone in a session that failed.
     pub(super) fn unanswered(&self, status: Option<ExitStatus>, cx: &Context<'_>) -> Error {
         let (kind, mut message) = match self.why {
-            Some(Why::Timeout(limit)) => {
-                let limit = match limit {
-                    Deadline::Packet(limit)
-                    | Deadline::FirstReply(limit)
-                    | Deadline::Ready(limit) => limit,
-                    _ => cx.spec.policy.packet_timeout.unwrap_or_default(),
-                };
-                (ErrorKind::Timeout, format!("no reply within {limit:?}"))
+            Some(Why::Timeout) => {
+                let limit = self.limit.map(|limit| limit.to_string());
+                (ErrorKind::Timeout, limit.unwrap_or_else(|| "no reply in time".to_owned()))
             }
             Some(Why::ClosedOutput) => {
                 let closed = self.outputs.iter().position(Output::is_closed).unwrap_or(0);

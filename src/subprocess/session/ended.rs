@@ -13,7 +13,6 @@ use std::process::ExitStatus;
 
 use crate::error::{Error, ErrorKind};
 use crate::record::Run;
-use crate::subprocess::session::deadlines::Deadline;
 use crate::subprocess::session::flight::pop_front;
 use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::window::packet::SessionEnd;
@@ -151,11 +150,13 @@ impl Ended {
         let session = &self.session;
         tell!(warn, session, "gave up", sessions = streak);
         let mut message = format!("{streak} workers in a row ended without one reply");
-        let mut kind = ErrorKind::Died;
-        if let Some(Why::Timeout(Deadline::Ready(limit))) = session.why {
-            kind = ErrorKind::Timeout;
-            message.push_str(&format!("; the last had not said within {limit:?} that it is ready"));
-        }
+        let kind = match (session.why, session.limit) {
+            (Some(Why::Timeout), Some(limit)) => {
+                message.push_str(&format!("; the last: {limit}"));
+                ErrorKind::Timeout
+            }
+            _ => ErrorKind::Died,
+        };
         session.push_half(&mut message, cx);
         session.describe_end(kind, message, self.status)
     }
@@ -177,7 +178,7 @@ impl Ended {
             return obligations;
         }
         let alone = self.given() == 1;
-        if alone || (matches!(why, Some(Why::Timeout(_))) && self.session.prompt) {
+        if alone || (matches!(why, Some(Why::Timeout)) && self.session.prompt) {
             if let Some(head) = pop_front(&mut runs) {
                 let error = self.session.unanswered(self.status, cx);
                 obligations.push(Obligation::Charged(head, error));

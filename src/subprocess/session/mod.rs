@@ -52,7 +52,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Error, Limit};
 use crate::record::{PacketId, Pool, Run};
 use crate::stats::{Counters, Stats};
 use crate::subprocess::child::Child;
@@ -61,7 +61,6 @@ use crate::template::Spec;
 use crate::window::packet::{Label, Span};
 use crate::window::unwind::Payload;
 
-use deadlines::Deadline;
 use depth::Depth;
 use flight::Flight;
 use input::Input;
@@ -103,7 +102,7 @@ pub(crate) enum Why {
     /// It closed its stdout and went on running.
     ClosedOutput,
     /// A time limit ran out.
-    Timeout(Deadline),
+    Timeout,
     /// What it wrote cannot be trusted any more; the packet concerned has its `Err`.
     Distrusted,
     /// The feed has ended before its time: dropped, or a fatal error.
@@ -118,7 +117,7 @@ impl Why {
             Self::Recycled => "recycled",
             Self::ClosedInput => "closed its stdin",
             Self::ClosedOutput => "closed its stdout",
-            Self::Timeout(_) => "timeout",
+            Self::Timeout => "timeout",
             Self::Distrusted => "distrusted",
             Self::Stopped => "stopped",
         }
@@ -173,10 +172,14 @@ pub(crate) struct Session {
     depth: Depth,
     stall: Stall,
     why: Option<Why>,
+    /// The limit of ours that it ran into.
+    limit: Option<Limit>,
     /// Its inputs are to be closed, or are.
     closing: bool,
     /// Its banner is still to come, or to be skipped.
     in_banner: bool,
+    /// It has said that it is ready, as it was to.
+    was_ready: bool,
     /// It answered while its stdin was open.
     proven: bool,
     /// It was seen owing nothing while its stdin was open: it does not buffer.
@@ -236,8 +239,10 @@ impl Session {
             },
             stall: Stall::new(cx),
             why: None,
+            limit: None,
             closing: false,
             in_banner: !spec.words.banner.is_empty(),
+            was_ready: false,
             proven: false,
             prompt: false,
             stdin_closed: false,
