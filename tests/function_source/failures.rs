@@ -1,6 +1,5 @@
 //! What goes wrong in the child, and where it shows.
 
-use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use subfeed::source::{FunctionSource, Passes, Registry};
@@ -149,7 +148,7 @@ fn an_item_that_is_an_error_keeps_its_place_and_its_causes() {
     let error = items[4].as_ref().unwrap_err();
     assert_eq!((error.kind(), error.packet()), (ErrorKind::Failed, Some(4)));
     assert!(error.to_string().contains("no fire: the wood is wet"), "{error}");
-    let cause = error.source().and_then(|fire| fire.source()).expect("a cause");
+    let cause = error.cause().and_then(|fire| fire.source()).expect("a cause");
     assert_eq!(cause.to_string(), "the wood is wet");
 }
 

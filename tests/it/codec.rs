@@ -1,6 +1,5 @@
 //! Items to bytes and bytes to values, odd records, scoped starts.
 
-use std::error::Error as _;
 use std::num::ParseIntError;
 use std::thread;
 
@@ -152,7 +151,7 @@ fn an_item_that_encode_refuses_is_an_error_in_place() {
             (error.kind(), error.packet(), error.is_fatal()),
             (ErrorKind::Encode, Some(1), false)
         );
-        assert!(error.source().unwrap().is::<ParseIntError>());
+        assert!(error.cause().unwrap().is::<ParseIntError>());
         assert_eq!(items[2].as_ref().unwrap(), "n=3");
         assert_eq!(dir.read("log"), "n=1\nn=3\n");
     });
@@ -180,7 +179,7 @@ fn a_reply_that_decode_refuses_is_an_error_in_place_that_names_its_request() {
             assert_eq!(error.request().unwrap(), "two\n");
             assert!(error.to_string().contains(r#""two""#), "{error}");
             assert!(error.worker().is_some() && error.pid().is_some() && error.command().is_some());
-            assert!(error.source().unwrap().is::<ParseIntError>());
+            assert!(error.cause().unwrap().is::<ParseIntError>());
         }
     });
 }

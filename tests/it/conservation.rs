@@ -339,15 +339,17 @@ fn ten_megabytes_on_stderr_hold_up_nothing() {
 }
 
 #[test]
-fn the_error_has_the_last_8_kib_of_stderr() {
+fn the_error_has_both_ends_of_stderr() {
     within(|| {
         let script =
             "read -r x; yes xxxxxxx | head -c 10000000 >&2; echo the last line >&2; exit 3";
         let template = Template::shell(script);
         let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 4);
         let error = feed.next().unwrap().unwrap_err();
-        assert_eq!(error.stderr().len(), 8 << 10);
-        assert!(error.stderr().ends_with(b"xxxxxxx\nthe last line\n"));
+        assert_eq!(error.stderr_head(), "xxxxxxx\n".repeat(512).as_str());
+        assert_eq!(error.stderr_tail().len(), 4 << 10);
+        assert!(error.stderr_tail().ends_with(b"xxxxxxx\nthe last line\n"));
+        assert!(error.stderr().to_string().contains("\n[... 9991822 bytes left out ...]\n"));
         assert!(error.to_string().contains("the last line") && error.to_string().len() < 1_000);
     });
 }

@@ -1,6 +1,5 @@
 //! Two kinds of errors, what they carry, and what `finish` adds.
 
-use std::error::Error as _;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
@@ -60,7 +59,7 @@ fn an_error_fits_wherever_errors_go() {
         }
         let error = run().unwrap_err();
         let ours = error.downcast_ref::<Error>().unwrap();
-        let io = ours.source().unwrap().downcast_ref::<std::io::Error>().unwrap();
+        let io = ours.cause().unwrap().downcast_ref::<std::io::Error>().unwrap();
         assert_eq!(io.kind(), std::io::ErrorKind::NotFound);
     });
 }
@@ -333,7 +332,7 @@ fn an_error_of_ours_that_encode_returns_is_no_longer_fatal() {
         let error = items[1].as_ref().unwrap_err();
         assert_eq!((error.kind(), error.packet()), (ErrorKind::Encode, Some(1)));
         assert!(!error.is_fatal(), "the feed has gone on: {error:?}");
-        assert!(error.source().unwrap().downcast_ref::<Error>().unwrap().is_fatal());
+        assert!(error.cause().unwrap().downcast_ref::<Error>().unwrap().is_fatal());
         assert_eq!(items[2].as_ref().unwrap(), "2");
     });
 }

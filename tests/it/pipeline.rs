@@ -117,8 +117,12 @@ fn a_failure_passes_the_later_stages_and_names_its_own() {
                 Err(error) => {
                     assert_eq!((error.stage(), error.attempts()), ("odd only", 1));
                     assert_eq!(error.to_string(), format!("stage `odd only`: {n} is even"));
-                    let source = std::error::Error::source(error).expect("what the closure said");
-                    assert_eq!(source.to_string(), format!("{n} is even"));
+                    let cause = error.cause().expect("what the closure said");
+                    assert_eq!(cause.to_string(), format!("{n} is even"));
+                    assert!(
+                        std::error::Error::source(error).is_none(),
+                        "it would be printed twice"
+                    );
                 }
             }
         }
