@@ -108,18 +108,14 @@ impl Launcher {
             Command::new(program)
         };
         for arg in &line.args {
-            if arg.raw {
-                command.arg(&arg.text);
-            } else {
-                command.arg(replace(&arg.text, id, fd));
-            }
+            command.arg(arg.resolved(id, fd));
         }
         if line.env_clear {
             command.env_clear();
         }
         for (name, value) in &line.envs {
             match value {
-                Some(value) => command.env(name, replace(value, id, fd)),
+                Some(value) => command.env(name, value.resolved(id, fd)),
                 None => command.env_remove(name),
             };
         }

@@ -1,6 +1,7 @@
 //! The command line of a worker, and the two tokens that are replaced in it.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -9,23 +10,64 @@ use itertools::Itertools;
 
 use crate::error::Error;
 
-#[derive(Clone, Debug)]
-pub(crate) struct Arg {
-    pub(crate) text: OsString,
-    /// Raw arguments are never touched.
-    pub(crate) raw: bool,
+/// A word of a command line, or the value of an environment variable.
+#[derive(Clone)]
+pub(crate) enum Word {
+    /// Its tokens are replaced.
+    Tokens(OsString),
+    /// It is passed on as it is.
+    Raw(OsString),
+    /// It is passed on as it is, and nothing that is printed shows it.
+    Secret(OsString),
+}
+
+impl Word {
+    /// What the worker gets. `fd` gives the number of a side channel.
+    pub(crate) fn resolved(&self, id: usize, fd: impl Fn(&str) -> Option<i32>) -> OsString {
+        match self {
+            Self::Tokens(text) => replace(text, id, fd),
+            Self::Raw(text) | Self::Secret(text) => text.clone(),
+        }
+    }
+
+    /// The text, if tokens are replaced in it.
+    fn with_tokens(&self) -> Option<&OsStr> {
+        match self {
+            Self::Tokens(text) => Some(text),
+            Self::Raw(_) | Self::Secret(_) => None,
+        }
+    }
+
+    fn has_nul(&self) -> bool {
+        let (Self::Tokens(text) | Self::Raw(text) | Self::Secret(text)) = self;
+        text.as_bytes().contains(&0)
+    }
+
+    /// What people may see of it, quoted where that helps reading.
+    fn shown(&self) -> String {
+        match self {
+            Self::Tokens(text) | Self::Raw(text) => quote(text),
+            Self::Secret(_) => "***".to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
 }
 
 /// What to run, tokens unreplaced.
 #[derive(Clone, Debug)]
 pub(crate) struct CommandLine {
     pub(crate) program: OsString,
-    pub(crate) args: Vec<Arg>,
+    pub(crate) args: Vec<Word>,
     /// Run under `stdbuf -oL`.
     pub(crate) stdbuf: bool,
     pub(crate) env_clear: bool,
     /// `None` removes the variable.
-    pub(crate) envs: Vec<(OsString, Option<OsString>)>,
+    pub(crate) envs: Vec<(OsString, Option<Word>)>,
     pub(crate) dir: Option<PathBuf>,
 }
 
@@ -41,10 +83,10 @@ impl CommandLine {
         }
     }
 
-    /// For messages: the words as one would type them, quoted where that helps reading.
+    /// For messages: the words as one would type them, quoted where that helps reading, and `***` for
+    /// what is secret.
     pub(crate) fn display(&self) -> String {
-        let words = std::iter::once(&self.program).chain(self.args.iter().map(|arg| &arg.text));
-        words.map(|word| quote(word)).join(" ")
+        std::iter::once(quote(&self.program)).chain(self.args.iter().map(Word::shown)).join(" ")
     }
 
     /// What may help where the program was not found.
@@ -66,8 +108,8 @@ impl CommandLine {
     /// Every text in which tokens are replaced.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &OsStr> {
         std::iter::once(self.program.as_os_str())
-            .chain(self.args.iter().filter(|arg| !arg.raw).map(|arg| arg.text.as_os_str()))
-            .chain(self.envs.iter().filter_map(|(_, value)| value.as_deref()))
+            .chain(self.args.iter().filter_map(Word::with_tokens))
+            .chain(self.envs.iter().filter_map(|(_, value)| value.as_ref()?.with_tokens()))
             .chain(self.dir.iter().map(|dir| dir.as_os_str()))
     }
 
@@ -76,15 +118,16 @@ impl CommandLine {
         if self.program.is_empty() {
             return Err(Error::config("the command is empty"));
         }
-        let words = std::iter::once(&self.program).chain(self.args.iter().map(|arg| &arg.text));
-        for (i, word) in words.enumerate() {
-            if word.as_bytes().contains(&0) {
-                let what = if i == 0 { "the command".to_owned() } else { format!("argument {i}") };
-                return Err(Error::config(format!(
-                    "{what} contains a NUL byte, which no command line can carry: {}",
-                    quote(word)
-                )));
-            }
+        let no_nul = |what: &str, shown: String| {
+            Error::config(format!(
+                "{what} contains a NUL byte, which no command line can carry: {shown}"
+            ))
+        };
+        if self.program.as_bytes().contains(&0) {
+            return Err(no_nul("the command", quote(&self.program)));
+        }
+        if let Some((i, arg)) = self.args.iter().find_position(|arg| arg.has_nul()) {
+            return Err(no_nul(&format!("argument {}", i + 1), arg.shown()));
         }
         if let Some(dir) = &self.dir
             && dir.as_os_str().as_bytes().contains(&0)
@@ -97,7 +140,7 @@ impl CommandLine {
         for (name, value) in &self.envs {
             let bad = name.is_empty()
                 || name.as_bytes().iter().any(|byte| matches!(byte, 0 | b'='))
-                || value.as_ref().is_some_and(|value| value.as_bytes().contains(&0));
+                || value.as_ref().is_some_and(Word::has_nul);
             if bad {
                 return Err(Error::config(format!(
                     "the environment variable {} is empty or contains `=` or a NUL byte",
@@ -245,7 +288,7 @@ mod tests {
     #[test]
     fn a_nul_byte_is_found_and_named() {
         let mut line = CommandLine::new(OsStr::new("tool"));
-        line.args.push(Arg { text: OsString::from("a\0b"), raw: false });
+        line.args.push(Word::Tokens(OsString::from("a\0b")));
         assert!(
             line.validate().unwrap_err().to_string().contains("argument 1 contains a NUL byte")
         );
@@ -255,8 +298,26 @@ mod tests {
     fn the_command_line_reads_well() {
         let mut line = CommandLine::new(OsStr::new("jq"));
         for text in ["-c", "{a: .b}", "it's"] {
-            line.args.push(Arg { text: OsString::from(text), raw: false });
+            line.args.push(Word::Tokens(OsString::from(text)));
         }
         assert_eq!(line.display(), r"jq -c '{a: .b}' 'it'\''s'");
+    }
+
+    #[test]
+    fn what_is_secret_is_never_shown_nor_touched() {
+        let mut line = CommandLine::new(OsStr::new("psql"));
+        let secret = || Word::Secret(OsString::from("hunter2 {id} {fd:x}"));
+        line.args.extend([Word::Raw(OsString::from("-c")), secret()]);
+        line.envs.push((OsString::from("PGPASSWORD"), Some(secret())));
+        assert_eq!(line.display(), "psql -c ***");
+        assert!(!format!("{line:?}").contains("hunter2"), "{line:?}");
+        assert_eq!(line.args[1].resolved(3, |_| Some(11)), "hunter2 {id} {fd:x}");
+        assert!(line.texts().all(|text| text == "psql"));
+        line.args.push(Word::Secret(OsString::from("hunter2\0")));
+        let error = line.validate().unwrap_err().to_string();
+        assert!(
+            error.contains("argument 3 contains a NUL byte") && !error.contains("hunter2"),
+            "{error}"
+        );
     }
 }

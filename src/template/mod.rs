@@ -20,7 +20,7 @@ pub(crate) mod words;
 
 use channel::{Channels, Stream};
 use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request};
-use command::{Arg, CommandLine};
+use command::{CommandLine, Word};
 use framing::{ReplyFraming, RequestFraming};
 use policy::Policy;
 use words::Words;
@@ -256,39 +256,82 @@ impl Template {
 
 impl<E, D> Template<E, D> {
     /// Adds an argument, its tokens replaced.
+    ///
+    /// Arguments are printed: they are part of the command line in every [`Error`], in hints, in
+    /// events and in the `Debug` of a template. What is nobody's business is a
+    /// [`secret_arg`](Template::secret_arg).
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.spec.command.args.push(Arg { text: arg.as_ref().to_owned(), raw: false });
+        self.spec.command.args.push(Word::Tokens(arg.as_ref().to_owned()));
         self
     }
 
-    /// Adds arguments, their tokens replaced.
+    /// Adds arguments, their tokens replaced. They are printed as those of [`arg`](Template::arg) are.
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        let args = args.into_iter().map(|arg| Arg { text: arg.as_ref().to_owned(), raw: false });
+        let args = args.into_iter().map(|arg| Word::Tokens(arg.as_ref().to_owned()));
         self.spec.command.args.extend(args);
         self
     }
 
-    /// Adds an argument that is never touched, whatever braces it has.
+    /// Adds an argument that is never touched, whatever braces it has. It is printed as one of
+    /// [`arg`](Template::arg) is.
     #[must_use]
     pub fn raw_arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.spec.command.args.push(Arg { text: arg.as_ref().to_owned(), raw: true });
+        self.spec.command.args.push(Word::Raw(arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds an argument that this crate never prints: wherever the command line is shown it is `***`.
+    /// It is not touched either, whatever braces it has.
+    ///
+    /// The system shows it all the same: every user of the machine can read the arguments of a process
+    /// (`ps`, `/proc`). [`secret_env`](Template::secret_env) hides more.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("no-such-program").arg("--token").secret_arg("hunter2");
+    /// assert!(!format!("{template:?}").contains("hunter2"));
+    /// let error = ["x"].into_iter().feed_subprocesses(template, 1, 1).next().unwrap().unwrap_err();
+    /// assert_eq!(error.command(), Some("no-such-program --token ***"));
+    /// ```
+    #[must_use]
+    pub fn secret_arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.spec.command.args.push(Word::Secret(arg.as_ref().to_owned()));
         self
     }
 
     /// Sets an environment variable; the tokens in its value are replaced.
+    ///
+    /// Of the environment nothing is printed but the name of a variable that is wrong.
     #[must_use]
-    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.spec.command.envs.push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+    pub fn env(self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.set_env(name.as_ref(), Some(Word::Tokens(value.as_ref().to_owned())))
+    }
+
+    /// Sets an environment variable whose value is never touched, whatever braces it has, and never
+    /// printed: for passwords and tokens. Only the same user, and root, can read it in `/proc`.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell(r#"while read -r x; do echo "$x ${#TOKEN}"; done"#).secret_env("TOKEN", "{id}!");
+    /// let mut feed = ["length"].into_iter().feed_subprocesses_ordered(template, 1, 1);
+    /// assert_eq!(feed.next().unwrap().unwrap(), "length 5");
+    /// ```
+    #[must_use]
+    pub fn secret_env(self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.set_env(name.as_ref(), Some(Word::Secret(value.as_ref().to_owned())))
+    }
+
+    fn set_env(mut self, name: &OsStr, value: Option<Word>) -> Self {
+        self.spec.command.envs.push((name.to_owned(), value));
         self
     }
 
     /// Removes an inherited environment variable.
     #[must_use]
-    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
-        self.spec.command.envs.push((name.as_ref().to_owned(), None));
-        self
+    pub fn env_remove(self, name: impl AsRef<OsStr>) -> Self {
+        self.set_env(name.as_ref(), None)
     }
 
     /// Starts from an empty environment: only what [`env`](Template::env) sets is passed on.
