@@ -7,6 +7,18 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
 }
 
+/// Looks at every source file under a folder.
+fn visit(dir: &Path, check: &mut dyn FnMut(&Path, &str)) {
+    for entry in fs::read_dir(dir).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            visit(&path, check);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            check(&path, &fs::read_to_string(&path).expect("a source file"));
+        }
+    }
+}
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[test]
@@ -55,16 +67,6 @@ fn nothing_of_ours_is_put_on_anybodys_path() {
 #[test]
 fn the_public_interface_names_no_crate_that_is_an_implementation_detail() {
     // Good enough a look: signatures of public items, in the files that have any.
-    fn visit(dir: &Path, check: &mut dyn FnMut(&Path, &str)) {
-        for entry in fs::read_dir(dir).expect("src").flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                visit(&path, check);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                check(&path, &fs::read_to_string(&path).expect("a source file"));
-            }
-        }
-    }
     let hidden = ["nix::", "libc::", "itertools::", "crossbeam_"];
     visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |path, text| {
         for line in text.lines().map(str::trim_start) {
@@ -92,4 +94,30 @@ fn every_test_that_a_page_names_exists() {
             assert!(text.contains(&format!("fn {name}(")), "{page}: {file} has no {name}");
         }
     }
+}
+
+#[test]
+fn every_tool_that_a_test_asks_for_has_its_package_on_the_list() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = read("tests/tools/packages.txt");
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let known: Vec<&str> = lines.flat_map(|line| line.split_whitespace().skip(1)).collect();
+    let mut asked = 0;
+    for folder in ["tests", "src"] {
+        visit(&root.join(folder), &mut |path, text| {
+            for call in ["here", "tool"].map(|name| format!("{name}(&[")) {
+                for (at, _) in text.match_indices(&call) {
+                    let (names, _) = text[at + call.len()..].split_once(']').expect("an end");
+                    let mut names: Vec<&str> = names.split('"').skip(1).step_by(2).collect();
+                    // What stands behind the first word of a command line is no command.
+                    names.truncate(if call.starts_with("tool") { 1 } else { names.len() });
+                    asked += names.len();
+                    for name in names {
+                        assert!(known.contains(&name), "{}: {name}", path.display());
+                    }
+                }
+            }
+        });
+    }
+    assert!(asked > 50, "only {asked} are found");
 }

@@ -26,7 +26,7 @@ use plan::Plan;
 use round::{Report, Watched};
 
 /// A round in which nothing is pulled and nothing yielded for so long hangs.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to run.
 #[derive(Clone, Debug)]

@@ -21,9 +21,9 @@ use super::torment::Tormentor;
 /// What a panic of ours says.
 const PANIC: &str = "chaos";
 /// Beyond the documented bound of a drop: this machine may be busy.
-const SLACK: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(20);
 /// Until when whatever was killed must be gone from `/proc`.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(60);
 
 /// What became of a round.
 #[derive(Debug, Default)]

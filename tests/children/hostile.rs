@@ -3,33 +3,78 @@
 //! No dependencies, and everything happens by events, never by a sleep that must be long enough.
 
 use std::env;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
 // What std does not offer; it links the C library anyway.
 unsafe extern "C" {
+    safe fn _exit(code: i32) -> !;
     safe fn close(fd: i32) -> i32;
+    safe fn getpgid(pid: i32) -> i32;
+    safe fn getppid() -> i32;
+    safe fn pause() -> i32;
+    fn poll(fds: *mut PollFd, count: u64, timeout: i32) -> i32;
+    fn ptrace(request: u32, ...) -> i64;
     safe fn raise(signal: i32) -> i32;
+    safe fn setpgid(pid: i32, group: i32) -> i32;
     safe fn setsid() -> i32;
     safe fn signal(signal: i32, handler: usize) -> usize;
-    fn ptrace(request: u32, ...) -> i64;
+    fn sigtimedwait(set: *const [u64; 16], info: *mut u8, limit: *const [i64; 2]) -> i32;
+    fn write(fd: i32, bytes: *const u8, len: usize) -> isize;
 }
+
+/// What `poll` takes.
+#[repr(C)]
+struct PollFd {
+    fd: i32,
+    events: i16,
+    revents: i16,
+}
+
+const POLLIN: i16 = 1;
 
 /// Begins to trace a process without stopping it.
 const PTRACE_SEIZE: u32 = 0x4206;
 
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 const SIG_IGN: usize = 1;
 
+/// Where `signals` writes what it is sent.
+static LOG: AtomicI32 = AtomicI32::new(-1);
+/// Whether it leaves with the first.
+static LEAVES: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn written_down(signal: i32) {
+    let line: &[u8] = match signal {
+        SIGHUP => b"hup\n",
+        SIGINT => b"int\n",
+        _ => b"term\n",
+    };
+    // SAFETY: it reads these bytes, and is async-signal-safe.
+    unsafe { write(LOG.load(SeqCst), line.as_ptr(), line.len()) };
+    if LEAVES.load(SeqCst) {
+        _exit(0);
+    }
+}
+
 fn main() {
-    let mut args = env::args().skip(1);
-    let behaviour = args.next().unwrap_or_default();
-    let args: Vec<String> = args.collect();
+    let args: Vec<String> = env::args().skip(1).collect();
+    behave(&args);
+}
+
+/// Does as the words say, of which the first is the behaviour's name.
+fn behave(words: &[String]) {
+    let (behaviour, args) = words.split_first().expect("a behaviour");
+    let args = args.to_vec();
     let number = |i: usize| args[i].parse::<i64>().expect("a number");
     match behaviour.as_str() {
         "echo" => echo(),
@@ -165,6 +210,65 @@ fn main() {
             echo();
         }
         "hold" => for_ever(),
+        // Writes down, in the file `args[0]`, each signal that it is sent, and says when it has begun to: there
+        // is a file of that name with `.up` behind it. Leaves with the first signal, or stays; before it says
+        // anything, a grandchild in the same group does the same with the file `args[2]`.
+        "signals" => {
+            let log = OpenOptions::new().append(true).create(true).open(&args[0]).expect("log");
+            LOG.store(log.into_raw_fd(), SeqCst);
+            LEAVES.store(args[1] == "leaves", SeqCst);
+            for number in [SIGHUP, SIGINT, SIGTERM] {
+                signal(number, written_down as extern "C" fn(i32) as usize);
+            }
+            if let Some(inner) = args.get(2) {
+                let mut command = Command::new(env::current_exe().expect("this program"));
+                command.args(["signals", inner, "stays"]).stdin(Stdio::null());
+                #[expect(clippy::zombie_processes, reason = "it is meant to be left behind")]
+                let child = command.stdout(Stdio::null()).spawn().expect("a grandchild");
+                await_file(Path::new(&format!("{inner}.up")));
+                fs::write(format!("{inner}.pid"), child.id().to_string()).expect("the pid file");
+            }
+            fs::write(format!("{}.up", args[0]), "").expect("a file");
+            echo();
+            for_ever();
+        }
+        // Leaves the group that it leads for its parent's, and is deaf to SIGTERM; then as the other words say.
+        "regroup" => {
+            signal(SIGTERM, SIG_IGN);
+            assert_eq!(setpgid(0, getpgid(getppid())), 0, "a process in no other session");
+            behave(&args);
+        }
+        // Has a thread beside its own that waits in one of the calls that a time or a signal ends.
+        "beside" => {
+            let call = args[0].clone();
+            thread::spawn(move || asleep(&call));
+            behave(&args[1..]);
+        }
+        // Waits in `poll`, as event loops do, and answers each record; what comes after the record `open` belongs
+        // to it, and it leaves at the end of that.
+        "poller" => {
+            // SAFETY: nobody else in here reads it.
+            let mut stdin = unsafe { File::from_raw_fd(0) };
+            let (mut unread, mut is_open) = (Vec::new(), false);
+            loop {
+                let mut fds = [PollFd { fd: 0, events: POLLIN, revents: 0 }];
+                // SAFETY: it is told of one, and that is how many there are.
+                unsafe { poll(fds.as_mut_ptr(), 1, -1) };
+                let mut room = [0; 4096];
+                let n = stdin.read(&mut room).expect("a pipe");
+                if n == 0 {
+                    exit(0);
+                }
+                unread.extend_from_slice(&room[..n]);
+                while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = unread.drain(..=end).collect();
+                    is_open |= line == b"open\n";
+                    if !is_open {
+                        print(&line);
+                    }
+                }
+            }
+        }
         // A line before the first request.
         "banner" => {
             reply(b"Welcome to banner 1.0");
@@ -234,6 +338,23 @@ fn exit(code: i64) -> ! {
 fn for_ever() -> ! {
     thread::sleep(Duration::from_secs(300));
     exit(99)
+}
+
+/// Waits in a call that a time or a signal ends, which never comes.
+fn asleep(call: &str) {
+    match call {
+        "sleep" => thread::sleep(Duration::from_secs(100)),
+        "futex" => thread::park_timeout(Duration::from_secs(100)),
+        "suspend" => drop(pause()),
+        "sigwait" => {
+            // One that nobody sends: SIGUSR2.
+            let (mut set, limit) = ([0; 16], [100, 0]);
+            set[0] = 1 << 11;
+            // SAFETY: the set and the time are as large as they have to be, and nobody wants the details.
+            unsafe { sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const limit) };
+        }
+        other => panic!("no call is named {other:?}"),
+    }
 }
 
 fn await_file(path: &Path) {

@@ -37,5 +37,6 @@ fn package_of(command: &str) -> &'static str {
             let package = words.next()?;
             words.any(|word| word == command).then_some(package)
         })
-        .unwrap_or_else(|| panic!("tests/tools/packages.txt does not know {command}"))
+        // `tests/tidy.rs` sees to it that there is none of these.
+        .unwrap_or("unknown")
 }

@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use subfeed::source::LastPass;
 use subfeed::{ErrorKind, Signal};
 
-use crate::common::{Belongings, DEADLINE, Dir, eventually, is_running, kill};
+use crate::common::{Belongings, DEADLINE, Dir, eventually, is_running, kill, soon};
 use crate::functions::{FDS, LOG, NOTED, PRINTS, RANGE, UNTIL, WHO};
 use crate::tests;
 
@@ -139,12 +139,9 @@ fn dropping_ends_a_child_that_does_not_listen_within_the_bound() {
             nix::sys::signal::kill(child, nix::sys::signal::SIGSTOP).unwrap();
         }
         let start = Instant::now();
-        drop(pass);
-        assert!(start.elapsed() < DEADLINE / 10, "a pass is not waited for");
-        drop(source);
-        // The grace and the kill sequence; the rest is for a machine that is busy.
-        let taken = start.elapsed();
-        assert!(taken >= grace && taken < 2 * grace + DEADLINE / 10, "{then}: {taken:?}");
+        soon(|| drop(pass));
+        soon(|| drop(source));
+        assert!(start.elapsed() >= grace, "{then}");
         before.restored();
     }
 }
@@ -155,12 +152,11 @@ fn the_kill_sequence_is_ones_own() {
         .iterate_in_subprocess(&(0, "defy".to_owned()), 8)
         .end_timeout(Duration::from_secs(300))
         .idle_timeout(Duration::from_millis(300))
-        .kill_sequence([(Signal::Interrupt, DEADLINE)]);
-    let start = Instant::now();
-    let items: Vec<_> = source.iter().collect();
+        .kill_sequence([(Signal::Interrupt, 2 * DEADLINE)]);
+    let items: Vec<_> = soon(|| source.iter().collect());
     let error = items[0].as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(start.elapsed() < DEADLINE / 2, "{error}");
+    soon(|| drop(source));
 }
 
 fn the_child_has_its_own_two_pipes_and_nothing_else() {

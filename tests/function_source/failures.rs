@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use subfeed::source::{FunctionSource, Passes, Registry};
 use subfeed::{Error, ErrorKind, Signal};
 
-use crate::common::{DEADLINE, Dir, kill};
+use crate::common::{DEADLINE, Dir, kill, soon, with_patience};
 use crate::functions::{
     BYTES, EVIL, MISTAKEN, MIXED, MOOD, PARTIAL, Partial, RANGE, REFUSES, SKIPPING, Skipping,
     TYPED, Trouble, UNKNOWN, UNTIL, WHO,
@@ -159,14 +159,15 @@ fn an_error_may_cross_as_a_value() {
 }
 
 fn a_child_that_sleeps_runs_into_the_limit() {
-    let mut source = until(2, "sleep").idle_timeout(Duration::from_millis(200));
-    let start = Instant::now();
-    let (items, error) = split(&mut source);
-    assert_eq!((items.len(), error.kind()), (2, ErrorKind::Timeout));
-    assert!(error.to_string().contains("did not give any item within 200ms"), "{error}");
-    assert!(start.elapsed() < DEADLINE / 2);
-    // The child is gone, and that is what the next pass is told.
-    assert_eq!(split(&mut source).1.kind(), ErrorKind::Timeout);
+    with_patience(Duration::from_millis(200), |limit| {
+        let mut source = until(2, "sleep").idle_timeout(limit);
+        let (items, error) = split(&mut source);
+        assert_eq!((items.len(), error.kind()), (2, ErrorKind::Timeout));
+        let said = format!("did not give any item within {limit:?}");
+        assert!(error.to_string().contains(&said), "{error}");
+        // The child is gone, and that is what the next pass is told.
+        assert_eq!(split(&mut source).1.kind(), ErrorKind::Timeout);
+    });
 }
 
 fn a_child_that_is_not_ready_runs_into_the_limit() {
@@ -179,18 +180,19 @@ fn a_child_that_is_not_ready_runs_into_the_limit() {
 }
 
 fn the_limit_does_not_run_while_the_consumer_pauses() {
-    let limit = Duration::from_millis(400);
-    for max_bytes in [1, usize::MAX] {
-        let mut source =
-            RANGE.iterate_in_subprocess(&2, 1).idle_timeout(limit).max_bytes(max_bytes);
-        source.wait_until_ready().unwrap();
-        let mut pass = source.iter();
-        for k in 0..2 {
-            assert_eq!(pass.next().unwrap().unwrap(), k);
-            std::thread::sleep(limit * 3 / 2);
+    with_patience(Duration::from_millis(200), |limit| {
+        for max_bytes in [1, usize::MAX] {
+            let mut source =
+                RANGE.iterate_in_subprocess(&2, 1).idle_timeout(limit).max_bytes(max_bytes);
+            source.wait_until_ready().unwrap();
+            let mut pass = source.iter();
+            for k in 0..2 {
+                assert_eq!(pass.next().unwrap().unwrap(), k);
+                std::thread::sleep(limit * 3 / 2);
+            }
+            assert!(pass.next().is_none());
         }
-        assert!(pass.next().is_none());
-    }
+    });
 }
 
 fn a_child_that_ends_is_told_at_once_with_its_status_and_last_words() {
@@ -205,23 +207,23 @@ fn a_child_that_ends_is_told_at_once_with_its_status_and_last_words() {
 }
 
 fn a_child_that_is_killed_is_told_at_once() {
-    let best = (0..3)
-        .map(|_| {
-            let mut source = WHO.iterate_in_subprocess(&u64::MAX, 1);
-            let mut pass = source.iter();
-            let (_, pid) = pass.next().unwrap().unwrap();
-            kill(pid);
-            let start = Instant::now();
-            // At most what was on its way.
-            let left: Vec<_> = pass.collect();
-            let error = left.last().unwrap().as_ref().unwrap_err();
-            assert!(left.len() <= 2 && error.kind() == ErrorKind::Died, "{left:?}");
-            assert_eq!(error.pid(), Some(pid));
-            start.elapsed()
-        })
-        .min();
+    // A machine may be too busy once, not always.
+    let took = (0..20).map(|_| {
+        let mut source = WHO.iterate_in_subprocess(&u64::MAX, 1);
+        let mut pass = source.iter();
+        let (_, pid) = pass.next().unwrap().unwrap();
+        kill(pid);
+        let start = Instant::now();
+        // At most what was on its way.
+        let left: Vec<_> = pass.collect();
+        let error = left.last().unwrap().as_ref().unwrap_err();
+        assert!(left.len() <= 2 && error.kind() == ErrorKind::Died, "{left:?}");
+        assert_eq!(error.pid(), Some(pid));
+        start.elapsed()
+    });
     // No interval at which anybody looks.
-    assert!(best < Some(Duration::from_millis(500)), "{best:?}");
+    let slow: Vec<_> = took.take_while(|took| *took > Duration::from_millis(500)).collect();
+    assert!(slow.len() < 20, "{slow:?}");
 }
 
 fn a_child_that_was_killed_between_passes_is_every_passes_error_until_a_restart() {
@@ -237,11 +239,11 @@ fn a_child_that_was_killed_between_passes_is_every_passes_error_until_a_restart(
 }
 
 fn garbage_among_the_reports_is_noticed() {
-    let mut source = EVIL.iterate_in_subprocess(&(), 4).kill_sequence([(Signal::Kill, DEADLINE)]);
-    let start = Instant::now();
-    let (items, error) = split(&mut source);
+    let mut source =
+        EVIL.iterate_in_subprocess(&(), 4).kill_sequence([(Signal::Kill, 2 * DEADLINE)]);
+    let (items, error) = soon(|| split(&mut source));
     assert!(items.is_empty() && !error.to_string().is_empty());
-    assert!(start.elapsed() < DEADLINE / 2, "{error}");
+    soon(|| drop(source));
 }
 
 fn large_items_pass_and_one_larger_than_max_bytes_alone() {

@@ -150,8 +150,6 @@ fn stopped_between_two_epochs_it_ends_at_once() {
     let before = Belongings::now();
     let mut source = EPOCHS.iterate_in_subprocess(&vec![10, 10], 2);
     assert_eq!(batches(&mut source).0, [3, 3, 3, 1]);
-    let start = std::time::Instant::now();
-    drop(source);
+    crate::common::soon(|| drop(source));
     before.restored();
-    assert!(start.elapsed() < crate::common::DEADLINE / 2);
 }

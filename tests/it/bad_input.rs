@@ -5,7 +5,7 @@ use std::time::Duration;
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use subfeed::{BoxError, Error, ErrorKind, FeedExt, Redirect, Template};
 
-use crate::common::{Dir, numbers, within};
+use crate::common::{Dir, numbers, with_patience, within};
 
 /// The one error of a feed that cannot start.
 fn refused(template: Template) -> Error {
@@ -212,19 +212,20 @@ fn sentinel() -> ReplyFraming {
 #[test]
 fn a_sentinel_that_never_comes_runs_into_the_packets_time_limit() {
     within(|| {
-        // Packet 1 leaves the shell asleep, so that its sync command is never run.
-        let items = ["echo fine", "echo 'I will not' >&2; exec sleep 1000", "echo good"];
-        let template = Template::new("sh")
-            .replies(sentinel())
-            .packet_timeout(Duration::from_millis(300))
-            .kill_sequence([]);
-        let replies: Vec<_> = items.into_iter().feed_subprocesses_ordered(template, 1, 3).collect();
-        assert_eq!(replies[0].as_ref().unwrap(), "fine\n");
-        assert_eq!(replies[2].as_ref().unwrap(), "good\n");
-        let error = replies[1].as_ref().unwrap_err();
-        assert_eq!((error.packet(), error.worker()), (Some(1), Some(0)), "{error}");
-        assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Died), "{error}");
-        assert_eq!(error.stderr(), "I will not\n");
+        with_patience(Duration::from_millis(300), |limit| {
+            // Packet 1 leaves the shell asleep, so that its sync command is never run.
+            let items = ["echo fine", "echo 'I will not' >&2; exec sleep 1000", "echo good"];
+            let template =
+                Template::new("sh").replies(sentinel()).packet_timeout(limit).kill_sequence([]);
+            let replies: Vec<_> =
+                items.into_iter().feed_subprocesses_ordered(template, 1, 3).collect();
+            assert_eq!(replies[0].as_ref().unwrap(), "fine\n");
+            assert_eq!(replies[2].as_ref().unwrap(), "good\n");
+            let error = replies[1].as_ref().unwrap_err();
+            assert_eq!((error.packet(), error.worker()), (Some(1), Some(0)), "{error}");
+            assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Died), "{error}");
+            assert_eq!(error.stderr(), "I will not\n");
+        });
     });
 }
 

@@ -14,7 +14,7 @@ use subfeed::{FeedExt, Order, Template};
 use crate::alone;
 use crate::common::{
     Barrier, Belongings, Dir, Pulled, child, children, eventually, is_running, kill, numbers, soon,
-    texts, threads, within,
+    texts, threads, with_patience, within,
 };
 
 #[test]
@@ -478,19 +478,20 @@ fn a_half_written_request_is_never_run() {
 #[test]
 fn a_fatal_error_runs_no_half_written_request_either() {
     alone!(|| {
-        let (before, dir) = (Belongings::now(), Dir::new());
-        let script = r#"until [ -e "$GO" ]; do sleep 0.01; done; exec sh"#;
-        let template = Template::shell(script)
-            .env("GO", dir.path("go"))
-            .run_timeout(Duration::from_millis(500));
-        let source = vec![dangerous(&dir.at("ran"))].into_iter();
-        let feed = source.feed_subprocesses_ordered(template, 1, 9);
-        let monitor = feed.monitor();
-        eventually("the pipe is full", || monitor.snapshot().written_bytes > 4_096);
-        assert!(feed.map(Result::unwrap_err).all(|error| error.is_fatal()));
-        dir.touch("go");
-        before.restored();
-        assert!(!dir.path("ran").exists(), "half a line was run");
+        with_patience(Duration::from_millis(500), |limit| {
+            let (before, dir) = (Belongings::now(), Dir::new());
+            let script = r#"until [ -e "$GO" ]; do sleep 0.01; done; exec sh"#;
+            let template = Template::shell(script).env("GO", dir.path("go")).run_timeout(limit);
+            let source = vec![dangerous(&dir.at("ran"))].into_iter();
+            let feed = source.feed_subprocesses_ordered(template, 1, 9);
+            let monitor = feed.monitor();
+            assert!(feed.map(Result::unwrap_err).all(|error| error.is_fatal()));
+            dir.touch("go");
+            before.restored();
+            assert!(!dir.path("ran").exists(), "half a line was run");
+            let written = monitor.snapshot().written_bytes;
+            assert!(written > 4_096, "the test shows nothing: {written} bytes were written");
+        });
     });
 }
 

@@ -101,7 +101,7 @@ fn a_fatal_error_halts_what_was_pulled_in_place_and_one_item_carries_the_cause()
             halted.extend(cause.packet());
             halted.sort_unstable();
             assert_eq!(halted, (0..pulled.get()).collect::<Vec<_>>());
-            assert_eq!(pulled.get(), 9);
+            assert!((1..=9).contains(&pulled.get()));
         }
     });
 }
@@ -111,10 +111,12 @@ fn the_cause_comes_first_of_what_it_left_unanswered() {
     within(|| {
         let template = child("silent").idle_timeout(Duration::from_millis(200));
         let template = template.on_stall(subfeed::OnStall::Wait, Duration::from_millis(100));
-        let mut feed = numbers(100).feed_subprocesses_ordered(template, 3, 9);
+        let pulled = Pulled::default();
+        let mut feed = pulled.numbers().feed_subprocesses_ordered(template, 3, 9);
         let first = feed.next().unwrap().unwrap_err();
         assert_eq!((first.kind(), first.packet()), (ErrorKind::Timeout, Some(0)));
-        assert_eq!(feed.filter(|item| item.as_ref().unwrap_err().is_fatal()).count(), 8);
+        let others = feed.filter(|item| item.as_ref().unwrap_err().is_fatal()).count();
+        assert_eq!(others as u64, pulled.get() - 1);
     });
 }
 

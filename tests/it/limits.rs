@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use subfeed::{Error, ErrorKind, FeedExt, Signal, Template};
 
-use crate::common::{Barrier, Dir, child, eventually, is_running, numbers, soon, texts, within};
+use crate::common::{
+    Barrier, Dir, child, eventually, is_running, numbers, soon, texts, with_patience, within,
+};
 
 const SHORT: Duration = Duration::from_millis(150);
 
@@ -31,31 +33,36 @@ fn with_stuck(n: u64, at: u64) -> impl Iterator<Item = String> + Send + 'static 
 #[test]
 fn a_packet_over_its_time_is_its_own_error_and_costs_the_others_nothing() {
     within(|| {
-        let (items, snapshot) = all(sticks().packet_timeout(SHORT), with_stuck(12, 5));
-        assert_eq!(items.len(), 12);
-        for (k, item) in items.iter().enumerate() {
-            match item {
-                Ok(reply) => assert_eq!(*reply, k.to_string()),
-                Err(error) => {
-                    assert_eq!((k, error.kind(), error.attempts()), (5, ErrorKind::Timeout, 1));
-                    assert!(error.to_string().contains("150ms"), "{error}");
-                    assert!(!error.is_fatal());
+        with_patience(SHORT, |limit| {
+            let (items, snapshot) = all(sticks().packet_timeout(limit), with_stuck(12, 5));
+            assert_eq!(items.len(), 12);
+            for (k, item) in items.iter().enumerate() {
+                match item {
+                    Ok(reply) => assert_eq!(*reply, k.to_string()),
+                    Err(error) => {
+                        assert_eq!((k, error.kind(), error.attempts()), (5, ErrorKind::Timeout, 1));
+                        assert!(error.to_string().contains(&format!("{limit:?}")), "{error}");
+                        assert!(!error.is_fatal());
+                    }
                 }
             }
-        }
-        assert_eq!((snapshot.failed_timeout, snapshot.timeouts), (1, 1));
-        assert!(snapshot.signals >= 1);
+            assert_eq!((snapshot.failed_timeout, snapshot.timeouts), (1, 1));
+            assert!(snapshot.signals >= 1);
+        });
     });
 }
 
 #[test]
 fn a_packet_over_its_time_is_tried_as_often_as_was_asked() {
     within(|| {
-        let (items, snapshot) = all(sticks().packet_timeout(SHORT).retries(2), with_stuck(4, 1));
-        let error = items[1].as_ref().unwrap_err();
-        assert_eq!((error.kind(), error.attempts()), (ErrorKind::Timeout, 3));
-        assert_eq!(items.iter().filter(|item| item.is_ok()).count(), 3);
-        assert_eq!(snapshot.retries, 2);
+        with_patience(SHORT, |limit| {
+            let template = sticks().packet_timeout(limit).retries(2);
+            let (items, snapshot) = all(template, with_stuck(4, 1));
+            let error = items[1].as_ref().unwrap_err();
+            assert_eq!((error.kind(), error.attempts()), (ErrorKind::Timeout, 3));
+            assert_eq!(items.iter().filter(|item| item.is_ok()).count(), 3);
+            assert_eq!(snapshot.retries, 2);
+        });
     });
 }
 
@@ -85,16 +92,18 @@ fn at_most_once_overrides_retries() {
 #[test]
 fn a_session_that_gives_no_first_sign_is_replaced_in_time() {
     within(|| {
-        let dir = Dir::new();
-        let flag = dir.at("flag");
-        // Only the first session hangs before its first reply.
-        let script = format!("mkdir {flag} 2>/dev/null && sleep 300; exec cat");
-        let template = Template::shell(script).start_timeout(Duration::from_secs(1)).retries(1);
-        let (items, snapshot) = all(template, numbers(20));
-        let replies: Vec<_> = items.into_iter().map(|item| item.expect("a reply")).collect();
-        assert_eq!(replies, numbers(20).collect::<Vec<_>>());
-        assert!(snapshot.restarts >= 1);
-        assert_eq!(snapshot.failed, 0);
+        with_patience(SHORT, |limit| {
+            let dir = Dir::new();
+            let flag = dir.at("flag");
+            // Only the first session hangs before its first reply.
+            let script = format!("mkdir {flag} 2>/dev/null && sleep 300; exec cat");
+            let template = Template::shell(script).start_timeout(limit).retries(1);
+            let (items, snapshot) = all(template, numbers(20));
+            let replies: Vec<_> = items.into_iter().map(|item| item.expect("a reply")).collect();
+            assert_eq!(replies, numbers(20).collect::<Vec<_>>());
+            assert!(snapshot.restarts >= 1);
+            assert_eq!(snapshot.failed, 0);
+        });
     });
 }
 
@@ -114,25 +123,28 @@ fn silence_of_all_workers_ends_the_feed_when_it_was_limited() {
 #[test]
 fn an_idle_input_is_no_silence_of_the_workers() {
     within(|| {
-        let go = Barrier::default();
-        let passed = go.clone();
-        let source = (0..2).map(move |n| {
-            if n == 1 {
-                passed.pass();
-            }
-            n.to_string()
+        with_patience(Duration::from_millis(20), |limit| {
+            let go = Barrier::default();
+            let passed = go.clone();
+            let source = (0..2).map(move |n| {
+                if n == 1 {
+                    passed.pass();
+                }
+                n.to_string()
+            });
+            let template = child("echo").idle_timeout(limit);
+            let mut feed = source.feed_subprocesses_ordered(template, 1, 8);
+            let monitor = feed.monitor();
+            let first = feed.next().unwrap();
+            // Another feed that takes longer than the limit says that it has passed.
+            let template = child(&format!("slow {}", 3 * limit.as_millis()));
+            assert_eq!(texts(numbers(1).feed_subprocesses(template, 1, 1)), ["0"]);
+            go.open();
+            assert_eq!(first.unwrap(), "0");
+            assert_eq!(feed.next().unwrap().unwrap(), "1");
+            assert!(feed.next().is_none());
+            assert_eq!(monitor.snapshot().timeouts, 0);
         });
-        let template = child("echo").idle_timeout(Duration::from_millis(20));
-        let mut feed = source.feed_subprocesses_ordered(template, 1, 8);
-        let monitor = feed.monitor();
-        assert_eq!(feed.next().unwrap().unwrap(), "0");
-        // Another feed that takes longer than the limit says that it has passed.
-        let template = child("slow 60");
-        assert_eq!(texts(numbers(1).feed_subprocesses(template, 1, 1)), ["0"]);
-        go.open();
-        assert_eq!(feed.next().unwrap().unwrap(), "1");
-        assert!(feed.next().is_none());
-        assert_eq!(monitor.snapshot().timeouts, 0);
     });
 }
 
@@ -206,32 +218,32 @@ fn a_worker_that_is_old_enough_is_replaced_and_nothing_is_lost() {
 #[test]
 fn the_kill_sequence_is_climbed_in_order_by_the_whole_group_and_ends_in_sigkill() {
     within(|| {
-        let dir = Dir::new();
-        // Shell and grandchild write down what they are sent, and stay.
-        let trap = "trap 'echo int >> \"$LOG\"' INT; trap 'echo term >> \"$LOG\"' TERM";
-        let script = format!(
-            "{trap}; (trap 'echo inner >> \"$LOG\"' TERM; while :; do sleep 0.05; done) & echo $! > \"$PID\"
-             while read -r x; do echo $x; done; while :; do sleep 0.05; done"
-        );
-        let template = Template::shell(script)
-            .env("LOG", dir.path("log"))
-            .env("PID", dir.path("pid"))
-            .end_timeout(Duration::ZERO)
-            .kill_sequence([
-                (Signal::Interrupt, Duration::from_millis(300)),
-                (Signal::Terminate, Duration::from_millis(300)),
-            ]);
-        let feed = numbers(3).feed_subprocesses_ordered(template, 1, 8);
-        let monitor = feed.monitor();
-        assert_eq!(texts(feed), ["0", "1", "2"]);
-        let log = dir.read("log");
-        let seen: Vec<_> = log.lines().filter(|line| *line != "inner").collect();
-        assert_eq!(seen, ["int", "term"], "{log}");
-        assert!(log.lines().any(|line| line == "inner"), "the group: {log}");
-        // The one that was not asked for, and that nobody survives.
-        assert_eq!(monitor.snapshot().signals, 3);
-        let inner = dir.read("pid").trim().parse().unwrap();
-        eventually("the grandchild goes", || !is_running(inner));
+        with_patience(Duration::from_millis(300), |pause| {
+            let dir = Dir::new();
+            // Worker and grandchild write down what they are sent, and stay. The worker does not answer
+            // before the grandchild, too, has its handlers.
+            let template =
+                child("signals").arg(dir.path("log")).arg("stays").arg(dir.path("inner"));
+            let template = template
+                .end_timeout(Duration::ZERO)
+                .kill_sequence([(Signal::Interrupt, pause), (Signal::Terminate, pause)]);
+            let feed = numbers(3).feed_subprocesses_ordered(template, 1, 8);
+            let monitor = feed.monitor();
+            assert_eq!(texts(feed), ["0", "1", "2"]);
+            for log in ["log", "inner"] {
+                assert_eq!(
+                    dir.read(log),
+                    "int
+term
+",
+                    "{log}"
+                );
+            }
+            // The one that was not asked for, and that nobody survives.
+            assert_eq!(monitor.snapshot().signals, 3);
+            let inner = dir.read("inner.pid").parse().unwrap();
+            eventually("the grandchild goes", || !is_running(inner));
+        });
     });
 }
 

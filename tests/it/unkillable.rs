@@ -93,8 +93,7 @@ fn a_packet_whose_worker_sleeps_in_the_kernel_is_retried_by_another() {
                 }
                 n.to_string()
             });
-            let template =
-                child("echo").packet_timeout(Duration::from_millis(300)).retries(retries);
+            let template = child("echo").packet_timeout(Duration::from_secs(2)).retries(retries);
             let template = if at_the_end { template.kill_sequence([]) } else { template };
             let mut feed = source.feed_subprocesses_ordered(template, 1, 5);
             let monitor = feed.monitor();

@@ -1,12 +1,12 @@
 //! First and last words: preamble, banner, ready marker, farewell.
 
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use subfeed::framing::ReplyFraming;
 use subfeed::{ErrorKind, FeedExt, Redirect, Template};
 
-use crate::common::{DEADLINE, Dir, eventually, numbers, texts, within};
+use crate::common::{DEADLINE, Dir, eventually, numbers, soon, texts, with_patience, within};
 
 fn expected(n: u64) -> Vec<String> {
     numbers(n).collect()
@@ -62,19 +62,21 @@ fn nothing_is_asked_before_a_worker_is_ready() {
 #[test]
 fn a_worker_that_is_not_ready_in_time_ends_the_feed_and_says_what_it_printed() {
     within(|| {
-        let template = Template::shell("echo loading; echo 'no model' >&2; exec sleep 1000")
-            .ready("READY", Duration::from_millis(50))
-            .give_up_after(2)
-            .kill_sequence([]);
-        let mut feed = numbers(5).feed_subprocesses_ordered(template, 1, 10);
-        let error = feed.next().unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-        assert!(error.is_fatal() && error.packet() == Some(0));
-        let said = error.to_string();
-        for part in ["2 workers in a row", "ready", "50ms", "loading", "no model"] {
-            assert!(said.contains(part), "{part}: {said}");
-        }
-        assert!(feed.all(|rest| rest.is_err_and(|error| error.kind() == ErrorKind::Halted)));
+        with_patience(Duration::from_millis(50), |limit| {
+            let template = Template::shell("echo loading; echo 'no model' >&2; exec sleep 1000")
+                .ready("READY", limit)
+                .give_up_after(2)
+                .kill_sequence([]);
+            let mut feed = numbers(5).feed_subprocesses_ordered(template, 1, 10);
+            let error = feed.next().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            assert!(error.is_fatal() && error.packet() == Some(0));
+            let (said, limit) = (error.to_string(), format!("{limit:?}"));
+            for part in ["2 workers in a row", "ready", &limit, "loading", "no model"] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+            assert!(feed.all(|rest| rest.is_err_and(|error| error.kind() == ErrorKind::Halted)));
+        });
     });
 }
 
@@ -224,10 +226,8 @@ fn a_half_written_request_is_never_run_even_where_there_is_a_farewell() {
         assert_eq!(feed.next().unwrap().unwrap(), "started");
         let monitor = feed.monitor();
         eventually("the pipe is full", || monitor.snapshot().written_bytes > 60_000);
-        let start = Instant::now();
-        drop(feed);
+        soon(|| drop(feed));
         dir.touch("go");
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert!(!dir.path("ran").exists());
     });
 }
