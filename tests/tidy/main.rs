@@ -1,11 +1,14 @@
 //! What is said about the crate in several places is the same everywhere (after jiff's and xshell's).
 
+mod circles;
+mod dependencies;
+mod glossary;
+mod source;
+
 use std::fs;
 use std::path::Path;
 
-fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
-}
+use source::{Source, read, root};
 
 /// Looks at every source file under a folder.
 fn visit(dir: &Path, check: &mut dyn FnMut(&Path, &str)) {
@@ -59,38 +62,36 @@ fn the_readme_states_the_oldest_compiler_if_any() {
 
 #[test]
 fn nothing_of_ours_is_put_on_anybodys_path() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     assert!(!read("Cargo.toml").contains("[[bin]]"), "cargo install would install it");
-    assert!(!root.join("src/main.rs").exists() && !root.join("src/bin").exists());
+    assert!(!root().join("src/main.rs").exists() && !root().join("src/bin").exists());
 }
 
 #[test]
 fn the_public_interface_names_no_crate_that_is_an_implementation_detail() {
-    // Good enough a look: signatures of public items, in the files that have any.
     let hidden = ["nix::", "libc::", "itertools::", "crossbeam_"];
-    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |path, text| {
+    // Good enough a look: signatures of public items, in the files that have any.
+    let public = ["pub fn ", "pub use ", "pub type ", "pub const ", "pub struct "];
+    for Source { path, text } in Source::below("src") {
         for line in text.lines().map(str::trim_start) {
-            let public = ["pub fn ", "pub use ", "pub type ", "pub const ", "pub struct "];
             if public.iter().any(|start| line.starts_with(start)) {
                 let named = hidden.iter().find(|name| line.contains(**name));
                 assert!(named.is_none(), "{}: {line}", path.display());
             }
         }
-    });
+    }
 }
 
 #[test]
 fn every_test_that_a_page_names_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (page, least) in [("docs/reliability.md", 40), ("docs/originals.md", 50)] {
-        let text = fs::read_to_string(root.join(page)).expect("the page");
+        let text = fs::read_to_string(root().join(page)).expect("the page");
         let named: Vec<_> = text
             .split('`')
             .filter_map(|word| word.strip_prefix("tests/")?.split_once("::"))
             .collect();
         assert!(named.len() > least, "{page} names only {} tests", named.len());
         for (file, name) in named {
-            let text = fs::read_to_string(root.join("tests").join(file)).expect(file);
+            let text = fs::read_to_string(root().join("tests").join(file)).expect(file);
             assert!(text.contains(&format!("fn {name}(")), "{page}: {file} has no {name}");
         }
     }
