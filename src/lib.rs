@@ -64,6 +64,10 @@
 //!
 //! # Features
 //!
+//! None is on by default.
+//!
+//! - `function-source`: functions of your own program as sources, run in a child that is the program again
+//!   ([`source::Function`]).
 //! - `json`: `Template::json` writes items as JSON texts and reads replies as values.
 //! - `tracing`: one event for each change of a worker's state, by way of the `tracing` crate. The target
 //!   is `subfeed`; the fields are `worker`, `pid`, `session` (a number of its own for each process), `state`

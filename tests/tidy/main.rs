@@ -61,6 +61,23 @@ fn the_readme_states_the_oldest_compiler_if_any() {
 }
 
 #[test]
+fn every_feature_is_named_where_features_are_listed() {
+    let manifest = read("Cargo.toml");
+    let features = manifest.split("\n[features]\n").nth(1).expect("features");
+    let features = features.lines().take_while(|line| !line.starts_with('['));
+    for feature in features.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name) {
+        if feature != "default" {
+            for (path, list) in [("src/lib.rs", "//! # Features\n"), ("README.md", "## Features\n")]
+            {
+                let text = read(path);
+                let list = text.split_once(list).expect("a list").1;
+                assert!(list.contains(&format!("`{feature}`")), "{path}: {feature}");
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_of_ours_is_put_on_anybodys_path() {
     assert!(!read("Cargo.toml").contains("[[bin]]"), "cargo install would install it");
     assert!(!root().join("src/main.rs").exists() && !root().join("src/bin").exists());
