@@ -430,7 +430,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal to the whole process group. The leader is not reaped yet, so the group's number
+    /// Sends a signal to the whole process group, and to its leader. The leader is not reaped yet, so the group's number
     /// is still its own.
     pub(crate) fn signal(&self, signal: Signal) {
         let signal = match signal {
@@ -442,12 +442,20 @@ impl Process {
             Signal::Terminate => NixSignal::SIGTERM,
             Signal::Kill => NixSignal::SIGKILL,
         };
-        let group = Pid::from_raw(self.child.id().cast_signed());
-        // ESRCH: everybody has gone already.
-        let _ = signal::killpg(group, signal);
+        self.send(signal);
         if signal != NixSignal::SIGKILL {
             // A stopped process would not notice.
-            let _ = signal::killpg(group, NixSignal::SIGCONT);
+            self.send(NixSignal::SIGCONT);
+        }
+    }
+
+    /// Sends a signal to the group and to the leader, who may have left the group (`setpgid`).
+    fn send(&self, signal: NixSignal) {
+        let leader = Pid::from_raw(self.child.id().cast_signed());
+        // ESRCH: everybody has gone already.
+        let _ = signal::killpg(leader, signal);
+        if nix::unistd::getpgid(Some(leader)).is_ok_and(|group| group != leader) {
+            let _ = signal::kill(leader, signal);
         }
     }
 

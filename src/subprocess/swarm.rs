@@ -228,10 +228,6 @@ impl Machine for Swarm {
         self.scheduler.write_closed(slot, channel);
     }
 
-    fn counts_unread(&self) -> bool {
-        self.scheduler.is_drain()
-    }
-
     fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64) {
         self.scheduler.left_unread(slot, channel, bytes);
     }

@@ -73,8 +73,6 @@ pub(crate) trait Machine {
     fn wrote(&mut self, slot: usize, channel: usize, n: usize);
     /// Nobody reads an input any more.
     fn write_closed(&mut self, slot: usize, channel: usize);
-    /// Whether it must be known how much of the input a child leaves unread.
-    fn counts_unread(&self) -> bool;
     /// So many bytes of an input will never be read.
     fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64);
 
@@ -311,9 +309,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                 // Workers stall together: one look at the system serves them all.
                 Operation::Look { slot } => suspects.push(slot),
                 Operation::Finish { slot } => {
-                    if self.machine.counts_unread() {
-                        self.count_unread(slot);
-                    }
+                    self.count_unread(slot);
                     self.release(slot);
                 }
                 // Whether it will read what lies in its pipes is not known, unlike above.
@@ -434,9 +430,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     }
 
     fn input_closed(&mut self, slot: usize, channel: usize) {
-        if self.machine.counts_unread()
-            && let Some(bytes) = self.os.unread(slot, channel)
-        {
+        if let Some(bytes) = self.os.unread(slot, channel) {
             self.machine.left_unread(slot, channel, bytes);
         }
         self.machine.write_closed(slot, channel);

@@ -143,7 +143,7 @@ impl Scheduler {
             lines: Lines::default(),
             attempts: Attempts::default(),
             timers,
-            starts: Starts::default(),
+            starts: Starts::new(workers),
             shutdown: Shutdown::new(workers),
             accepted: 0,
             resolved: 0,
@@ -299,7 +299,7 @@ impl Scheduler {
             gate.release(std::mem::take(&mut self.news.released));
         }
         if std::mem::take(&mut self.news.progress) {
-            self.starts.progress();
+            self.starts.progress(slot);
         }
         self.withholding |= std::mem::take(&mut self.news.withholds);
         if std::mem::take(&mut self.news.writes) {

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::record::{PacketId, Run};
 use crate::stats::Counters;
 use crate::subprocess::scheduler::Scheduler;
-use crate::subprocess::session::{Care, Ended, Obligation};
+use crate::subprocess::session::{Care, Ended, Obligation, Session};
 
 /// How often packets have been charged.
 #[derive(Debug, Default)]
@@ -47,13 +47,8 @@ impl Scheduler {
         if let Some(error) = ended.miscounted(&self.context()) {
             return self.fail_with(&mut ended, error);
         }
-        if ended.is_blank() && (ended.given() != 1 || !self.starts.has_ever_answered()) {
-            let streak = self.starts.came_to_nothing();
-            if streak >= self.plan.spec.policy.give_up {
-                let error = ended.give_up(streak, &self.context());
-                return self.fail_with(&mut ended, error);
-            }
-            self.back_off(slot);
+        if let Some(error) = self.count_progress(slot, &ended) {
+            return self.fail_with(&mut ended, error);
         }
         let obligations = ended.obligations(&self.context());
         self.meet(slot, obligations);
@@ -67,14 +62,25 @@ impl Scheduler {
         }
         let obligations = ended.drained(&self.context());
         self.meet(slot, obligations);
-        if ended.has_read_nothing() {
-            let streak = self.starts.came_to_nothing();
-            if streak >= self.plan.spec.policy.give_up {
-                let error = ended.give_up(streak, &self.context());
-                return self.fail(error);
-            }
-            self.back_off(slot);
+        if let Some(error) = self.count_progress(slot, &ended) {
+            self.fail(error);
         }
+    }
+
+    /// A session that came to nothing delays the next one in its slot, however cleanly it ended. Too many
+    /// in a row are an error, unless a session that has answered is alive.
+    fn count_progress(&mut self, slot: usize, ended: &Ended) -> Option<Error> {
+        let blank = ended.is_blank() && !self.plan.drain;
+        let read_nothing = ended.has_read_nothing() && ended.was_of_use();
+        let counts = read_nothing || (blank && !self.starts.has_ever_answered());
+        if !counts {
+            return None;
+        }
+        let streak = self.starts.came_to_nothing(slot);
+        self.back_off(slot);
+        let answers = self.sessions().any(Session::has_answered);
+        let given_up = streak >= self.plan.spec.policy.give_up && !answers;
+        given_up.then(|| ended.give_up(streak, &self.context()))
     }
 
     /// The feed fails with a session; what it owes is unanswered like everything else.

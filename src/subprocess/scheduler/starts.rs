@@ -5,14 +5,23 @@
 //!    `start_failed` answers each `next_start`.
 //! 2. No start before the slot's `not_before`; then a timer of the feed's is set, so that it is not forgotten.
 //! 3. Nothing is started for nobody: not after the feed has stopped, nor when all there is has been given out.
-//! 4. A start that fails for want of something the system may have again is fatal only if nobody is alive.
+//! 4. A start that fails for want of something the system may have again is tried again later. It is fatal
+//!    only if no session is alive and none could be started for a long time.
 
 use std::time::Duration;
 
+use crate::error::Limit;
 use crate::stats::Counters;
-use crate::subprocess::protocol::{Spawned, StartError};
+use crate::subprocess::protocol::{Now, Spawned, StartError};
 use crate::subprocess::scheduler::{Scheduler, Slot};
 use crate::subprocess::session::Session;
+
+/// How long no session may be startable for want of something, with none alive, before that is fatal.
+const LONGEST_FAILING: Duration = Duration::from_secs(30);
+
+/// How long it is at least, and at most, until such a start is tried again.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What is known of the starts so far.
 #[derive(Debug, Default)]
@@ -21,21 +30,30 @@ pub(super) struct Starts {
     count: u64,
     /// The slot to look at first.
     next: usize,
-    /// How many sessions in a row have ended without one reply.
+    /// How many sessions in a row have come to nothing, in all slots and in each.
     streak: u32,
+    streaks: Vec<u32>,
     ever_answered: bool,
+    /// Since when no session could be started, although none is alive.
+    failing_since: Option<Now>,
 }
 
 impl Starts {
+    pub(super) fn new(slots: usize) -> Self {
+        Self { streaks: vec![0; slots], ..Self::default() }
+    }
+
     /// A session has answered.
-    pub(super) fn progress(&mut self) {
+    pub(super) fn progress(&mut self, slot: usize) {
         self.ever_answered = true;
         self.streak = 0;
+        self.streaks[slot] = 0;
     }
 
     /// A session has come to nothing: how many in a row.
-    pub(super) fn came_to_nothing(&mut self) -> u32 {
+    pub(super) fn came_to_nothing(&mut self, slot: usize) -> u32 {
         self.streak += 1;
+        self.streaks[slot] += 1;
         self.streak
     }
 
@@ -67,8 +85,8 @@ impl Scheduler {
             }
             // Once the feed is running, a slot is refilled when there is work for it, or at once
             // while its tool has shown that it answers.
-            if self.backlog.is_empty() && self.starts.streak > 0 {
-                return None;
+            if self.backlog.is_empty() && self.starts.streaks[slot] > 0 {
+                continue;
             }
             self.starts.next = slot + 1;
             self.slots[slot] = Slot::Starting;
@@ -81,6 +99,7 @@ impl Scheduler {
     pub(crate) fn started(&mut self, slot: usize, spawned: &Spawned) {
         let serial = self.starts.count;
         self.starts.count += 1;
+        self.starts.failing_since = None;
         let counters = self.counters();
         Counters::add(&counters.starts, 1);
         if serial >= self.slots.len() as u64 {
@@ -105,19 +124,26 @@ impl Scheduler {
         self.slots[slot] = Slot::Vacant { not_before: now };
         let alive = self.sessions().next().is_some();
         match error {
-            StartError::NotNow(error) if alive => {
+            StartError::NotNow(error) => {
+                let since = *self.starts.failing_since.get_or_insert(now);
+                if alive {
+                    self.starts.failing_since = None;
+                } else if now.saturating_sub(since) >= LONGEST_FAILING {
+                    return self.fail(error.limited(Limit::NoWorker(LONGEST_FAILING)));
+                }
                 self.plan.stats.hint(format!("a worker could not be started and waits: {error}"));
-                let wait = self.plan.spec.policy.backoff_cap.max(Duration::from_millis(10));
-                self.slots[slot] = Slot::Vacant { not_before: now.saturating_add(wait) };
+                let wait = self.plan.spec.policy.backoff_cap.max(SHORTEST_WAIT);
+                let not_before = now.saturating_add(wait.min(LONGEST_WAIT));
+                self.slots[slot] = Slot::Vacant { not_before };
             }
-            StartError::NotNow(error) | StartError::Never(error) => self.fail(error),
+            StartError::Never(error) => self.fail(error),
         }
     }
 
     /// After a session that came to nothing the next one waits a while.
     pub(super) fn back_off(&mut self, slot: usize) {
         let policy = &self.plan.spec.policy;
-        let doublings = self.starts.streak.saturating_sub(1).min(20);
+        let doublings = self.starts.streaks[slot].saturating_sub(1).min(20);
         let wait = policy.backoff.saturating_mul(1 << doublings).min(policy.backoff_cap);
         let not_before = self.now.patient.saturating_add(wait);
         self.slots[slot] = Slot::Vacant { not_before };

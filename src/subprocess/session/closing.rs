@@ -115,7 +115,10 @@ impl Session {
                 tell!(debug, self, "signalled", signal = signal.name());
                 news.operations.push(Operation::Signal { slot, signal });
             }
-            Step::Finish => news.operations.push(Operation::Finish { slot }),
+            Step::Finish => {
+                self.is_read_out(cx, news);
+                news.operations.push(Operation::Finish { slot });
+            }
             Step::Abandon => {
                 tell!(warn, self, "abandoned");
                 news.operations.push(Operation::Abandon { slot });
@@ -124,6 +127,18 @@ impl Session {
                     self.label.command
                 ));
             }
+        }
+    }
+
+    /// It has exited, and nothing more is awaited of its outputs: they count as ended, even if another process
+    /// still holds a pipe.
+    fn is_read_out(&mut self, cx: &Context<'_>, news: &mut News) {
+        let mut news_of_it = false;
+        for output in &mut self.outputs {
+            news_of_it |= output.close();
+        }
+        if news_of_it {
+            self.cut(cx, news);
         }
     }
 

@@ -3,8 +3,8 @@
 //! # Invariants
 //! 1. Replies that waited for the end of their session are delivered only if their number is what was owed.
 //! 2. Each packet that the session owed is one obligation, or stays with it because the feed is stopping.
-//! 3. Only a packet that was alone in its session is charged, or the one that a prompt worker was at when its
-//!    time was over.
+//! 3. Only a packet that was alone in its session and of which a byte was read is charged, or the one that a
+//!    prompt worker was at when its time was over.
 //! 4. Suspects are halved with every session, so that a culprit is found in a number of sessions that is the
 //!    logarithm of how many there were, also where the worker buffers.
 
@@ -16,6 +16,7 @@ use crate::record::Run;
 use crate::subprocess::session::flight::pop_front;
 use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::window::packet::SessionEnd;
+use crate::window::unwind;
 
 /// How carefully a run must be given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +58,8 @@ impl Session {
         cx: &Context<'_>,
         news: &mut News,
     ) -> Ended {
-        if !cx.stopping && self.are_held_replies_believed(status, cx) {
-            for cutting in self.flight.take_held() {
-                self.deliver(cutting, cx, news);
-            }
+        if !cx.stopping {
+            self.settle_held(status, cx, news);
         }
         tell!(
             debug,
@@ -75,10 +74,28 @@ impl Session {
         Ended { session: self, status }
     }
 
+    /// Delivers the replies that were held, if they are believed.
+    fn settle_held(&mut self, status: Option<ExitStatus>, cx: &Context<'_>, news: &mut News) {
+        // The user's code may be asked, and may panic.
+        match unwind::catch(|| self.are_held_replies_believed(status, cx)) {
+            Ok(false) => {}
+            Ok(true) => {
+                for cutting in self.flight.take_held() {
+                    self.deliver(cutting, cx, news);
+                }
+            }
+            Err(payload) => {
+                news.released += self.flight.held_bytes();
+                self.flight.take_held();
+                news.failed = self.flight.fail_next().map(|packet| (packet, Err(payload)));
+            }
+        }
+    }
+
     fn are_held_replies_believed(&self, status: Option<ExitStatus>, cx: &Context<'_>) -> bool {
         // What a process wrote before it failed looks just like a whole output.
-        let refused = |status| !cx.spec.accepts_status(status);
-        let failed = self.child.is_abandoned() || status.is_some_and(refused);
+        let refused = status.is_none_or(|status| !cx.spec.accepts_status(status));
+        let failed = self.child.is_abandoned() || (cx.spec.is_until_eof() && refused);
         let half = cx.spec.is_until_eof() && !self.lingered && failed;
         self.flight.is_held_in_full() && !half
     }
@@ -94,14 +111,25 @@ impl Ended {
         !self.is_asked() && self.session.why != Some(Why::Stopped)
     }
 
-    /// Whether it ended of its own will without one reply.
+    /// Whether it ended without one reply.
     pub(crate) fn is_blank(&self) -> bool {
-        !self.is_asked() && self.session.flight.answered() == 0
+        self.session.flight.answered() == 0 && self.session.why != Some(Why::Stopped)
+    }
+
+    /// Whether it ended without having read a byte, as far as is known.
+    pub(crate) fn has_read_nothing(&self) -> bool {
+        let mut ours = self.session.inputs.iter().filter(|input| !input.is_absent());
+        ours.all(|input| input.read() == Some(0))
     }
 
     /// How many packets it was given.
-    pub(crate) fn given(&self) -> u64 {
+    fn given(&self) -> u64 {
         self.session.flight.given()
+    }
+
+    /// Whether it was there for something: it was given packets, or it ended of its own will.
+    pub(crate) fn was_of_use(&self) -> bool {
+        self.given() > 0 || self.has_died()
     }
 
     /// A bad exit after the last answer belongs to no packet.
@@ -169,30 +197,30 @@ impl Ended {
     /// What must become of what it has left unanswered.
     pub(crate) fn obligations(&mut self, cx: &Context<'_>) -> Vec<Obligation> {
         let mut obligations = Vec::new();
-        let untouched = self.session.untouched();
+        let unread = self.session.unread();
         let mut runs = self.session.flight.take_all();
         let why = self.session.why;
         if why == Some(Why::Distrusted) {
             // The packet concerned has its error already.
-            self.resend(runs, untouched, cx, &mut obligations);
+            self.resend(runs, unread, cx, &mut obligations);
             return obligations;
         }
-        let alone = self.given() == 1;
-        if alone || (matches!(why, Some(Why::Timeout)) && self.session.prompt) {
+        let alone = self.given() == 1 && unread == 0;
+        if alone || (why == Some(Why::Timeout) && self.session.prompt) {
             if let Some(head) = pop_front(&mut runs) {
                 let error = self.session.unanswered(self.status, cx);
                 obligations.push(Obligation::Charged(head, error));
             }
-            self.resend(runs, untouched, cx, &mut obligations);
+            self.resend(runs, unread, cx, &mut obligations);
             return obligations;
         }
         let left_well = self.status.is_some_and(|status| status.success()) && why.is_none();
         let had_enough =
             self.session.flight.answered() > 0 && (left_well || why == Some(Why::ClosedInput));
         if had_enough || cx.spec.policy.at_most_once {
-            self.resend(runs, untouched, cx, &mut obligations);
+            self.resend(runs, unread, cx, &mut obligations);
         } else {
-            isolate(runs, untouched, &mut obligations);
+            isolate(runs, unread, &mut obligations);
         }
         obligations
     }
@@ -201,13 +229,13 @@ impl Ended {
     fn resend(
         &self,
         runs: VecDeque<Run>,
-        untouched: u64,
+        unread: u64,
         cx: &Context<'_>,
         obligations: &mut Vec<Obligation>,
     ) {
         let all: u64 = runs.iter().map(|run| run.len() as u64).sum();
         let once = cx.spec.policy.at_most_once;
-        let mut touched = if once { all.saturating_sub(untouched) } else { 0 };
+        let mut touched = if once { all.saturating_sub(unread) } else { 0 };
         for mut run in runs {
             while touched > 0 && run.len() > 1 {
                 touched -= 1;
@@ -247,12 +275,6 @@ impl Ended {
         (end, remark)
     }
 
-    /// Whether it ended of its own will without having read a byte, as far as is known.
-    pub(crate) fn has_read_nothing(&self) -> bool {
-        let mut ours = self.session.inputs.iter().filter(|input| !input.is_absent());
-        !self.is_asked() && ours.all(|input| input.read() == Some(0))
-    }
-
     /// What a session of a drained feed has not read goes to others, what it may have read in part has
     /// failed.
     pub(crate) fn drained(&mut self, cx: &Context<'_>) -> Vec<Obligation> {
@@ -277,11 +299,17 @@ impl Session {
 /// Nobody can be charged. The head is sent again alone; the rest in two halves, each by itself, so
 /// that the culprit is found after a few sessions even if the tool buffers. What the worker cannot
 /// have read is free of suspicion.
-fn isolate(mut runs: VecDeque<Run>, untouched: u64, obligations: &mut Vec<Obligation>) {
+fn isolate(mut runs: VecDeque<Run>, unread: u64, obligations: &mut Vec<Obligation>) {
+    let all: u64 = runs.iter().map(|run| run.len() as u64).sum();
+    if unread >= all {
+        // It has read nothing of what is left.
+        let free = |run| Obligation::Again(run, Care::Free);
+        return obligations.extend(runs.into_iter().map(free));
+    }
     let Some(head) = pop_front(&mut runs) else { return };
     obligations.push(Obligation::Again(head, Care::Alone));
     let rest: u64 = runs.iter().map(|run| run.len() as u64).sum();
-    let suspects = rest - untouched.min(rest);
+    let suspects = rest - unread.min(rest);
     let first_half = suspects.div_ceil(2);
     let mut at = 0;
     for mut run in runs {

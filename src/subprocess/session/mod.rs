@@ -263,10 +263,6 @@ impl Session {
 
     // ---------------------------------------------------------------- what can be asked of it
 
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial
-    }
-
     /// Replies that are still to come.
     pub(crate) fn owed(&self) -> u64 {
         self.flight.owed()
@@ -275,6 +271,11 @@ impl Session {
     /// Whether it was ever given a packet.
     pub(crate) fn is_fresh(&self) -> bool {
         self.flight.given() == 0
+    }
+
+    /// Whether it has answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.flight.answered() > 0
     }
 
     /// Whether it has answered while its stdin was open.
