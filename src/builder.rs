@@ -198,7 +198,7 @@ where
         self.template.spec.validate()
     }
 
-    fn parts(&self, keep_requests: bool) -> Parts<I::Item, D> {
+    fn parts(&self, keep_requests: bool, most: Option<usize>) -> Parts<I::Item, D> {
         let mut spec = self.template.spec.clone();
         if let Some(sentinel) = spec.replies.as_sentinel_mut()
             && !sentinel.is_fixed()
@@ -250,6 +250,7 @@ where
                     keep_requests,
                     drain: self.drain,
                     backlog: BACKLOG,
+                    most: most.and_then(|most| u64::try_from(most).ok()),
                     gate: Arc::clone(&gate),
                     stats: Arc::clone(&stats),
                 });
@@ -284,7 +285,7 @@ where
             // fail to set aside that much memory rather than show the error.
             hint.0 = 0;
         }
-        let parts = self.parts(keep_requests);
+        let parts = self.parts(keep_requests, hint.1);
         let Template { encode, decode, .. } = self.template;
         let (done, intake_done) = bounded(0);
         let mut threads = Threads { executor: None, intake: None, intake_done };

@@ -68,6 +68,12 @@ impl Spec {
         std::iter::once(&self.replies).chain(sides).any(ReplyFraming::is_until_eof)
     }
 
+    /// Whether each reply is known to be that of its request: by a mark behind it, or because it is a whole
+    /// output.
+    pub(crate) fn proves_replies(&self) -> bool {
+        self.replies.as_sentinel().is_some() || self.is_until_eof()
+    }
+
     /// How many requests one session is for.
     pub(crate) fn session_records(&self) -> Option<u64> {
         if self.is_until_eof() {

@@ -5,6 +5,8 @@
 //! each: the next delimiter is the lowest bit that is left. (Bitmaps of structural characters are
 //! the idea of simdjson, Langdale and Lemire, 2019.)
 
+use memchr::memchr_iter;
+
 /// One step of the search.
 const BLOCK: usize = 64;
 
@@ -100,6 +102,27 @@ fn hits_by_word(byte: u8, block: &[u8; BLOCK]) -> u64 {
         hits |= (equal.wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * i);
     }
     hits
+}
+
+/// The length of the first `n` delimited pieces. Counts in blocks, then looks closely.
+pub(crate) fn nth_end(bytes: &[u8], delimiter: u8, n: u64) -> usize {
+    const BLOCK: usize = 4 << 10;
+    let mut left = n;
+    let mut at = 0;
+    if left == 0 {
+        return 0;
+    }
+    for block in bytes.chunks(BLOCK) {
+        let here = memchr_iter(delimiter, block).count() as u64;
+        if here >= left {
+            let last =
+                memchr_iter(delimiter, block).nth(left as usize - 1).unwrap_or(block.len() - 1);
+            return at + last + 1;
+        }
+        left -= here;
+        at += block.len();
+    }
+    bytes.len()
 }
 
 #[cfg(test)]

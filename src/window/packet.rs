@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::record::{Buffer, PacketId, Run};
-use crate::window::delimiters::Delimiters;
+use crate::window::delimiters::{Delimiters, nth_end};
 use crate::window::unwind::Payload;
 
 /// Which session answered, for the errors of `decode`.
@@ -41,6 +41,33 @@ impl Cut {
     pub(crate) fn at_each(delimiter: u8) -> Self {
         Self::Delimiter { find: Delimiters::new(delimiter), last: 0..0 }
     }
+
+    /// Splits the first `n` replies off: where they are among the bytes `at` of the buffer, and how to find
+    /// them there. What is left stays.
+    pub(crate) fn split_front(
+        &mut self,
+        buffer: &[u8],
+        at: &mut Range<usize>,
+        n: u64,
+    ) -> (Range<usize>, Self) {
+        match self {
+            Self::Delimiter { find, .. } => {
+                let len = nth_end(&buffer[at.clone()], find.delimiter(), n);
+                let front = at.start..at.start + len;
+                at.start += len;
+                (front, self.clone())
+            }
+            Self::Parts { ranges, next, sides } => {
+                let front = Self::Parts { ranges: Arc::clone(ranges), next: *next, sides: *sides };
+                *next += n as usize * (1 + *sides);
+                // The bytes are shared; each span is charged with what it really refers to.
+                let end = ranges.get(*next).map_or(at.end, |range| range.start).max(at.start);
+                let taken = at.start..end;
+                at.start = end;
+                (taken, front)
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -65,6 +92,40 @@ pub(crate) struct Span<R = Replies> {
     /// Bytes held until the consumer is done with the span.
     pub(crate) weight: usize,
     pub(crate) outcome: Outcome<R>,
+}
+
+impl Span {
+    /// Splits the first `n` packets off (`0 < n < count`).
+    pub(crate) fn split_front(&mut self, n: u64) -> Self {
+        debug_assert!(0 < n && n < self.count);
+        let (weight, outcome) = match &mut self.outcome {
+            Outcome::Replies(replies) => {
+                let Replies { buffer, at, cut, label, requests } = replies;
+                let (front, front_cut) = cut.split_front(buffer, at, n);
+                let requests = requests.as_mut().map(|run| run.split_front(n as usize));
+                let weight = front.len() + requests.as_ref().map_or(0, Run::weight);
+                let (buffer, label) = (Arc::clone(buffer), Arc::clone(label));
+                (
+                    weight,
+                    Outcome::Replies(Replies {
+                        buffer,
+                        at: front,
+                        cut: front_cut,
+                        label,
+                        requests,
+                    }),
+                )
+            }
+            Outcome::Halted => (0, Outcome::Halted),
+            // These are of one packet each.
+            _ => (0, Outcome::Passed),
+        };
+        let front = Self { first: self.first, count: n, weight, outcome };
+        self.first = self.first.plus(n);
+        self.count -= n;
+        self.weight -= weight;
+        front
+    }
 }
 
 impl<R> Span<R> {

@@ -211,6 +211,7 @@ mod tests {
             keep_requests: false,
             drain: false,
             backlog: u64::MAX,
+            most: None,
             gate: Arc::clone(&gate),
             stats: Arc::new(Stats::new(gate)),
         });

@@ -22,7 +22,7 @@ macro_rules! context {
             now: $self.now,
             drain: $self.plan.drain,
             keep_requests: $self.plan.keep_requests,
-            nothing_to_come: $self.pulled.is_some() && $self.backlog.is_empty(),
+            nothing_to_come: $self.is_fully_pulled() && $self.backlog.is_empty(),
             withholding: $self.withholding,
             stopping: $self.shutdown.is_stopping(),
         }
@@ -31,6 +31,7 @@ macro_rules! context {
 
 mod backlog;
 mod dispatch;
+mod last;
 mod redelivery;
 mod shutdown;
 mod starts;
@@ -55,6 +56,7 @@ use crate::window::unwind::Payload;
 
 use backlog::Backlog;
 use dispatch::Lines;
+use last::LastItem;
 use redelivery::Attempts;
 use shutdown::Shutdown;
 use starts::Starts;
@@ -97,6 +99,8 @@ pub(crate) struct Plan {
     pub(crate) drain: bool,
     /// Bytes that may wait to be written to every input of a session before it gets no more packets.
     pub(crate) backlog: u64,
+    /// How many items there are at most, where the source says so.
+    pub(crate) most: Option<u64>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) stats: Arc<Stats>,
 }
@@ -114,6 +118,7 @@ pub(crate) struct Scheduler {
     timers: Timers,
     starts: Starts,
     shutdown: Shutdown,
+    last: LastItem,
     /// Packets that have come, and packets of which it is known what became.
     accepted: u64,
     resolved: u64,
@@ -145,6 +150,7 @@ impl Scheduler {
             timers,
             starts: Starts::new(workers),
             shutdown: Shutdown::new(workers),
+            last: LastItem::new(&plan),
             accepted: 0,
             resolved: 0,
             pulled: None,
@@ -245,7 +251,12 @@ impl Scheduler {
     }
 
     fn nothing_to_come(&self) -> bool {
-        self.pulled.is_some() && self.backlog.is_empty()
+        self.is_fully_pulled() && self.backlog.is_empty()
+    }
+
+    /// Whether the input has ended, or has given as many items as it may.
+    fn is_fully_pulled(&self) -> bool {
+        self.pulled.is_some() || self.plan.most == Some(self.accepted)
     }
 
     fn all_resolved(&self) -> bool {
@@ -269,6 +280,7 @@ impl Scheduler {
         let Slot::Live { session, .. } = &mut self.slots[slot] else { return };
         event(session, &cx, &mut self.news);
         self.take_in(slot);
+        self.look_at_last();
         self.offer(slot);
         self.arm(slot);
     }
@@ -335,20 +347,7 @@ impl Scheduler {
         if let Some(remark) = self.news.remark.take() {
             self.shutdown.remark(remark);
         }
-        if let Some(error) = self.news.extra.take() {
-            self.reply_too_many(slot, error);
-        }
         if let Some(error) = self.news.fatal.take() {
-            self.fail(error);
-        }
-    }
-
-    /// A reply that nothing was asked for.
-    fn reply_too_many(&mut self, slot: usize, error: Error) {
-        if self.all_resolved() && !self.shutdown.is_stopping() {
-            self.shutdown.remark(error);
-            self.at(slot, Session::kill_now);
-        } else {
             self.fail(error);
         }
     }
@@ -474,6 +473,7 @@ impl Scheduler {
         if !self.shutdown.is_stopping() {
             self.settle(slot, ended);
             self.close_if_done();
+            self.look_at_last();
         }
     }
 
@@ -498,6 +498,7 @@ impl Scheduler {
 
     /// The limits that concern the whole feed.
     fn look_at_feed(&mut self) {
+        self.look_at_last();
         if self.shutdown.is_stopping() {
             return;
         }
@@ -535,12 +536,37 @@ impl Scheduler {
 
     /// Emits what became of some packets.
     fn emit(&mut self, span: Span) {
+        let before = self.resolved;
         self.resolved += span.count;
         if self.shutdown.is_dropped() {
             self.plan.gate.release(span.weight);
         } else {
-            self.effects.spans.push(span);
+            let held = self.last.is_held();
+            self.effects.spans.extend(self.last.keep(span, before, self.now.real));
+            if self.last.is_held() && !held {
+                self.look_at_last();
+            }
         }
+    }
+
+    /// Lets the last item go if no session can turn out any more to have said too much, or if that has taken
+    /// too long.
+    fn look_at_last(&mut self) {
+        let Some(until) = self.last.held_until() else { return };
+        let open = self.sessions().any(Session::may_say_more);
+        if open && self.now.real < until {
+            return self.timers.arm_feed_really(until);
+        }
+        if open {
+            let message = "a worker that has answered did not close its stdout in time, so that it is not \
+                           known whether it says more than it was asked";
+            let remark = Error::new(
+                ErrorKind::ReplyCount { owed: self.resolved, got: self.resolved },
+                message,
+            );
+            self.shutdown.remark(remark.running(&self.command));
+        }
+        self.effects.spans.extend(self.last.take());
     }
 
     /// Emits the failure of the one packet in `run`, and lets go of its request.
@@ -619,6 +645,7 @@ impl Scheduler {
         let waiting = self.backlog.audit()?;
         let held: usize = sessions.iter().map(|session| session.weight + session.held).sum();
         let spans: usize = self.effects.spans.iter().map(|span| span.weight).sum();
+        let spans = spans + self.last.weight();
         let passed_over = |slot: &Slot| match slot {
             Slot::Live { session, queued } => {
                 !queued && session.takes_more(&self.plan.spec, self.plan.backlog)

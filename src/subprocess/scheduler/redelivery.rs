@@ -41,8 +41,10 @@ impl Scheduler {
         if self.plan.drain {
             return self.settle_drained(slot, ended);
         }
-        if let Some(remark) = ended.remark() {
-            self.shutdown.remark(remark);
+        match ended.remark() {
+            Some(error) if self.plan.spec.policy.require_clean_exit => return self.fail(error),
+            Some(remark) => self.shutdown.remark(remark),
+            None => {}
         }
         if let Some(error) = ended.miscounted(&self.context()) {
             return self.fail_with(&mut ended, error);

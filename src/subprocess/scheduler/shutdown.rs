@@ -105,6 +105,7 @@ impl Scheduler {
         self.shutdown.stopping = Some(Stopping::Fatal);
         self.shutdown.cause = Some(error.fatal());
         self.plan.gate.stop();
+        let last = self.last.give_up();
         let mut unanswered: Vec<Run> = self.backlog.take_all().collect();
         for slot in 0..self.slots.len() {
             self.at(slot, Session::stop);
@@ -116,6 +117,16 @@ impl Scheduler {
         unanswered.sort_by_key(|run| run.first().since(origin));
         for run in unanswered {
             self.halt_run(run);
+        }
+        if let Some(last) = last {
+            // It counts as resolved already.
+            self.plan.gate.release(last.weight);
+            let packet = last.first;
+            let outcome = match self.shutdown.cause.take() {
+                Some(cause) => Outcome::Failed(cause.at(packet.0)),
+                None => Outcome::Halted,
+            };
+            self.effects.spans.push(Span::one(packet, outcome));
         }
     }
 
@@ -153,6 +164,9 @@ impl Scheduler {
         self.shutdown.stopping = Some(Stopping::Dropped);
         self.plan.gate.stop();
         drop(self.backlog.take_all());
+        if let Some(last) = self.last.give_up() {
+            self.plan.gate.release(last.weight);
+        }
         if first {
             for slot in 0..self.slots.len() {
                 self.at(slot, Session::stop);
@@ -177,7 +191,9 @@ impl Scheduler {
             Some(Stopping::Fatal) => self.pulled.is_some(),
             None => self.all_resolved(),
         };
-        settled && self.slots.iter().all(|slot| matches!(slot, Slot::Vacant { .. }))
+        settled
+            && !self.last.is_held()
+            && self.slots.iter().all(|slot| matches!(slot, Slot::Vacant { .. }))
     }
 
     /// An item has failed.

@@ -100,11 +100,6 @@ impl Session {
         self.step(cx, news);
     }
 
-    /// What it says is not believed any more.
-    pub(crate) fn kill_now(&mut self, cx: &Context<'_>, news: &mut News) {
-        self.kill(cx, news);
-    }
-
     /// Does what is due of the child's end.
     pub(super) fn step(&mut self, cx: &Context<'_>, news: &mut News) {
         let slot = self.slot;

@@ -12,12 +12,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, excerpt};
-use crate::record::Buffer;
-use crate::subprocess::session::output::{Cutting, nth_end};
+use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session, Why};
 use crate::template::framing::{Place, Scan};
 use crate::template::words::LONGEST_BANNER;
-use crate::window::packet::{Cut, Outcome, Replies, Span};
+use crate::window::packet::{Outcome, Replies, Span};
 use crate::window::unwind::{self, Payload};
 
 /// What is wrong with the reply that is next: an error, or a panic of the user's code.
@@ -79,7 +78,7 @@ impl Session {
             self.answered(cutting, cx, news);
         }
         if let Some(behind) = behind {
-            self.too_many(&excerpt(&behind), cx, news);
+            self.too_many(&behind, &excerpt(&behind), cx, news);
         }
     }
 
@@ -102,7 +101,7 @@ impl Session {
             let said = |session: &Self| excerpt(&session.outputs[0].uncut()[from..]);
             match scanned {
                 Ok(Ok(Scan::Partial)) => break None,
-                Ok(Ok(Scan::Complete { .. })) if done >= owed => break Some(Extra(said(self))),
+                Ok(Ok(Scan::Complete { .. })) if done >= owed => break Some(Extra),
                 Ok(Ok(Scan::Complete { body, len })) => {
                     let body = from + body.start..from + body.end;
                     match self.check(done, &self.outputs[0].uncut()[body.clone()], cx) {
@@ -114,7 +113,7 @@ impl Session {
                 // Half a reply at the end of a session is no reply: the death is judged, not this.
                 Ok(Err(error)) if error.is_truncated() => break None,
                 Ok(Err(_)) if done >= owed && self.outputs[0].is_closed() => break None,
-                Ok(Err(_)) if done >= owed => break Some(Extra(said(self))),
+                Ok(Err(_)) if done >= owed => break Some(Extra),
                 Ok(Err(error)) => {
                     let said = said(self);
                     break Some(Wrong(Ok(self.not_a_reply(0, &said, error, cx))));
@@ -127,7 +126,10 @@ impl Session {
         }
         match problem {
             None => {}
-            Some(Extra(said)) => self.too_many(&said, cx, news),
+            Some(Extra) => {
+                let rest = self.outputs[0].uncut().to_vec();
+                self.too_many(&rest, &excerpt(&rest), cx, news);
+            }
             Some(Wrong(problem)) => self.distrust(problem, cx, news),
         }
     }
@@ -187,7 +189,7 @@ impl Session {
             let (these, these_cut) = if count == 0 {
                 (at.clone(), cut.clone())
             } else {
-                split(&buffer, &mut at, &mut cut, here)
+                cut.split_front(&buffer, &mut at, here)
             };
             let first = run.first();
             let mut weight = these.len();
@@ -209,11 +211,20 @@ impl Session {
         }
     }
 
-    /// More replies than requests: from here on nothing of this session can be trusted.
-    pub(super) fn too_many(&mut self, said: &str, cx: &Context<'_>, news: &mut News) {
-        let unasked = self.is_fresh() && !self.is_open();
-        if unasked && cx.spec.is_until_eof() {
-            // What a tool makes of no input at all is nobody's reply (`gzip` has twenty bytes for it).
+    /// More replies than requests: from here on nothing of this session can be trusted. `rest` begins with the
+    /// first one too many, `said` is how to show it.
+    ///
+    /// What a session says that was never given a request is no reply, and shifts none.
+    pub(super) fn too_many(&mut self, rest: &[u8], said: &str, cx: &Context<'_>, news: &mut News) {
+        if self.is_fresh() {
+            if rest.len() > LONGEST_BANNER {
+                let message =
+                    format!("a worker that was asked nothing does not stop talking: {said}");
+                news.fatal = Some(self.describe(ErrorKind::Reply, message));
+            }
+            return;
+        }
+        if self.closing && is_farewell(rest, cx.spec.words.skip_at_end.as_deref()) {
             return;
         }
         let owed = self.flight.given();
@@ -221,16 +232,15 @@ impl Session {
         let message = format!(
             "the worker wrote more replies than it was sent requests ({owed}); the extra one begins {said}"
         );
-        let error = self
-            .describe(ErrorKind::ReplyCount { owed, got: owed + 1 }, message)
-            .hint("if this is a banner or a prompt, skip it or use a sentinel framing; if the tool answers more than once, frame its replies by what ends them");
-        // Nothing can be shifted by what a session says that was never asked.
-        if unasked {
-            news.remark = Some(error);
-            self.kill(cx, news);
+        let error = self.describe(ErrorKind::ReplyCount { owed, got: owed + 1 }, message);
+        news.fatal = Some(if self.closing {
+            error.hint(format!(
+                "if the tool prints this at the end of its input, declare it: Template::skip_at_end({:?}); if it answers more than once, frame its replies by what ends them",
+                String::from_utf8_lossy(&rest[..rest.len().min(80)])
+            ))
         } else {
-            news.extra = Some(error);
-        }
+            error.hint("if this is a banner or a prompt, skip it or use a sentinel framing; if the tool answers more than once, frame its replies by what ends them")
+        });
     }
 
     /// The packet that is to be answered next fails; nothing more of this session is believed, what it
@@ -248,30 +258,15 @@ impl Session {
 
 /// Why no more replies are cut.
 enum End {
-    /// A reply that nobody has asked for stands there.
-    Extra(String),
+    /// A reply that was not asked for stands there.
+    Extra,
     /// What stands there is no reply, or not the right one.
     Wrong(Problem),
 }
 use End::{Extra, Wrong};
 
-/// Splits the first `n` replies off.
-fn split(buffer: &Buffer, at: &mut Range<usize>, cut: &mut Cut, n: u64) -> (Range<usize>, Cut) {
-    match cut {
-        Cut::Delimiter { find, .. } => {
-            let len = nth_end(&buffer[at.clone()], find.delimiter(), n);
-            let front = at.start..at.start + len;
-            at.start += len;
-            (front, cut.clone())
-        }
-        Cut::Parts { ranges, next, sides } => {
-            let front = Cut::Parts { ranges: Arc::clone(ranges), next: *next, sides: *sides };
-            *next += n as usize * (1 + *sides);
-            // The bytes are shared; each span is charged with what it really refers to.
-            let end = ranges.get(*next).map_or(at.end, |range| range.start).max(at.start);
-            let taken = at.start..end;
-            at.start = end;
-            (taken, front)
-        }
-    }
+/// Whether what stands behind the last answer is what the tool was declared to print at its end, or its
+/// beginning.
+fn is_farewell(rest: &[u8], declared: Option<&[u8]>) -> bool {
+    declared.is_some_and(|declared| declared.starts_with(rest))
 }

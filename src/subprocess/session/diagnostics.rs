@@ -51,12 +51,7 @@ impl Session {
             message.push_str(", and did not end although it was killed");
         }
         self.push_half(&mut message, cx);
-        let error = self.describe_end(kind, message, status);
-        if self.why.is_some_and(Why::is_asked) && cx.spec.replies.as_sentinel().is_some() {
-            // It went on reading, or it would not have been asked to end.
-            return error.hint("it never printed the mark: look in the request for something left open, such as a quote or a bracket, that swallowed the sync command");
-        }
-        error
+        self.describe_end(kind, message, status)
     }
 
     /// Quotes what it wrote and never ended.

@@ -36,7 +36,8 @@ pub(crate) enum Obligation {
     Again(Run, Care),
     /// It was alone in a session that failed with this: it is charged with an attempt.
     Charged(Run, Error),
-    /// It may have been read, and must not be sent again.
+    /// It failed with this and is not sent again: it was skipped, or may have been read where that must not
+    /// happen twice.
     Lost(Run, Error),
     /// It was handed over and never read: it is taken back and sent again.
     TakenBack(Run),
@@ -143,34 +144,48 @@ impl Ended {
         })
     }
 
-    /// A session that was asked to end, and ended well, has answered too little: which of its requests
-    /// each reply belongs to cannot be known.
-    pub(crate) fn miscounted(&self, cx: &Context<'_>) -> Option<Error> {
+    /// Whether it was asked to end, ended well, and has answered too little all the same.
+    fn has_skipped(&self) -> bool {
         let session = &self.session;
-        let (owed, got) = (session.flight.given(), session.flight.replies());
-        let ended_well = self.status.is_none_or(|status| status.success());
-        if session.flight.len() == 0
-            || !self.is_asked()
-            // A mark says which packet it answers, so that a missing one shifts nothing.
-            || cx.spec.replies.as_sentinel().is_some()
-            || session.child.is_abandoned()
-            || !ended_well
-        {
+        let ended_well = self.status.is_some_and(|status| status.success());
+        session.flight.len() > 0
+            && self.is_asked()
+            && ended_well
+            && !session.child.is_abandoned()
+            // It was not heard to the end of what it has to say.
+            && session.limit.is_none()
+    }
+
+    /// The error of a session that was asked to end, ended well, and has answered only some of its requests:
+    /// to which of them each reply belongs cannot be known. But where each reply is proven, or was accepted
+    /// by `check`, a missing one shifts nothing.
+    pub(crate) fn miscounted(&self, cx: &Context<'_>) -> Option<Error> {
+        let proven = cx.spec.proves_replies() || cx.spec.check.is_some();
+        if !self.has_skipped() || self.session.flight.replies() == 0 || proven {
             return None;
         }
+        Some(self.too_few(cx))
+    }
+
+    fn too_few(&self, cx: &Context<'_>) -> Error {
+        let session = &self.session;
+        let (owed, got) = (session.flight.given(), session.flight.replies());
         let mut message = format!(
             "the worker was sent {owed} request{} and answered {got} before it ended",
             if owed == 1 { "" } else { "s" }
         );
         let before = message.len();
         session.push_half(&mut message, cx);
-        let hint = if got == 0 && message.len() > before {
+        let hint = if cx.spec.replies.as_sentinel().is_some() {
+            // It went on reading, or it would not have been asked to end.
+            "it never printed the mark on stdout: look in the request for something left open, such as a quote or a bracket, that swallowed the sync command; or the mark went to stderr"
+        } else if got == 0 && message.len() > before {
             "does the reply framing fit what the tool prints?"
         } else {
             "a tool that skips or merges records cannot be counted: use a sentinel framing, or check"
         };
         let error = session.describe_end(ErrorKind::ReplyCount { owed, got }, message, self.status);
-        Some(error.hint(hint))
+        error.hint(hint)
     }
 
     /// The error of a feed of which so many sessions in a row have come to nothing.
@@ -205,6 +220,9 @@ impl Ended {
             self.resend(runs, unread, cx, &mut obligations);
             return obligations;
         }
+        if self.has_skipped() && unread == 0 {
+            return self.skipped(runs, cx);
+        }
         let alone = self.given() == 1 && unread == 0;
         if alone || (why == Some(Why::Timeout) && self.session.prompt) {
             if let Some(head) = pop_front(&mut runs) {
@@ -221,6 +239,24 @@ impl Ended {
             self.resend(runs, unread, cx, &mut obligations);
         } else {
             isolate(runs, unread, &mut obligations);
+        }
+        obligations
+    }
+
+    /// It has ended well and left these unanswered: one that was alone has been skipped; of several, each is
+    /// sent again alone, so that it is known which.
+    fn skipped(&self, mut runs: VecDeque<Run>, cx: &Context<'_>) -> Vec<Obligation> {
+        let alone = self.given() == 1;
+        let mut obligations = Vec::new();
+        while let Some(packet) = pop_front(&mut runs) {
+            let once = cx.spec.policy.at_most_once;
+            obligations.push(if alone {
+                Obligation::Lost(packet, self.too_few(cx))
+            } else if once {
+                Obligation::Lost(packet, self.not_again())
+            } else {
+                Obligation::Again(packet, Care::Alone)
+            });
         }
         obligations
     }

@@ -142,8 +142,6 @@ pub(crate) struct News {
     pub(crate) fatal: Option<Error>,
     /// What belongs to no packet.
     pub(crate) remark: Option<Error>,
-    /// A reply too many: what follows from it depends on the feed.
-    pub(crate) extra: Option<Error>,
     /// What is to be done, in this order.
     pub(crate) operations: Vec<Operation>,
     /// Bytes of replies that are held from now on, or no longer.
@@ -278,6 +276,11 @@ impl Session {
         self.flight.answered() > 0
     }
 
+    /// Whether it has answered and may say more, so that it may turn out to have said too much.
+    pub(crate) fn may_say_more(&self) -> bool {
+        self.has_answered() && !self.outputs.iter().all(Output::is_closed)
+    }
+
     /// Whether it has answered while its stdin was open.
     pub(crate) fn is_warm(&self) -> bool {
         self.depth.is_warm()
@@ -371,6 +374,10 @@ impl Session {
         if cx.drain {
             // Where every channel is optional, it has been handed all that it must.
             self.settle_written(cx, news);
+        }
+        if self.outputs.iter().any(|output| !output.uncut().is_empty()) {
+            // It spoke before it was asked: what it said counts from now.
+            self.cut(cx, news);
         }
         if cx.spec.session_records().is_some_and(|most| self.flight.given() >= most) {
             // That is all that a session of this template is for.

@@ -14,6 +14,7 @@ use memchr::{memchr_iter, memrchr};
 
 use crate::record::{Buffer, Pool};
 use crate::template::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
+use crate::window::delimiters::nth_end;
 use crate::window::packet::Cut;
 use crate::window::unwind::{self, Payload};
 
@@ -268,25 +269,4 @@ impl Output {
         self.skip(len);
         self.parts.push_back(part);
     }
-}
-
-/// The length of the first `n` delimited pieces. Counts in blocks, then looks closely.
-pub(super) fn nth_end(bytes: &[u8], delimiter: u8, n: u64) -> usize {
-    const BLOCK: usize = 4 << 10;
-    let mut left = n;
-    let mut at = 0;
-    if left == 0 {
-        return 0;
-    }
-    for block in bytes.chunks(BLOCK) {
-        let here = memchr_iter(delimiter, block).count() as u64;
-        if here >= left {
-            let last =
-                memchr_iter(delimiter, block).nth(left as usize - 1).unwrap_or(block.len() - 1);
-            return at + last + 1;
-        }
-        left -= here;
-        at += block.len();
-    }
-    bytes.len()
 }

@@ -59,7 +59,7 @@ impl Session {
             match problem.what {
                 Ok(_) if complete == owed => {
                     let name = output_name(problem.channel, cx);
-                    self.too_many(&format!("{} on {name}", problem.said), cx, news);
+                    self.too_many(&[], &format!("{} on {name}", problem.said), cx, news);
                 }
                 Ok(error) => {
                     let error = self.not_a_reply(problem.channel, &problem.said, error, cx);
@@ -71,9 +71,9 @@ impl Session {
         }
         let left = owed - complete;
         if let Some(channel) = self.outputs.iter().position(|output| output.parts() > left) {
-            let said = self.outputs[channel].part(left).map_or(String::new(), excerpt);
+            let part = self.outputs[channel].part(left).unwrap_or_default().to_vec();
             let name = output_name(channel, cx);
-            self.too_many(&format!("{said} on {name}"), cx, news);
+            self.too_many(&part, &format!("{} on {name}", excerpt(&part)), cx, news);
         }
     }
 

@@ -47,6 +47,7 @@ impl Play {
             keep_requests: schedule.keep_requests,
             drain: false,
             backlog: schedule.backlog,
+            most: schedule.most,
             gate: Arc::clone(&gate),
             stats: Arc::new(Stats::new(Arc::clone(&gate))),
         });

@@ -91,6 +91,8 @@ pub(super) struct Schedule {
     pub(super) workers: usize,
     pub(super) window: u64,
     pub(super) max_bytes: usize,
+    /// The upper bound of the source's size hint.
+    pub(super) most: Option<u64>,
     pub(super) order: Order,
     pub(super) origin: PacketId,
     pub(super) keep_requests: bool,
@@ -168,6 +170,7 @@ impl Schedule {
                 _ => 0,
             }),
             keep_requests: rng.one_in(4),
+            most: input.total.filter(|_| rng.one_in(2)),
             input,
             consumer,
             manners,
