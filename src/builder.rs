@@ -188,8 +188,7 @@ where
                 "a feed needs room for at least one packet, and buffer_size is 0",
             ));
         }
-        if !self.drain && !matches!(self.template.spec.channels.stdout, Stream::Pipe | Stream::Pty)
-        {
+        if !self.drain && matches!(self.template.spec.channels.stdout, Stream::To(_)) {
             return Err(Error::config(
                 "the worker's stdout leads elsewhere, so no reply can come back",
             )
@@ -383,6 +382,7 @@ where
         self.order = Order::Completion;
         let policy = &mut self.template.spec.policy;
         policy.at_most_once = true;
+        policy.retries = 0;
         if !policy.end_timeout_is_set {
             policy.end_timeout = None;
         }

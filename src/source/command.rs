@@ -91,13 +91,24 @@ impl<D> CommandSource<D> {
                 "a source needs room for at least one record, and buffer_size is 0",
             ));
         }
-        if !matches!(channels.stdout, Stream::Pipe | Stream::Pty) {
+        if matches!(channels.stdout, Stream::To(_)) {
             return Err(Error::config(
                 "the command's stdout leads elsewhere, so no record can come",
             ));
         }
         if self.spec.replies.as_sentinel().is_some() {
             return Err(Error::config("a source is asked nothing, so no sentinel can come back"));
+        }
+        for (setting, is_set) in [
+            ("in_flight", self.spec.policy.in_flight.is_some()),
+            ("keep_stderr", self.spec.policy.keep_stderr),
+            ("skip_at_end", self.spec.words.skip_at_end.is_some()),
+        ] {
+            if is_set {
+                return Err(Error::config(format!(
+                    "a source is asked nothing, so {setting} has no meaning for it"
+                )));
+            }
         }
         if let Some(side) = channels.side_outputs.iter().find(|side| side.framing.is_some()) {
             return Err(Error::config(format!(

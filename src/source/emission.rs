@@ -321,7 +321,7 @@ impl Talk for Emission {
 
     fn over(&mut self, ending: Ending) {
         let limit = self.spec.policy.end_timeout.unwrap_or_default();
-        let ended_well = ending.status.is_none_or(|status| status.success());
+        let ended_well = ending.status.is_none_or(|status| self.spec.accepts_status(status));
         let whole = self.half.is_empty();
         let panic = self.panic.take().or(ending.panic);
         let fatal = if panic.is_some() {

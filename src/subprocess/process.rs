@@ -129,7 +129,7 @@ impl Launcher {
         command.stdin(self.stdio(id, &spec.channels.stdin, "stdin")?);
         command.stdout(self.stdio(id, &spec.channels.stdout, "stdout")?);
         let mut terminal = None;
-        if matches!(spec.channels.stdout, Stream::Pty) {
+        if spec.channels.pty {
             let (ours, theirs) = raw_terminal().map_err(|error| self.start_error(id, error))?;
             terminal = Some(ours);
             command.stdout(Stdio::from(theirs));
@@ -204,8 +204,6 @@ impl Launcher {
             Stream::To(Redirect::Null) => Stdio::null(),
             Stream::To(Redirect::Inherit) => Stdio::inherit(),
             Stream::To(Redirect::File(path)) => self.open(id, path, name, name == "stdin")?.into(),
-            // Made in `start`, which keeps the other end.
-            Stream::Pty => Stdio::null(),
         })
     }
 

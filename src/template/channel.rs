@@ -12,8 +12,6 @@ pub(crate) enum Stream {
     #[default]
     Pipe,
     To(Redirect),
-    /// To us, through a pseudo-terminal: the worker believes that a person reads.
-    Pty,
 }
 
 /// Somewhere other than to us; for [`Template::stdout`] and its like.
@@ -78,6 +76,8 @@ pub(crate) struct Channels {
     pub(crate) stdin: Stream,
     pub(crate) stdout: Stream,
     pub(crate) stderr: Stream,
+    /// Stdout comes to us through a pseudo-terminal: the worker believes that a person reads.
+    pub(crate) pty: bool,
     pub(crate) side_inputs: Vec<SideInput>,
     pub(crate) side_outputs: Vec<SideOutput>,
 }
@@ -225,17 +225,17 @@ impl<E, D> Template<E, D> {
         match how {
             LineBuffered::Environment => self = self.env("PYTHONUNBUFFERED", "1"),
             LineBuffered::Stdbuf => self.spec.command.stdbuf = true,
-            LineBuffered::Pty => self.spec.channels.stdout = Stream::Pty,
+            LineBuffered::Pty => self.spec.channels.pty = true,
         }
         self
     }
 
     /// For tools that answer each record, but only when their input ends (`base64 -w`, `samtools`):
     /// a session gets up to `batch` packets, then its stdin is closed. It is also closed when the window
-    /// is full or the input idles, so no reply waits for a batch to fill. Zero is taken as one.
+    /// is full or the input idles, so no reply waits for a batch to fill. Zero is a configuration error.
     #[must_use]
     pub fn answers_at_eof(mut self, batch: u64) -> Self {
-        self.spec.policy.eof_batch = Some(batch.max(1));
+        self.spec.policy.eof_batch = Some(batch);
         self
     }
 }

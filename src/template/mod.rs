@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-use crate::error::{BoxError, Error};
+use crate::error::BoxError;
 
 pub(crate) mod channel;
 pub(crate) mod codec;
@@ -16,9 +16,10 @@ pub mod framing;
 #[cfg(feature = "json")]
 pub(crate) mod json;
 pub(crate) mod policy;
+mod validate;
 pub(crate) mod words;
 
-use channel::{Channels, Stream};
+use channel::Channels;
 use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request};
 use command::{CommandLine, Word};
 use framing::{ReplyFraming, RequestFraming};
@@ -79,8 +80,10 @@ impl Spec {
         if self.is_until_eof() {
             return Some(1);
         }
-        let policy = &self.policy;
-        policy.recycle_records.into_iter().chain(policy.eof_batch).min()
+        let Policy { recycle_records, eof_batch, in_flight, .. } = &self.policy;
+        // One that answers at its end answers nothing before it has all that it may have.
+        let batch = eof_batch.map(|batch| in_flight.map_or(batch, |most| batch.min(most)));
+        recycle_records.iter().copied().chain(batch).min()
     }
 
     /// Whether what a process wrote before it ended like this is its answer, where only the end of a
@@ -92,99 +95,6 @@ impl Spec {
             (Some(_), None) => false,
             (None, _) => status.success(),
         }
-    }
-
-    /// What can be known to be wrong before anything is started.
-    pub(crate) fn validate(&self) -> Result<(), Error> {
-        self.command.validate()?;
-        let inputs = self.channels.side_inputs.iter().map(|side| &side.name);
-        let outputs = self.channels.side_outputs.iter().map(|side| &side.name);
-        let names: Vec<&String> = inputs.chain(outputs).collect();
-        for (i, name) in names.iter().enumerate() {
-            let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-            let fine =
-                !name.is_empty() && name.bytes().all(word) && !name.as_bytes()[0].is_ascii_digit();
-            if !fine {
-                return Err(Error::config(format!(
-                    "the side channel name `{name}` cannot name an environment variable"
-                ))
-                .hint("use letters, digits and underscores"));
-            }
-            if names[..i].contains(name) {
-                return Err(Error::config(format!("two side channels are named `{name}`")));
-            }
-        }
-        for text in self.command.texts() {
-            for name in command::fd_names(text) {
-                if !names.iter().any(|declared| *declared == name) {
-                    return Err(Error::config(format!(
-                        "{{fd:{name}}} names a side channel that was not declared"
-                    ))
-                    .hint(format!("declare it, or write {{{{fd:{name}}}}} for the literal text")));
-                }
-            }
-        }
-        for path in self.channels.paths() {
-            if let Some(name) = command::fd_names(path.as_os_str()).next() {
-                return Err(Error::config(format!(
-                    "the path `{}` has {{fd:{name}}} in it, a number that only the worker knows",
-                    path.display()
-                )));
-            }
-        }
-        for name in &names {
-            if ["stdin", "stdout", "stderr"].contains(&name.as_str()) {
-                return Err(Error::config(format!(
-                    "a side channel is named `{name}`, like the standard stream"
-                )));
-            }
-            if self.command.envs.iter().any(|(set, _)| set.as_os_str() == name.as_str()) {
-                return Err(Error::config(format!(
-                    "the side channel `{name}` needs the environment variable of its name, which is set to something else"
-                )));
-            }
-        }
-        self.validate_streams()
-    }
-
-    /// Combinations of channels with which no packet could be sent or answered.
-    fn validate_streams(&self) -> Result<(), Error> {
-        let to_us = |stream: &Stream| matches!(stream, Stream::Pipe | Stream::Pty);
-        let channels = &self.channels;
-        if !to_us(&channels.stdin) {
-            if self.side_input_names().is_empty() {
-                return Err(Error::config(
-                    "the worker's stdin comes from elsewhere and there is no side input that we write, so no request can reach it",
-                )
-                .hint("declare one with Template::side_input"));
-            }
-            for (what, is_said) in [
-                ("a preamble", self.words.preamble.is_some()),
-                ("a farewell", self.words.farewell.is_some()),
-                ("a sync command", self.replies.as_sentinel().is_some()),
-            ] {
-                if is_said {
-                    return Err(Error::config(format!(
-                        "{what} is written to stdin, which comes from elsewhere"
-                    )));
-                }
-            }
-        }
-        if !to_us(&channels.stdout) && self.words.banner.holds_requests() {
-            return Err(Error::config(
-                "the ready marker is awaited on stdout, which leads elsewhere",
-            ));
-        }
-        for side in &channels.side_outputs {
-            if side.framing.as_ref().is_some_and(|framing| framing.as_sentinel().is_some()) {
-                return Err(Error::config(format!(
-                    "the side output `{}` cannot be cut at a sentinel: the sync command is answered on stdout",
-                    side.name
-                ))
-                .hint("let the worker end its part with something fixed, and use ReplyFraming::end_marker"));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -263,7 +173,7 @@ impl Template {
 impl<E, D> Template<E, D> {
     /// Adds an argument, its tokens replaced.
     ///
-    /// Arguments are printed: they are part of the command line in every [`Error`], in hints, in
+    /// Arguments are printed: they are part of the command line in every [`Error`](crate::Error), in hints, in
     /// events and in the `Debug` of a template. What is nobody's business is a
     /// [`secret_arg`](Template::secret_arg).
     #[must_use]

@@ -135,8 +135,8 @@ impl<E, D> Template<E, D> {
     }
 
     /// Never sends again what a worker may have read: such a packet is an `Err` of kind
-    /// [`ErrorKind::NotRedelivered`](crate::ErrorKind::NotRedelivered). Overrides
-    /// [`retries`](Template::retries). Without it delivery is at least once.
+    /// [`ErrorKind::NotRedelivered`](crate::ErrorKind::NotRedelivered). Together with
+    /// [`retries`](Template::retries) it is a configuration error. Without it delivery is at least once.
     #[must_use]
     pub fn at_most_once(mut self) -> Self {
         self.spec.policy.at_most_once = true;
@@ -144,15 +144,17 @@ impl<E, D> Template<E, D> {
     }
 
     /// What to do with a worker that withholds its replies, and how long nothing must have moved
-    /// before it is judged. Default: [`OnStall::Recycle`] after 100 ms.
+    /// before it is judged. Default: [`OnStall::Recycle`] after 100 ms. A delay of zero is a
+    /// configuration error.
     #[must_use]
     pub fn on_stall(mut self, what: OnStall, delay: Duration) -> Self {
         self.spec.policy.on_stall = what;
-        self.spec.policy.stall_delay = delay.max(Duration::from_millis(1));
+        self.spec.policy.stall_delay = delay;
         self
     }
 
-    /// When the feed stops of its own accord because items failed. Default: never.
+    /// When the feed stops of its own accord because items failed. Default: never. After 0 items is a
+    /// configuration error.
     #[must_use]
     pub fn halt(mut self, halt: Halt) -> Self {
         self.spec.policy.halt = halt;
@@ -160,26 +162,27 @@ impl<E, D> Template<E, D> {
     }
 
     /// Gives up, with a fatal error, after this many sessions in a row have ended without one reply.
-    /// Default 8; zero is taken as one.
+    /// Default 8. Zero is a configuration error.
     #[must_use]
     pub fn give_up_after(mut self, sessions: u32) -> Self {
-        self.spec.policy.give_up = sessions.max(1);
+        self.spec.policy.give_up = sessions;
         self
     }
 
     /// How long to wait before a worker is started again after a session without one reply: `first`
-    /// after one, doubling up to `cap`. Default 10 ms and 1 s.
+    /// after one, doubling up to `cap`. Default 10 ms and 1 s. A `cap` below `first` is a configuration
+    /// error.
     #[must_use]
     pub fn backoff(mut self, first: Duration, cap: Duration) -> Self {
         self.spec.policy.backoff = first;
-        self.spec.policy.backoff_cap = cap.max(first);
+        self.spec.policy.backoff_cap = cap;
         self
     }
 
-    /// Starts a worker afresh after this many requests. Zero is taken as one.
+    /// Starts a worker afresh after this many requests. Zero is a configuration error.
     #[must_use]
     pub fn recycle_after_records(mut self, records: u64) -> Self {
-        self.spec.policy.recycle_records = Some(records.max(1));
+        self.spec.policy.recycle_records = Some(records);
         self
     }
 

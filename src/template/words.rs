@@ -58,6 +58,13 @@ impl Banner {
         self.lines == 0 && self.until.is_none() && self.ready.is_none()
     }
 
+    /// Whether a marker was given that is found everywhere.
+    pub(crate) fn has_empty_marker(&self) -> bool {
+        let empty = |marker: &Arc<[u8]>| marker.is_empty();
+        self.until.as_ref().is_some_and(empty)
+            || self.ready.as_ref().is_some_and(|ready| empty(&ready.marker))
+    }
+
     /// Whether the first request must wait until the banner is over.
     pub(crate) fn holds_requests(&self) -> bool {
         self.ready.is_some()

@@ -20,7 +20,6 @@ use crate::subprocess::process::{
 use crate::subprocess::protocol::{Now, Spawned, StartError, Verdict};
 use crate::subprocess::readiness::{Interest, Readiness, Ready};
 use crate::template::Spec;
-use crate::template::channel::Stream;
 use crate::template::policy::Signal;
 
 /// Children that are looked at together, so that the loop is not away for long.
@@ -75,7 +74,7 @@ impl Unix {
         };
         Self {
             start: Instant::now(),
-            terminal: matches!(spec.channels.stdout, Stream::Pty),
+            terminal: spec.channels.pty,
             launcher: Launcher::new(spec, Arc::clone(&setup.command)),
             command: setup.command,
             poller,

@@ -1,12 +1,12 @@
 //! What an error says: one bounded line, its cause once, the limit and the signal that were ours.
-mod common;
 
 use std::io::{self, BufRead, Cursor};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use common::within;
 use subfeed::{BoxError, Error, ErrorKind, FeedExt, Limit, Signal, Template};
+
+use crate::common::within;
 
 /// The error of the one packet that such a worker is given.
 fn failure(template: Template) -> Error {
