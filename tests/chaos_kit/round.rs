@@ -134,7 +134,7 @@ fn template(plan: &Plan, journal: &Path) -> Template {
         .arg("{id}")
         .arg(journal)
         .env(proc::MARK, proc::mark())
-        .retries(plan.retries)
+        .retries(if plan.at_most_once { 0 } else { plan.retries })
         .on_stall(plan.on_stall, plan.stall_delay)
         .give_up_after(plan.give_up)
         .backoff(Duration::from_millis(1), Duration::from_millis(20))

@@ -56,12 +56,13 @@ fn a_backoff_without_an_end_waits_for_nobody_who_is_well() {
 }
 
 #[test]
-fn no_time_at_all_is_a_time_limit() {
+fn next_to_no_time_is_a_time_limit() {
     within(|| {
-        let template = child("silent").packet_timeout(Duration::ZERO).start_timeout(Duration::ZERO);
+        let least = Duration::from_nanos(1);
+        let template = child("silent").packet_timeout(least).start_timeout(least);
         let items: Vec<_> = numbers(3).feed_subprocesses_ordered(template, 1, 8).collect();
         assert!(items.len() == 3 && items.iter().all(Result::is_err), "{items:?}");
-        let template = child("silent").run_timeout(Duration::ZERO);
+        let template = child("silent").run_timeout(least);
         let items: Vec<_> = numbers(3).feed_subprocesses_ordered(template, 1, 8).collect();
         assert!(items.iter().all(|item| item.as_ref().is_err_and(|error| error.is_fatal())));
     });
@@ -87,9 +88,9 @@ fn counts_at_their_ends_are_legal() {
             .reply_limit(usize::MAX)
             .halt(Halt::Now(u64::MAX));
         assert_eq!(texts(numbers(50).feed_subprocesses_ordered(most, 2, 8)).len(), 50);
-        let least = child("echo").retries(0).give_up_after(0).recycle_after_records(0);
+        let least = child("echo").retries(0).give_up_after(1).recycle_after_records(1);
         assert_eq!(texts(numbers(20).feed_subprocesses_ordered(least, 2, 8)).len(), 20);
-        let strict = child("poison").halt(Halt::Now(0));
+        let strict = child("poison").halt(Halt::Now(1));
         let items: Vec<_> =
             ["a", "poison"].into_iter().feed_subprocesses_ordered(strict, 1, 8).collect();
         assert!(items[0].is_ok() && items[1].is_err());

@@ -67,14 +67,14 @@ fn a_packet_over_its_time_is_tried_as_often_as_was_asked() {
 }
 
 #[test]
-fn at_most_once_overrides_retries() {
+fn at_most_once_sends_a_stuck_packet_once() {
     within(|| {
         let dir = Dir::new();
         let log = dir.at("log");
         let script = format!(
             "while read -r x; do echo $x >> {log}; [ $x = stuck ] && kill -9 $$; echo $x; done"
         );
-        let template = Template::shell(script).retries(9).at_most_once();
+        let template = Template::shell(script).at_most_once();
         let (items, snapshot) = all(template, with_stuck(6, 2));
         let read = dir.read("log");
         assert_eq!(read.lines().filter(|line| *line == "stuck").count(), 1, "{read}");
