@@ -125,6 +125,47 @@ impl<'a> Reply<'a> {
         self.bytes
     }
 
+    /// The first line of the reply and all that is behind it: header and content, as
+    /// [`git_batch`](crate::framing::ReplyFraming::git_batch) and
+    /// [`sized_header`](crate::framing::ReplyFraming::sized_header) give them.
+    ///
+    /// The line feed between the two belongs to neither. Content may hold any bytes. A reply of one line
+    /// is a header without content; whether that is none, or content of no bytes, is for the header to say.
+    ///
+    /// ```
+    /// # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
+    /// # if !tools::here(&["git"]) { return Ok(()); }
+    /// # let dir = std::env::temp_dir().join(format!("subfeed-header-{}", std::process::id()));
+    /// # let git = |args: &[&str]| std::process::Command::new("git").arg("-C").arg(&dir).args(args).output();
+    /// # std::fs::create_dir_all(&dir)?;
+    /// # git(&["init", "-q"])?;
+    /// # std::fs::write(dir.join("file"), "two\nlines\n")?;
+    /// # git(&["add", "file"])?;
+    /// use bstr::{BString, ByteSlice};
+    /// use subfeed::framing::ReplyFraming;
+    /// use subfeed::{BoxError, FeedExt, Template};
+    ///
+    /// let git = Template::new("git")
+    ///     .args(["cat-file", "--batch"])
+    ///     .current_dir(&dir)
+    ///     .replies(ReplyFraming::git_batch())
+    ///     .decode(|reply| {
+    ///         let (header, content) = reply.split_header();
+    ///         let found = !header.ends_with_str(" missing");
+    ///         Ok::<_, BoxError>(found.then(|| content.to_owned()))
+    ///     });
+    /// let objects: Vec<Option<BString>> =
+    ///     [":file", "nothing"].into_iter().feed_subprocesses_ordered(git, 2, 100).collect::<Result<_, _>>()?;
+    /// assert_eq!(objects, [Some("two\nlines\n".into()), None]);
+    /// # std::fs::remove_dir_all(&dir)?;
+    /// # Ok::<(), BoxError>(())
+    /// ```
+    #[must_use]
+    pub fn split_header(&self) -> (&'a BStr, &'a BStr) {
+        let (header, content) = self.bytes.split_once_str("\n").unwrap_or((self.bytes, b""));
+        (header.as_bstr(), content.as_bstr())
+    }
+
     /// The packet id: the position of the item in the input.
     #[must_use]
     pub fn packet(&self) -> u64 {
