@@ -199,11 +199,7 @@ where
 
     fn parts(&self, keep_requests: bool, most: Option<usize>) -> Parts<I::Item, D> {
         let mut spec = self.template.spec.clone();
-        if let Some(sentinel) = spec.replies.as_sentinel_mut()
-            && !sentinel.is_fixed()
-        {
-            sentinel.renew();
-        }
+        spec.begin();
         let spec = Arc::new(spec);
         let gate = Arc::new(Gate::new(
             u64::try_from(self.buffer).unwrap_or(u64::MAX).max(1),

@@ -96,6 +96,18 @@ impl Spec {
             (None, _) => status.success(),
         }
     }
+
+    /// What is drawn anew for each feed: the marks, and what is said first because of them.
+    pub(crate) fn begin(&mut self) {
+        if let Some(sentinel) = self.replies.as_sentinel_mut() {
+            if !sentinel.is_fixed() {
+                sentinel.renew();
+            }
+            let mut opening = Vec::new();
+            sentinel.append_opening(&mut opening);
+            self.words.add_to_preamble(&opening);
+        }
+    }
 }
 
 /// How to start one worker and how to talk to it.

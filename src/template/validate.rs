@@ -137,6 +137,12 @@ impl Spec {
 
     /// Settings that do not go with the way in which replies are cut, or with one another.
     fn validate_replies(&self) -> Result<(), Error> {
+        let sides = self.channels.side_outputs.iter().filter_map(|side| side.framing.as_ref());
+        for framing in std::iter::once(&self.replies).chain(sides) {
+            if let Some(problem) = framing.problem(self.policy.reply_limit) {
+                return Err(Error::config(problem));
+            }
+        }
         let Policy { eof_batch, in_flight, require_clean_exit, keep_stderr, .. } = self.policy;
         let until_eof = self.is_until_eof();
         if until_eof && eof_batch.is_some_and(|batch| batch > 1) {

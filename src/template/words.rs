@@ -21,6 +21,16 @@ pub(crate) struct Words {
     pub(crate) skip_at_end: Option<Arc<[u8]>>,
 }
 
+impl Words {
+    /// More bytes that are written before the first request, behind those that are there.
+    pub(crate) fn add_to_preamble(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let before = self.preamble.as_deref().unwrap_or_default();
+            self.preamble = Some([before, bytes].concat().into());
+        }
+    }
+}
+
 /// What a worker prints before its first reply.
 ///
 /// Up to three conditions, given in any order. The banner is over where the last of them is met.

@@ -18,6 +18,7 @@ mod dropping;
 mod errors;
 mod extremes;
 mod files;
+mod framings;
 mod honest;
 mod laziness;
 mod limits;

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, excerpt};
+use crate::record::PacketId;
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session, Why};
 use crate::template::framing::{Place, Scan};
@@ -112,6 +113,15 @@ impl Session {
                 }
                 // Half a reply at the end of a session is no reply: the death is judged, not this.
                 Ok(Err(error)) if error.is_truncated() => break None,
+                Ok(Err(error))
+                    if done > 0
+                        && error.disproves().map(PacketId) == self.flight.next_after(done - 1) =>
+                {
+                    // The mark that ended the reply before came again: it is that one's packet that fails.
+                    let said = said(self);
+                    replies.pop();
+                    break Some(Wrong(Ok(self.not_a_reply(0, &said, error, cx))));
+                }
                 Ok(Err(_)) if done >= owed && self.outputs[0].is_closed() => break None,
                 Ok(Err(_)) if done >= owed => break Some(Extra),
                 Ok(Err(error)) => {

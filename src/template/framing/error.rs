@@ -26,8 +26,9 @@ type Cause = Box<dyn Error + Send + Sync + 'static>;
 /// assert_eq!(error.kind(), FramingErrorKind::ContainsDelimiter { byte: b'\n', at: 3 });
 /// assert_eq!(
 ///     error.to_string(),
-///     "the request contains its own delimiter, byte 0x0a, at byte 3: choose another framing, \
-///      such as a length prefix, or encode the request",
+///     "the request contains its own delimiter, byte 0x0a, at byte 3: write it with \
+///      RequestFraming::raw if the worker knows where it ends, choose another framing, such as a \
+///      length prefix, or encode the request",
 /// );
 /// ```
 #[derive(Debug)]
@@ -72,9 +73,28 @@ pub enum FramingErrorKind {
         /// The packet whose mark came.
         found: u64,
     },
-    /// The sync command came back unexecuted, or its mark came twice: the worker echoes what it reads.
+    /// The sync command came back as text, in front of the mark or instead of it: the worker echoes or
+    /// quotes what it reads.
     MarkEchoed {
         /// The packet whose mark it was.
+        packet: u64,
+    },
+    /// A mark that had ended a reply came again. What it ended may not have been the whole reply, so that
+    /// two packets are concerned: this one, and the one whose reply was awaited.
+    MarkRepeated {
+        /// The packet whose mark it was.
+        packet: u64,
+    },
+    /// The mark stands amid other words, although the [sentinel](super::Sentinel::alone) promises it alone
+    /// on its line.
+    MarkNotAlone {
+        /// The packet whose mark it was.
+        packet: u64,
+    },
+    /// Beside a mark of a [pair](super::Sentinel::paired) stands something else than what the sync command
+    /// prints of its own: the request left something open, or the tool said something unasked.
+    NoiseChanged {
+        /// The packet whose reply was awaited.
         packet: u64,
     },
     /// The worker's output ended inside the reply.
@@ -115,6 +135,19 @@ impl FramingError {
         matches!(self.0.kind, FramingErrorKind::Truncated)
     }
 
+    /// A packet whose reply has been cut before and is not to be believed any more: the mark that ended it
+    /// came again.
+    ///
+    /// It differs from the packet that the error is about, unless the mark came twice on one line. `None`
+    /// for every other kind of error.
+    #[must_use]
+    pub fn disproves(&self) -> Option<u64> {
+        match self.0.kind {
+            FramingErrorKind::MarkRepeated { packet } => Some(packet),
+            _ => None,
+        }
+    }
+
     /// The cause that was given, if any.
     #[must_use]
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
@@ -149,6 +182,18 @@ impl fmt::Display for FramingErrorKind {
                 f,
                 "the worker gave back the sync command of packet {packet} instead of its mark alone"
             ),
+            Self::MarkRepeated { packet } => {
+                write!(
+                    f,
+                    "the mark of packet {packet} came twice, so that its reply may be wrong too"
+                )
+            }
+            Self::MarkNotAlone { packet } => {
+                write!(f, "the mark of packet {packet} is not alone on its line")
+            }
+            Self::NoiseChanged { packet } => {
+                write!(f, "what stands beside the marks of packet {packet} is not as it always was")
+            }
             Self::Truncated => f.write_str("the worker's output ended inside a reply"),
             Self::ReplyMalformed => f.write_str("the reply breaks the rules of its framing"),
         }
@@ -160,7 +205,8 @@ impl FramingErrorKind {
     fn advice(self) -> &'static str {
         match self {
             Self::ContainsDelimiter { .. } => {
-                "choose another framing, such as a length prefix, or encode the request"
+                "write it with RequestFraming::raw if the worker knows where it ends, choose another \
+                 framing, such as a length prefix, or encode the request"
             }
             Self::TooLong { .. } => {
                 "raise the reply limit, or check that the tool prints what its framing expects"
@@ -175,6 +221,18 @@ impl FramingErrorKind {
             Self::MarkEchoed { .. } => {
                 "turn off the tool's echo, or look in the request for something left open, such as \
                  a quote or a bracket, that swallowed the command"
+            }
+            Self::MarkRepeated { .. } => {
+                "let only the tool's own evaluation join the mark, with {mark1} and {mark2} in the sync \
+                 command, and turn off its echo"
+            }
+            Self::MarkNotAlone { .. } => {
+                "the tool complains about the sync command, or prints a prompt, or a reply without its last \
+                 line feed; where that is its way, leave out Sentinel::alone"
+            }
+            Self::NoiseChanged { .. } => {
+                "look in the request for something left open, such as an operator or a bracket, that took \
+                 the sync command for a part of itself"
             }
             Self::Truncated => {
                 "it exited, crashed or was ended there, or its framing is another one"
@@ -212,6 +270,9 @@ mod tests {
             FramingErrorKind::BadHeader,
             FramingErrorKind::MarkSkipped { expected: 1, found: 2 },
             FramingErrorKind::MarkEchoed { packet: 3 },
+            FramingErrorKind::MarkRepeated { packet: 3 },
+            FramingErrorKind::MarkNotAlone { packet: 3 },
+            FramingErrorKind::NoiseChanged { packet: 3 },
             FramingErrorKind::Truncated,
             FramingErrorKind::ReplyMalformed,
         ] {

@@ -1,24 +1,74 @@
-//! The scanner behind a [`Sentinel`]: finds the marks in a worker's output.
+//! The scanner behind a [`Sentinel`] that prints one mark: finds the marks in a worker's output.
 //!
 //! All marks of a feed begin with the same bytes, so one `memmem` finds any of them; the packet's id
 //! stands behind, at a fixed width. The search is resumed where the last one left off.
 
-use memchr::memmem::Finder;
-
+use super::mark::{Finder, Found, LENGTH, Mark, Role, Taken};
 use super::marker::rest_of_line;
 use super::parts::{complete, unfinished};
 use super::{Framing, FramingError, FramingErrorKind, Place, Scan, Sentinel};
 
-/// Hexadecimal digits of a packet id in a mark.
-const ID: usize = 16;
+/// What can be told from one mark and the text before it, whichever scanner has found it.
+#[derive(Debug)]
+pub(super) struct Witness {
+    finder: Finder,
+    echo: Vec<u8>,
+    /// Half a mark is no text.
+    halved: bool,
+    taken: Taken,
+}
+
+impl Witness {
+    pub(super) fn new(sentinel: &Sentinel) -> Self {
+        Self {
+            finder: Finder::new(sentinel.nonce()),
+            echo: sentinel.echo().to_vec(),
+            halved: sentinel.is_halved(),
+            taken: Taken::default(),
+        }
+    }
+
+    pub(super) fn find(&self, input: &[u8], from: usize) -> Found {
+        if self.halved {
+            self.finder.find(input, from)
+        } else {
+            self.finder.find_whole(input, from)
+        }
+    }
+
+    /// Whether this is the mark of the packet that is awaited, and was executed rather than quoted.
+    pub(super) fn judge(
+        &self,
+        mark: Mark,
+        before: &[u8],
+        place: Place,
+    ) -> Result<(), FramingError> {
+        let Mark { packet, .. } = mark;
+        if packet != place.packet {
+            return Err(match self.taken.has(packet) {
+                true => FramingErrorKind::MarkRepeated { packet },
+                false => FramingErrorKind::MarkSkipped { expected: place.packet, found: packet },
+            }
+            .into());
+        }
+        if !self.echo.is_empty() && before.ends_with(&self.echo) {
+            return Err(FramingErrorKind::MarkEchoed { packet }.into());
+        }
+        Ok(())
+    }
+
+    /// Remembers that the reply of this packet was taken.
+    pub(super) fn take(&mut self, packet: u64) {
+        self.taken.put(packet);
+    }
+}
 
 /// The scanner.
 #[derive(Debug)]
 pub(super) struct Marks {
-    head: Finder<'static>,
-    echo: Vec<u8>,
-    /// The packet whose mark was taken last in this session.
-    last: Option<u64>,
+    witness: Witness,
+    /// The mark was promised to be alone on its line.
+    alone: bool,
     state: State,
 }
 
@@ -30,82 +80,72 @@ struct State {
     rest: Option<usize>,
 }
 
-/// The packet id of a mark, from the bytes behind its head.
-fn id(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0, |id, &digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(id << 4 | u64::from(value))
-    })
-}
-
 impl Marks {
     pub(super) fn new(sentinel: &Sentinel) -> Self {
         Self {
-            head: Finder::new(sentinel.head().as_bytes()).into_owned(),
-            echo: sentinel.echo().to_vec(),
-            last: None,
+            witness: Witness::new(sentinel),
+            alone: sentinel.is_alone(),
             state: State::default(),
         }
     }
 
-    /// Where the first mark begins, and its id; or else how many bytes cannot begin one.
-    fn find(&self, input: &[u8], mut seen: usize) -> Result<(usize, u64), usize> {
-        let head = self.head.needle().len();
-        while let Some(at) = self.head.find(&input[seen..]) {
-            let at = seen + at;
-            let digits = at + head;
-            match input.get(digits..digits + ID) {
-                None => return Err(at),
-                Some(digits) => match id(digits) {
-                    Some(id) => return Ok((at, id)),
-                    None => seen = at + head,
-                },
+    /// Whether the rest of the mark's line may be dropped, as it always is.
+    fn judge_rest(&self, rest: &[u8], packet: u64) -> Result<(), FramingError> {
+        // Dropped with the line, a mark would be missed by the packet that it belongs to.
+        match self.witness.find(rest, 0) {
+            Found::Mark { mark, .. } if mark.packet == packet => {
+                return Err(FramingErrorKind::MarkRepeated { packet }.into());
+            }
+            Found::Half { .. } => return Err(FramingErrorKind::MarkEchoed { packet }.into()),
+            Found::None { .. } if !self.alone => return Ok(()),
+            Found::None { .. } => {}
+            Found::Mark { .. } => {
+                return Err(FramingError::new(
+                    FramingErrorKind::ReplyMalformed,
+                    "two marks are on one line: let the sync command print the mark once, and a line \
+                     feed behind it",
+                ));
             }
         }
-        Err(seen.max((input.len() + 1).saturating_sub(head)))
+        match rest.trim_ascii().is_empty() {
+            true => Ok(()),
+            false => Err(FramingErrorKind::MarkNotAlone { packet }.into()),
+        }
     }
 }
 
 impl Framing for Marks {
     fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
         let State { seen, rest } = std::mem::take(&mut self.state);
-        let (at, found) = match rest {
-            Some(_) => (seen, place.packet),
-            None => match self.find(input, seen) {
-                Ok(mark) => mark,
-                Err(seen) => {
-                    let partial = unfinished(seen, place)?;
-                    self.state.seen = seen;
-                    return Ok(partial);
-                }
-            },
+        let Place { packet, .. } = place;
+        let found = match rest {
+            Some(_) => Found::Mark { at: seen, mark: Mark { role: Role::Last, packet } },
+            None => self.witness.find(input, seen),
+        };
+        let (at, mark) = match found {
+            Found::Mark { at, mark } => (at, mark),
+            Found::Half { at } => {
+                complete(0..at, at, at, place)?;
+                return Err(FramingErrorKind::MarkEchoed { packet }.into());
+            }
+            Found::None { before } => {
+                let partial = unfinished(before, place)?;
+                self.state.seen = before;
+                return Ok(partial);
+            }
         };
         complete(0..at, at, at, place)?;
-        if found != place.packet && self.last != Some(found) {
-            return Err(FramingErrorKind::MarkSkipped { expected: place.packet, found }.into());
+        self.witness.judge(mark, &input[..at], place)?;
+        if self.alone && at > 0 && input[at - 1] != b'\n' {
+            return Err(FramingErrorKind::MarkNotAlone { packet }.into());
         }
-        let echoed = !self.echo.is_empty() && input[..at].ends_with(&self.echo);
-        if found != place.packet || echoed {
-            return Err(FramingErrorKind::MarkEchoed { packet: found }.into());
-        }
-        let end = at + self.head.needle().len() + ID;
+        let end = at + LENGTH;
         let Some(len) = rest_of_line(input, end, rest.unwrap_or(end), place.eof)? else {
             self.state = State { seen: at, rest: Some(input.len()) };
             return Ok(Scan::Partial);
         };
-        // Dropped with the line, it would be missed by the packet that it belongs to.
-        if self.head.find(&input[end..len]).is_some() {
-            return Err(FramingError::new(
-                FramingErrorKind::ReplyMalformed,
-                "two marks are on one line: let the sync command print the mark once, and a line \
-                 feed behind it",
-            ));
-        }
-        self.last = Some(place.packet);
+        self.judge_rest(&input[end..len], packet)?;
+        self.witness.take(packet);
         Ok(Scan::Complete { body: 0..at, len })
     }
 }

@@ -47,10 +47,11 @@ fn replies_of_no_line_of_one_and_of_half_a_line_are_told_apart() {
 
 #[test]
 fn what_only_resembles_a_mark_is_part_of_the_reply() {
-    let head = sentinel().head();
+    let mark = sentinel().mark(0);
+    let head = &mark[..18];
     let foreign = sentinel().with_nonce(0xbeef).mark(0);
     let upper = sentinel().mark(0xabc).to_uppercase();
-    let body = format!("{head}{head}00zz000000000000 {foreign} {upper}");
+    let body = format!("{head}{head}zaaqqaaaaaaaaaaaaa {foreign} {upper}");
     let input = format!("{body}{}\n", sentinel().mark(0));
     assert_eq!(trickle(&mut marks(), 0, input.as_bytes()), Ok(body.into_bytes()));
 }
@@ -89,16 +90,64 @@ fn an_echo_of_the_command_is_found_out_before_it_ends_a_reply() {
 fn an_echo_that_nothing_tells_is_found_out_by_the_second_mark() {
     let mut marks = Marks::new(&Sentinel::new("\"{mark}\"").with_nonce(0xfeed));
     assert_eq!(trickle(&mut marks, 1, &output("\"<1>\"\n")), Ok(b"\"".to_vec()));
-    assert_eq!(
-        trickle(&mut marks, 2, &output("\"<1>\"\n")),
-        Err(FramingErrorKind::MarkEchoed { packet: 1 })
-    );
+    let repeated = Err(FramingErrorKind::MarkRepeated { packet: 1 });
+    assert_eq!(trickle(&mut marks, 2, &output("\"<1>\"\n")), repeated);
+    // Also when others have been taken since.
+    assert_eq!(trickle(&mut marks, 2, &output("\"<2>\"\n")), Ok(b"\"".to_vec()));
+    assert_eq!(trickle(&mut marks, 3, &output("\"<1>\"\n")), repeated);
 }
 
 #[test]
 fn two_marks_on_one_line_are_an_error() {
+    let found = trickle(&mut marks(), 0, &output("a<0> <0>\n"));
+    assert_eq!(found, Err(FramingErrorKind::MarkRepeated { packet: 0 }));
     let found = trickle(&mut marks(), 0, &output("a<0><1>\n"));
     assert_eq!(found, Err(FramingErrorKind::ReplyMalformed));
+}
+
+#[test]
+fn an_error_names_the_reply_that_it_disproves() {
+    let marks = &mut marks();
+    assert_eq!(trickle(marks, 7, &output("<7>\n")), Ok(vec![]));
+    let place = Place::new(8, LIMIT, false);
+    assert_eq!(marks.scan(&output("<7>\n"), place).unwrap_err().disproves(), Some(7));
+    assert_eq!(marks.scan(&output("<9>\n"), place).unwrap_err().disproves(), None);
+}
+
+/// As maxima complains of a request that left a quote open.
+#[test]
+fn a_mark_in_a_complaint_is_found_out_where_it_is_promised_to_be_alone() {
+    let mut alone = Marks::new(&sentinel().alone());
+    let not_alone = Err(FramingErrorKind::MarkNotAlone { packet: 1 });
+    for complaint in
+        ["incorrect syntax: <1> is not an infix operator\n", "<1> is not\n", "'<1>'\n", "> <1>\n"]
+    {
+        assert_eq!(trickle(&mut alone, 1, &output(complaint)), not_alone, "{complaint}");
+    }
+    for (reply, body) in [("<1>\n", ""), ("a\n<1>\n", "a\n"), ("\n\n<1> \t\r\n", "\n\n")] {
+        assert_eq!(trickle(&mut alone, 1, &output(reply)), Ok(body.into()), "{reply}");
+    }
+    assert_eq!(trickle(&mut alone, 1, &output("no line feed<1>\n")), not_alone);
+}
+
+fn halved() -> Marks {
+    Marks::new(&Sentinel::new("'{mark1}' '{mark2}'").with_nonce(0xfeed))
+}
+
+#[test]
+fn half_a_mark_says_that_the_command_came_back_as_text() {
+    let mark = sentinel().mark(1);
+    let (first, second) = mark.split_at(18);
+    let echoed = Err(FramingErrorKind::MarkEchoed { packet: 1 });
+    let complaint = format!("near '{first}' '{second}'\n{mark}\n");
+    assert_eq!(trickle(&mut halved(), 1, complaint.as_bytes()), echoed);
+    // On the mark's own line too, where it would be dropped.
+    let behind = format!("a{mark} '{first}' '{second}'\n");
+    assert_eq!(trickle(&mut halved(), 1, behind.as_bytes()), echoed);
+    // The second half is nothing but letters.
+    let second = format!("{second}\n");
+    let reply = format!("{second}{mark}\n");
+    assert_eq!(trickle(&mut halved(), 1, reply.as_bytes()), Ok(second.into_bytes()));
 }
 
 #[test]
@@ -119,7 +168,7 @@ fn a_reply_over_the_limit_is_known_without_its_mark() {
     };
     let too_long = Err(FramingErrorKind::TooLong { size: 4, limit: 3 });
     assert_eq!(scan(marks, &output("abcd<0>\n")), too_long);
-    assert_eq!(scan(marks, &[b'x'; 3 + 18]), Ok(Scan::Partial));
-    assert_eq!(scan(marks, &[b'x'; 3 + 19]), too_long);
+    assert_eq!(scan(marks, &[b'x'; 3 + 17]), Ok(Scan::Partial));
+    assert_eq!(scan(marks, &[b'x'; 3 + 18]), too_long);
     assert!(matches!(scan(marks, &output("abc<0>\n")), Ok(Scan::Complete { .. })));
 }

@@ -11,17 +11,34 @@
 //! |---|---|---|
 //! | line in, line out (`bc -q`, `sed -u`, `git cat-file --batch-check`) | [`RequestFraming::line`] | [`ReplyFraming::line`] |
 //! | NUL in, NUL out (`sed -z -u`, `grep -z --line-buffered`) | [`RequestFraming::delimited`] | [`ReplyFraming::delimited`] |
-//! | a fixed number of lines | any | [`ReplyFraming::lines`] |
-//! | lines up to a blank line (`hunspell -a`, `aspell -a`) | line | [`ReplyFraming::block`] |
+//! | a fixed number of lines, or of fields (`git check-ignore -z -v`) | any | [`ReplyFraming::lines`], [`ReplyFraming::fields`] |
+//! | lines up to a blank line (`hunspell -a`, `aspell -a`), or k such blocks | line | [`ReplyFraming::block`], [`ReplyFraming::blocks`] |
+//! | lines through one that ends them (UCI's `bestmove`, `OK` or `ERR`) | line or raw | [`ReplyFraming::end_line`] |
 //! | text up to a fixed marker (`exiftool -stay_open`) | raw | [`ReplyFraming::end_marker`], [`ReplyFraming::end_marker_line`] |
 //! | a size in a header line (`git cat-file --batch`) | line | [`ReplyFraming::git_batch`], [`ReplyFraming::sized_header`] |
+//! | records of a fixed size (raw video frames) | raw | [`ReplyFraming::fixed_size`] |
 //! | JSON text sequences (`jq --seq -c`) | [`RequestFraming::record_separator`] | [`ReplyFraming::record_separator`] |
 //! | binary records with a length in front | [`RequestFraming::prefixed`] | [`ReplyFraming::prefixed`] |
 //! | netstrings | [`RequestFraming::netstring`] | [`ReplyFraming::netstring`] |
-//! | `Content-Length` headers (language servers) | [`RequestFraming::content_length`] | [`ReplyFraming::content_length`] |
+//! | `Content-Length` headers | [`RequestFraming::content_length`] | [`ReplyFraming::content_length`] |
+//! | any of these, with log lines or notifications in between | as there | as there, and [`ReplyFraming::skipping`] |
 //! | nothing of the kind: a read-eval-print loop (`sqlite3`, `psql`, `z3 -in`, `python3 -i`) | line | [`ReplyFraming::sentinel`] |
+//! | the same with prompts, or with requests that may leave something open (`node -i`) | line | [`Sentinel::paired`] |
 //! | one answer per process (`sort`, `gzip`) | raw | [`ReplyFraming::until_eof`] |
 //! | something else | [`RequestFraming::raw`] | [`ReplyFraming::custom`] |
+//!
+//! # Which replies are proven
+//!
+//! Only two of them prove whose a reply is: a sentinel, because the mark names the packet, and until EOF,
+//! because the process has no other. All others count, and are [as sound as the
+//! tool](ReplyFraming#what-counting-asks-of-the-tool). Two kinds of tool cannot be told from an honest one by
+//! any of them:
+//!
+//! - one that reads the sync command and answers it *before* the request is done (UCI's `go`, a shell's
+//!   `&`): a sentinel is [unsound there](Sentinel#what-no-mark-can-tell);
+//! - one that answers out of order, by ids (language servers): counting is unsound there, also where
+//!   what is no reply is [passed over](ReplyFraming::skipping). One request in flight per worker
+//!   ([`in_flight(1)`](crate::Template::in_flight)) is sound.
 //!
 //! # What holds for every reply framing
 //!
@@ -41,11 +58,16 @@ mod block;
 mod content_length;
 mod custom;
 mod delimited;
+mod end_line;
 mod error;
-mod lines;
+mod fields;
+mod fixed_size;
+mod invalid;
+mod mark;
 mod marker;
 mod marks;
 mod netstring;
+mod pair;
 mod parts;
 mod prefixed;
 mod record_separator;
@@ -53,6 +75,7 @@ mod reply;
 mod request;
 mod sentinel;
 mod sized_header;
+mod skipping;
 #[cfg(test)]
 mod testing;
 mod until_eof;

@@ -10,13 +10,16 @@ use super::block::Block;
 use super::content_length::ContentLength;
 use super::custom::Custom;
 use super::delimited::Delimited;
-use super::lines::Lines;
+use super::end_line::{EndLine, Ends};
+use super::fields::Fields;
+use super::fixed_size::FixedSize;
+use super::invalid::Invalid;
 use super::marker::Marker;
-use super::marks::Marks;
 use super::netstring::Netstring;
 use super::prefixed::Prefixed;
 use super::record_separator::RecordSeparator;
 use super::sized_header::{self, ReadSize, SizedHeader};
+use super::skipping::{IsNoReply, Skipping};
 use super::until_eof::UntilEof;
 use super::{Framing, Prefix, Sentinel};
 
@@ -25,11 +28,45 @@ use super::{Framing, Prefix, Sentinel};
 /// This is the description, cheap to clone; [`start`](Self::start) makes the scanner that does the
 /// work for one session of a worker. The default is [`line`](Self::line).
 ///
-/// Framings that count ([`line`](Self::line), [`delimited`](Self::delimited),
-/// [`lines`](Self::lines), [`block`](Self::block) and the others that know nothing of packets) are as
-/// sound as the tool: the first reply is taken for that to the first request. A tool that skips a
-/// request, or answers one twice, shifts all that follows. Where a tool may do that,
-/// [`sentinel`](Self::sentinel) is the way out.
+/// # Which one
+///
+/// | a reply is | framing | what proves that it is this request's |
+/// |---|---|---|
+/// | one line | [`line`](Self::line) | the count |
+/// | the bytes before a byte, such as NUL | [`delimited`](Self::delimited) | the count |
+/// | k lines | [`lines`](Self::lines) | the count |
+/// | k fields, each ended by a byte (`git check-ignore -z -v`: four) | [`fields`](Self::fields) | the count |
+/// | lines up to a blank one, or k such blocks | [`block`](Self::block), [`blocks`](Self::blocks) | the count |
+/// | lines through one that ends it (`bestmove ...`, `OK` or `ERR`) | [`end_line`](Self::end_line), [`end_line_where`](Self::end_line_where) | the count |
+/// | text up to a fixed marker (`{ready}`) | [`end_marker`](Self::end_marker), [`end_marker_line`](Self::end_marker_line) | the count |
+/// | n bytes | [`fixed_size`](Self::fixed_size) | the count |
+/// | as many bytes as a length, or a header line, says | [`prefixed`](Self::prefixed), [`netstring`](Self::netstring), [`content_length`](Self::content_length), [`sized_header`](Self::sized_header), [`git_batch`](Self::git_batch) | the count |
+/// | a JSON text of a sequence (RFC 7464) | [`record_separator`](Self::record_separator) | the count |
+/// | whatever comes before a word that the tool is told to print | [`sentinel`](Self::sentinel) | the packet's own mark |
+/// | all that one process prints | [`until_eof`](Self::until_eof) | the process is its own |
+/// | any of these, among records that are no replies | [`skipping`](Self::skipping) | as there |
+/// | something else | [`custom`](Self::custom) | what you make of it |
+///
+/// # What counting asks of the tool
+///
+/// Where the count is the proof, the first reply is taken for that to the first request, the second for
+/// that to the second. It is as sound as the tool. One that skips a request, answers one twice or prints
+/// a line of its own shifts all that follows. A reply too many or too few by the end is found out;
+/// one too many that makes up for one too few is not. And a tool that answers *out of order*, by ids in its
+/// replies, gives every packet the reply of another, with nothing to show it: a language server answers
+/// an unknown method before an earlier hover. So, where a tool may do such a thing,
+///
+/// - have it print a mark behind each reply: [`sentinel`](Self::sentinel). That does not help with tools
+///   that [read on before they have answered](Sentinel#what-no-mark-can-tell);
+/// - keep one request in flight per worker ([`in_flight(1)`](crate::Template::in_flight)): then no reply can be another's, unless the
+///   tool says too much. Today this is the sound way for replies with ids;
+/// - compare each reply with its request: [`Template::check`](crate::Template::check).
+///
+/// # Bad input
+///
+/// A description that cannot work, such as 0 lines, an empty marker or a size over
+/// [`reply_limit`](crate::Template::reply_limit), is a configuration error when the feed starts, and an
+/// error of each scan where a scanner is used without a feed.
 ///
 /// # Examples
 ///
@@ -56,8 +93,10 @@ pub struct ReplyFraming(Kind);
 #[derive(Clone)]
 enum Kind {
     Delimited(u8),
-    Lines(usize),
-    Block,
+    Fields { delimiter: u8, count: usize },
+    Blocks(usize),
+    FixedSize(usize),
+    EndLine(Ends),
     Marker { marker: Arc<[u8]>, whole_line: bool },
     RecordSeparator,
     Prefixed(Prefix),
@@ -66,6 +105,7 @@ enum Kind {
     SizedHeader(Arc<ReadSize>),
     Sentinel(Sentinel),
     UntilEof,
+    Skipping { inner: Box<ReplyFraming>, is_no_reply: Arc<IsNoReply> },
     Custom(Arc<dyn Fn() -> Box<dyn Framing> + Send + Sync>),
 }
 
@@ -97,15 +137,76 @@ impl ReplyFraming {
     /// The body runs from the first line to the last: the line feeds between them are part of it, the
     /// last one is taken off. `lines(1)` is [`line`](Self::line).
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// When `count` is 0. A tool that answers nothing has no replies to wait for; one that answers
-    /// nothing *at times* needs a [`sentinel`](Self::sentinel).
+    /// A `count` of 0, or of more lines than fit into the reply limit even if they are empty, is a
+    /// configuration error when the feed starts. A tool that answers nothing has no replies to wait for;
+    /// one that answers nothing *at times* needs a [`sentinel`](Self::sentinel).
     #[must_use]
-    #[track_caller]
     pub const fn lines(count: usize) -> Self {
-        assert!(count > 0, "a reply of 0 lines never arrives; see ReplyFraming::sentinel");
-        Self(Kind::Lines(count))
+        Self::fields(b'\n', count)
+    }
+
+    /// A fixed number of fields, each ended by the byte `delimiter`.
+    ///
+    /// The body runs from the first field to the last: the delimiters between them are part of it, the
+    /// last one is taken off. Split it at the delimiter and there are `count` pieces, of which any may be
+    /// empty. `fields(b'\n', k)` is [`lines(k)`](Self::lines).
+    ///
+    /// # Errors
+    ///
+    /// A `count` of 0, or of more fields than fit into the reply limit even if they are empty, is a
+    /// configuration error when the feed starts. Output that ends within a reply is
+    /// [`Truncated`](super::FramingErrorKind::Truncated).
+    ///
+    /// # Examples
+    ///
+    /// `git check-ignore -z -v -n --stdin` answers each path with source, line number, pattern and path:
+    ///
+    /// ```
+    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    ///
+    /// let mut scanner = ReplyFraming::fields(0, 4).start();
+    /// let input = b".gitignore\x001\0*.o\0main.o\0\0\0\0main.c\0";
+    /// let Scan::Complete { body, len } = scanner.scan(input, Place::new(0, 1024, false))? else {
+    ///     panic!("the reply is whole");
+    /// };
+    /// let fields: Vec<&[u8]> = input[body].split(|&byte| byte == 0).collect();
+    /// assert_eq!(fields, [&b".gitignore"[..], b"1", b"*.o", b"main.o"]);
+    /// assert_eq!(scanner.scan(&input[len..], Place::new(1, 1024, false))?, Scan::Complete { body: 0..9, len: 10 });
+    /// # Ok::<(), subfeed::framing::FramingError>(())
+    /// ```
+    #[must_use]
+    pub const fn fields(delimiter: u8, count: usize) -> Self {
+        Self(Kind::Fields { delimiter, count })
+    }
+
+    /// A fixed number of bytes, such as the frames of a raw video.
+    ///
+    /// All of them are the body; they may be any bytes. Nothing marks the end of a reply but the size, so
+    /// that one byte too many, such as the line feed of a warning on stdout, shifts every reply after it.
+    ///
+    /// # Errors
+    ///
+    /// A `size` of 0, or over the reply limit (64 MiB unless
+    /// [`reply_limit`](crate::Template::reply_limit) says otherwise), is a configuration error when the
+    /// feed starts. Output that ends within a reply is
+    /// [`Truncated`](super::FramingErrorKind::Truncated).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    ///
+    /// let (width, height) = (2, 3);
+    /// let mut scanner = ReplyFraming::fixed_size(width * height).start();
+    /// let scan = scanner.scan(b"ab\ncd\nef", Place::new(0, 1024, false))?;
+    /// assert_eq!(scan, Scan::Complete { body: 0..6, len: 6 });
+    /// # Ok::<(), subfeed::framing::FramingError>(())
+    /// ```
+    #[must_use]
+    pub const fn fixed_size(size: usize) -> Self {
+        Self(Kind::FixedSize(size))
     }
 
     /// Lines up to a blank one, as `hunspell -a` and `aspell -a` answer.
@@ -116,7 +217,97 @@ impl ReplyFraming {
     /// blank lines *between* their blocks need another framing.
     #[must_use]
     pub const fn block() -> Self {
-        Self(Kind::Block)
+        Self::blocks(1)
+    }
+
+    /// A fixed number of [blocks](Self::block), each of them lines up to a blank one.
+    ///
+    /// The body runs from the first line of the first block to the last line of the last: the blank lines
+    /// between them are part of it, the last one is taken off, with the line feed before it.
+    /// `blocks(1)` is [`block`](Self::block).
+    ///
+    /// # Errors
+    ///
+    /// A `count` of 0, or of more blocks than fit into the reply limit even if they are empty, is a
+    /// configuration error when the feed starts. Output that ends within a reply is
+    /// [`Truncated`](super::FramingErrorKind::Truncated).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    ///
+    /// let mut scanner = ReplyFraming::blocks(2).start();
+    /// let input = b"head\n\nbody\nmore\n\nnext";
+    /// let Scan::Complete { body, len } = scanner.scan(input, Place::new(0, 1024, false))? else {
+    ///     panic!("the reply is whole");
+    /// };
+    /// assert_eq!((&input[body], &input[len..]), (&b"head\n\nbody\nmore"[..], &b"next"[..]));
+    /// # Ok::<(), subfeed::framing::FramingError>(())
+    /// ```
+    #[must_use]
+    pub const fn blocks(count: usize) -> Self {
+        Self(Kind::Blocks(count))
+    }
+
+    /// Lines through one that begins with one of these words, which ends the reply and belongs to it.
+    ///
+    /// A UCI engine prints any number of `info ...` lines and then `bestmove e2e4`:
+    /// `end_line(["bestmove"])`. Where there is a good end and a bad one, give both:
+    /// `end_line(["completed", "error"])`.
+    ///
+    /// The body runs from the first line to the end line; the line feeds between them are part of it, the
+    /// last one is taken off. A reply may be the end line alone. A word within a line ends nothing, nor
+    /// does one behind a space. `OK` also ends a reply at the line `OKAY`; where that may occur, say
+    /// [`end_line_where`](Self::end_line_where). No line but the last may begin so, of course: where a tool
+    /// prints what it is told to, a [`sentinel`](Self::sentinel) is safer.
+    ///
+    /// # Errors
+    ///
+    /// No word at all, an empty one, one with a line feed in it, and one that is longer than the reply limit
+    /// are configuration errors when the feed starts. A reply whose lines, the end line included, pass the
+    /// limit is [`TooLong`](super::FramingErrorKind::TooLong), and output that ends before the end line's
+    /// line feed is [`Truncated`](super::FramingErrorKind::Truncated).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    ///
+    /// let mut scanner = ReplyFraming::end_line(["bestmove"]).start();
+    /// let input = b"info depth 1 score cp 13\nbestmove e2e4 ponder e7e5\n";
+    /// let scan = scanner.scan(input, Place::new(0, 1024, false))?;
+    /// assert_eq!(scan, Scan::Complete { body: 0..50, len: 51 });
+    /// # Ok::<(), subfeed::framing::FramingError>(())
+    /// ```
+    #[must_use]
+    pub fn end_line<W: AsRef<[u8]>>(words: impl IntoIterator<Item = W>) -> Self {
+        let words = words.into_iter().map(|word| word.as_ref().into());
+        Self(Kind::EndLine(Ends::Begin(words.collect())))
+    }
+
+    /// Lines through one for which `is_end` is true, which ends the reply and belongs to it.
+    ///
+    /// `is_end` gets each line once, without its line feed and with a carriage return if there is one, on
+    /// the thread that drives the workers; a panic in it is resumed on the thread that consumes the
+    /// replies. The body is as in [`end_line`](Self::end_line), and so are limit and errors.
+    ///
+    /// # Examples
+    ///
+    /// A tool that ends each reply with a line that is just `OK`, or `ERR` and a number:
+    ///
+    /// ```
+    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    ///
+    /// let framing = ReplyFraming::end_line_where(|line| line == b"OK" || line.starts_with(b"ERR "));
+    /// let mut scanner = framing.start();
+    /// let input = b"OKAY, that is\nOK\n";
+    /// let scan = scanner.scan(input, Place::new(0, 1024, false))?;
+    /// assert_eq!(scan, Scan::Complete { body: 0..16, len: 17 });
+    /// # Ok::<(), subfeed::framing::FramingError>(())
+    /// ```
+    pub fn end_line_where(is_end: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self(Kind::EndLine(Ends::Where(Arc::new(is_end))))
     }
 
     /// Everything before the next occurrence of `marker`, wherever it stands.
@@ -129,11 +320,10 @@ impl ReplyFraming {
     /// The marker must be something that no reply contains. Where that cannot be known, and the tool
     /// prints what it is told to, a [`sentinel`](Self::sentinel) is safer.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// When the marker is empty.
+    /// An empty marker is a configuration error when the feed starts.
     #[must_use]
-    #[track_caller]
     pub fn end_marker(marker: impl AsRef<[u8]>) -> Self {
         Self::marker(marker.as_ref(), false)
     }
@@ -144,18 +334,15 @@ impl ReplyFraming {
     /// carriage return behind it, and `end_marker_line("{ready")` takes them all. The reply is
     /// complete when that line's line feed has arrived, or the output ends.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// When the marker is empty.
+    /// An empty marker is a configuration error when the feed starts.
     #[must_use]
-    #[track_caller]
     pub fn end_marker_line(marker: impl AsRef<[u8]>) -> Self {
         Self::marker(marker.as_ref(), true)
     }
 
-    #[track_caller]
     fn marker(marker: &[u8], whole_line: bool) -> Self {
-        assert!(!marker.is_empty(), "an empty end marker ends every reply before its first byte");
         Self(Kind::Marker { marker: marker.into(), whole_line })
     }
 
@@ -186,6 +373,11 @@ impl ReplyFraming {
     ///
     /// Names of headers may be of any case, lines may end in CRLF or LF, other headers are ignored.
     /// The header section may be 16 KiB long.
+    ///
+    /// This frames the messages of language servers and debug adapters. It does not make replies of them:
+    /// such a server also sends notifications and requests of its own, which are to be
+    /// [passed over](Self::skipping), and may answer out of order, by id, so that one request at a time
+    /// ([`in_flight(1)`](crate::Template::in_flight)) is the sound way to feed it.
     #[must_use]
     pub const fn content_length() -> Self {
         Self(Kind::ContentLength)
@@ -198,7 +390,8 @@ impl ReplyFraming {
     /// called once per reply, on the thread that drives the workers.
     ///
     /// The body is the header line and, where content follows, a line feed and that content, so that
-    /// the consumer sees what it is; the last line feed is taken off. All of it counts against the
+    /// the consumer sees what it is; the last line feed is taken off.
+    /// [`Reply::split_header`](crate::Reply::split_header) takes the two apart. All of it counts against the
     /// reply limit.
     ///
     /// # Errors
@@ -256,9 +449,7 @@ impl ReplyFraming {
     /// let Scan::Complete { body, .. } = scanner.scan(input, Place::new(0, 1024, false))? else {
     ///     panic!("the object is whole");
     /// };
-    /// let reply = &input[body];
-    /// let header = reply.iter().position(|&byte| byte == b'\n').unwrap();
-    /// assert_eq!(&reply[header + 1..], b"hi\n");
+    /// assert!(input[body].ends_with(b" blob 3\nhi\n"));
     /// # Ok::<(), subfeed::framing::FramingError>(())
     /// ```
     #[must_use]
@@ -269,7 +460,8 @@ impl ReplyFraming {
     /// Everything before a mark that a sync command, written after each request, makes the tool
     /// print.
     ///
-    /// [`Sentinel`] says how that works and what it asks of the tool.
+    /// [`Sentinel`] says how that works, what it asks of the tool, and
+    /// [what it cannot tell](Sentinel#what-no-mark-can-tell).
     #[must_use]
     pub const fn sentinel(sentinel: Sentinel) -> Self {
         Self(Kind::Sentinel(sentinel))
@@ -284,6 +476,49 @@ impl ReplyFraming {
         Self(Kind::UntilEof)
     }
 
+    /// The same framing, with records in between that are no replies, and are passed over: log lines,
+    /// notifications, progress.
+    ///
+    /// `is_no_reply` gets each record without its framing, on the thread that drives the workers, and says
+    /// whether it is to be passed over. A record that may be either cannot be told apart by this; nor
+    /// does it help with replies that come out of order.
+    ///
+    /// # Limits
+    ///
+    /// Each record may have as many bytes as a reply. What is passed over is kept until the reply behind it
+    /// has come, also while none is awaited, and may have 64 KiB more than that in all.
+    ///
+    /// # Errors
+    ///
+    /// More than that is [`TooLong`](super::FramingErrorKind::TooLong). A
+    /// [`sentinel`](Self::sentinel) and [`until_eof`](Self::until_eof) leave nothing in between that could be
+    /// passed over: a configuration error when the feed starts. A panic in `is_no_reply` is resumed on the
+    /// thread that consumes the replies.
+    ///
+    /// # Examples
+    ///
+    /// A language server's notifications have a method and no id, its requests have both, its replies have
+    /// an id alone. (With `in_flight(1)`: it may answer out of order.)
+    ///
+    /// ```
+    /// use bstr::ByteSlice;
+    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    ///
+    /// let framing =
+    ///     ReplyFraming::content_length().skipping(|message| message.contains_str("\"method\":"));
+    /// let mut scanner = framing.start();
+    /// let input = b"Content-Length: 16\r\n\r\n{\"method\":\"log\"}Content-Length: 8\r\n\r\n{\"id\":1}";
+    /// let Scan::Complete { body, .. } = scanner.scan(input, Place::new(0, 1024, false))? else {
+    ///     panic!("the reply is whole");
+    /// };
+    /// assert_eq!(&input[body], b"{\"id\":1}");
+    /// # Ok::<(), subfeed::framing::FramingError>(())
+    /// ```
+    #[must_use]
+    pub fn skipping(self, is_no_reply: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self(Kind::Skipping { inner: Box::new(self), is_no_reply: Arc::new(is_no_reply) })
+    }
+
     /// A framing of one's own: `start` makes a fresh scanner for each session of a worker.
     ///
     /// See [`Framing`] for the contract and an example.
@@ -294,19 +529,97 @@ impl ReplyFraming {
     /// A fresh scanner, for one session of a worker.
     #[must_use]
     pub fn start(&self) -> Box<dyn Framing> {
+        // The limit comes with each scan.
+        if let Some(problem) = self.problem(usize::MAX) {
+            return Box::new(Invalid(problem));
+        }
         match &self.0 {
             Kind::Delimited(delimiter) => Box::new(Delimited::new(*delimiter)),
-            Kind::Lines(count) => Box::new(Lines::new(*count)),
-            Kind::Block => Box::new(Block::default()),
+            Kind::Fields { delimiter, count } => Box::new(Fields::new(*delimiter, *count)),
+            Kind::Blocks(count) => Box::new(Block::new(*count)),
+            Kind::FixedSize(size) => Box::new(FixedSize(*size)),
+            Kind::EndLine(ends) => Box::new(EndLine::new(ends.clone())),
             Kind::Marker { marker, whole_line } => Box::new(Marker::new(marker, *whole_line)),
             Kind::RecordSeparator => Box::new(RecordSeparator::default()),
             Kind::Prefixed(prefix) => Box::new(Prefixed(*prefix)),
             Kind::Netstring => Box::new(Netstring),
             Kind::ContentLength => Box::new(ContentLength::default()),
             Kind::SizedHeader(read_size) => Box::new(SizedHeader::new(Arc::clone(read_size))),
-            Kind::Sentinel(sentinel) => Box::new(Marks::new(sentinel)),
+            Kind::Sentinel(sentinel) => sentinel.start(),
             Kind::UntilEof => Box::new(UntilEof),
+            Kind::Skipping { inner, is_no_reply } => {
+                Box::new(Skipping::new(inner.start(), Arc::clone(is_no_reply)))
+            }
             Kind::Custom(start) => Box::new(Custom(start())),
+        }
+    }
+
+    /// What is wrong with this description, if no reply of at most `limit` bytes can come of it.
+    pub(crate) fn problem(&self, limit: usize) -> Option<String> {
+        // The pieces are empty at best, and the last delimiter is not counted.
+        let too_many = |count: usize, what: &str| match count {
+            0 => Some(format!(
+                "a reply of 0 {what} never arrives: a tool that answers nothing at times needs \
+                 ReplyFraming::sentinel"
+            )),
+            count if count - 1 > limit => Some(format!(
+                "a reply of {count} {what} does not fit into the reply limit of {limit} bytes: raise it \
+                 with Template::reply_limit"
+            )),
+            _ => None,
+        };
+        match &self.0 {
+            Kind::Fields { delimiter: b'\n', count } => too_many(*count, "lines"),
+            Kind::Fields { count, .. } => too_many(*count, "fields"),
+            Kind::Blocks(count) => too_many(*count, "blocks"),
+            Kind::FixedSize(size) => too_many(*size, "bytes").or_else(|| {
+                let size = *size;
+                (size > limit).then(|| {
+                    format!(
+                        "a reply of {size} bytes does not fit into the reply limit of {limit} bytes: raise \
+                         it with Template::reply_limit"
+                    )
+                })
+            }),
+            Kind::EndLine(Ends::Begin(words)) => {
+                let shown = |word: &[u8]| format!("{:?}", BStr::new(&word[..word.len().min(80)]));
+                if words.is_empty() {
+                    return Some("no line ends a reply: name what an end line begins with".to_owned());
+                }
+                words.iter().find_map(|word| {
+                    if word.is_empty() {
+                        Some("an empty end line ends every reply at its first line".to_owned())
+                    } else if word.contains(&b'\n') {
+                        let shown = shown(word);
+                        Some(format!("the end line {shown} has a line feed in it, so that no line begins so"))
+                    } else if word.len() > limit {
+                        let (shown, length) = (shown(word), word.len());
+                        Some(format!(
+                            "the end line {shown} has {length} bytes, more than the reply limit of {limit}"
+                        ))
+                    } else {
+                        None
+                    }
+                })
+            }
+            Kind::Marker { marker, .. } if marker.is_empty() => {
+                Some("an empty end marker ends every reply before its first byte".to_owned())
+            }
+            Kind::Sentinel(sentinel) => sentinel.problem(),
+            Kind::Skipping { inner, .. } => match inner.0 {
+                Kind::Sentinel(_) => Some(
+                    "a sentinel takes all that comes before its mark for the reply, so that nothing can be \
+                     passed over: look through the reply in `decode`"
+                        .to_owned(),
+                ),
+                Kind::UntilEof => Some(
+                    "the whole output of a process is one reply, so that nothing can be passed over: look \
+                     through the reply in `decode`"
+                        .to_owned(),
+                ),
+                _ => inner.problem(limit),
+            },
+            _ => None,
         }
     }
 
@@ -338,8 +651,10 @@ impl fmt::Debug for ReplyFraming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Delimited(delimiter) => write!(f, "Delimited(0x{delimiter:02x})"),
-            Kind::Lines(count) => f.debug_tuple("Lines").field(count).finish(),
-            Kind::Block => f.write_str("Block"),
+            Kind::Fields { delimiter, count } => write!(f, "Fields(0x{delimiter:02x}, {count})"),
+            Kind::Blocks(count) => f.debug_tuple("Blocks").field(count).finish(),
+            Kind::FixedSize(size) => f.debug_tuple("FixedSize").field(size).finish(),
+            Kind::EndLine(ends) => f.debug_tuple("EndLine").field(ends).finish(),
             Kind::Marker { marker, whole_line } => f
                 .debug_struct("Marker")
                 .field("marker", &BStr::new(marker))
@@ -352,6 +667,7 @@ impl fmt::Debug for ReplyFraming {
             Kind::SizedHeader(_) => f.write_str("SizedHeader(..)"),
             Kind::Sentinel(sentinel) => sentinel.fmt(f),
             Kind::UntilEof => f.write_str("UntilEof"),
+            Kind::Skipping { inner, .. } => f.debug_tuple("Skipping").field(inner).finish(),
             Kind::Custom(_) => f.write_str("Custom(..)"),
         }
     }

@@ -11,6 +11,22 @@ use super::{FramingError, Prefix, content_length, delimited, netstring, record_s
 ///
 /// The default is [`line`](Self::line).
 ///
+/// # Which one
+///
+/// | a request is | framing | it cannot hold |
+/// |---|---|---|
+/// | a line | [`line`](Self::line) | a line feed |
+/// | the bytes before a byte, such as NUL | [`delimited`](Self::delimited) | that byte |
+/// | a JSON text of a sequence (RFC 7464) | [`record_separator`](Self::record_separator) | 0x1e |
+/// | any bytes, with their length in front | [`prefixed`](Self::prefixed), [`netstring`](Self::netstring), [`content_length`](Self::content_length) | more bytes than its prefix can say |
+/// | several lines, a command with its data, all of stdin | [`raw`](Self::raw) | |
+///
+/// A request that holds what it cannot is an error of its packet
+/// ([`ContainsDelimiter`](super::FramingErrorKind::ContainsDelimiter),
+/// [`TooLong`](super::FramingErrorKind::TooLong)), and is not written. Where the worker can tell from the
+/// request itself where it ends, as with SQL statements that span lines, [`raw`](Self::raw) writes it as
+/// it is: end it with a line feed then, if a [sync command](super::Sentinel) follows it.
+///
 /// # Examples
 ///
 /// ```
@@ -89,13 +105,14 @@ impl RequestFraming {
         Self(Kind::Netstring)
     }
 
-    /// `Content-Length: N`, CRLF, CRLF, then the request: the base protocol of language servers.
+    /// `Content-Length: N`, CRLF, CRLF, then the request: how messages to language servers are framed. What
+    /// comes back from them [needs more](super::ReplyFraming::content_length).
     #[must_use]
     pub const fn content_length() -> Self {
         Self(Kind::ContentLength)
     }
 
-    /// The request as it is. Whoever encodes it sees to it that the worker knows where it ends.
+    /// The request as it is: its own bytes must tell the worker where it ends.
     ///
     /// For requests of several lines (`exiftool -stay_open`), of a format of one's own, or where the
     /// end of stdin ends the only request.

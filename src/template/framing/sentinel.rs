@@ -6,45 +6,69 @@
 //! prompt may occur in a reply, a random mark does not. Since the mark carries the packet's id, a
 //! worker that has lost its place is found out instead of believed.
 //!
-//! This file writes the marks; `marks` finds them again.
+//! This file writes the sync commands; `marks` and `pair` find the marks in what comes back.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write as _;
 
 use bstr::{BStr, ByteSlice};
 
-const TOKEN: &str = "{mark}";
+use super::Framing;
+use super::mark::{Mark, Role};
+use super::marks::Marks;
+use super::pair::Pair;
 
 /// A sync command that makes a tool print a mark after each reply, so that replies of any length,
 /// and none at all, can be told apart.
 ///
 /// This is the framing for interactive programs, which answer a request with whatever they like:
 /// SQL shells, solvers, language interpreters. Counting lines is unsound there (a statement that
-/// fails prints nothing on stdout, and every later reply slips by one); a sentinel is not.
+/// fails prints nothing on stdout, and every later reply slips by one); a sentinel is not, with one
+/// exception that [nobody can detect](#what-no-mark-can-tell).
 ///
 /// # The command
 ///
-/// The command is what a user of the tool would type to have a word printed on a line of its own,
-/// with `{mark}` where the word goes:
+/// The command is what a user of the tool would type to have a word printed on a line of its own.
+/// The word is the mark. Where the tool can put two strings together, give it the two halves of the
+/// mark, `{mark1}` and `{mark2}`, and let *it* put them together:
 ///
 /// | tool | command |
 /// |---|---|
-/// | `sqlite3` | `.print {mark}` |
-/// | `psql -X -At` | `\echo {mark}` |
-/// | `bc -q` | `print "{mark}\n"` |
-/// | `z3 -in` | `(echo "{mark}")` |
-/// | `sh`, `bash` | `echo {mark}` |
-/// | `python3 -u -i -q` | `print("{mark}")` |
+/// | `sqlite3` | `SELECT '{mark1}' \|\| '{mark2}';` |
+/// | `psql -X -At` | `\echo {mark1}'{mark2}'` |
+/// | `bc -q` | `print "{mark1}", "{mark2}", "\n"` |
+/// | `dc` | `[{mark1}]n[{mark2}]pc` |
+/// | `sh`, `bash` | `printf '%s%s\n' {mark1} {mark2}` |
+/// | `python3 -u -i -q` | `print("{mark1}" "{mark2}")` |
+/// | `node -i` | `console.log("{mark1}" + "{mark2}")`, [paired](Self::paired) |
+/// | `maxima --very-quiet` | `print(sconcat("{mark1}", "{mark2}"))$` |
+/// | `R -s --no-save` | `cat("{mark1}", "{mark2}\n", sep = "")` |
+/// | `tclsh` | `puts [join {{mark1} {mark2}} ""]` |
+/// | `redis-cli` | `EVAL "return ARGV[1]..ARGV[2]" 0 {mark1} {mark2}` |
+/// | `gnuplot` (after `set print "-"`) | `print "{mark1}"."{mark2}"` |
 ///
-/// It is written behind each request, with a line feed after it. It may span lines: one that begins
-/// with a line feed also ends a last line that the request left open.
+/// A tool may quote what it was sent in a complaint: `incorrect syntax: MARK is not an infix operator`,
+/// where the request before left a quote open. With the mark in one piece that complaint ends a reply.
+/// In two halves the mark exists nowhere but in what the tool has evaluated. Where something stands
+/// between the halves that evaluation alone removes, such as `" "` or `, `, no quoting of the command
+/// holds the whole mark, not even one that begins inside a string that the request left open.
+///
+/// Where a tool cannot join, `{mark}` is the whole mark:
+///
+/// | tool | command |
+/// |---|---|
+/// | `z3 -in` | `(echo "{mark}")`, [alone](Self::alone) on its line |
+/// | `cvc5 --incremental` | `(echo "{mark}")` |
+///
+/// The command is written behind each request, with a line feed after it. It may span lines: one that
+/// begins with a line feed also ends a last line that the request left open.
 ///
 /// # The mark
 ///
-/// A mark is one word of the characters `a-z0-9` that begins with a letter: it needs no quoting in
-/// any shell, and no interpreter takes it for a number. It holds a nonce, drawn at random for each
-/// feed, and the packet's id, both at full width, so that no mark is the beginning of another.
+/// A mark is one word of lower-case letters: it needs no quoting in any shell, no interpreter takes it for
+/// a number, and tools that refuse names with digits take it. Each half is such a word too. It holds a
+/// nonce, drawn at random for each feed, and the packet's id, both at full width, so that no mark is the
+/// beginning of another.
 ///
 /// # Where the reply ends
 ///
@@ -54,91 +78,266 @@ const TOKEN: &str = "{mark}";
 ///   left, such as a prompt or an opening quote: turn prompts off.
 /// - What follows the mark in its line is dropped, line feed included. The tool must print that line
 ///   feed at once; the reply waits for it, unless the output ends.
-/// - The mark of another packet in front of the packet's own is an error
-///   ([`MarkSkipped`](super::FramingErrorKind::MarkSkipped)): the tool did not execute a sync
-///   command. Something in the request before it swallowed it, such as a quote that was never closed.
-///   Where no other request follows that would show it, the reply is simply not there, as with any
-///   worker that does not answer.
+/// - Where every reply ends with a line feed, or is empty, promise that the mark is [alone](Self::alone) on
+///   its line: one that is not is then an error.
+/// - Where a request may leave something open that takes the sync command for a part of itself, or the
+///   tool says something of its own after each command, use a [pair](Self::paired) of marks.
 ///
-/// # Tools that echo
+/// # What is found out
 ///
-/// A tool that prints what it reads (`R` without `-s`, `psql -a`, a terminal with echo) would print
-/// the mark twice, and the first time within the sync command itself, in front of the reply or in
-/// the middle of it. Nothing that ended there could be trusted. So two things are errors
-/// ([`MarkEchoed`](super::FramingErrorKind::MarkEchoed)): a mark that the command's own text precedes
-/// on its line (here `.print `), and one that was already taken for the end of a reply. Turn the echo
-/// off. The same error meets a tool that quotes the command in a complaint, or returns it as part of
-/// a string that the request left open, instead of executing it. A command without a letter or digit
-/// before the mark, such as `"{mark}"`, cannot be recognised in an echo; there, only the second mark
-/// is.
+/// Each of these fails the packet whose reply was awaited, and ends the session, because nobody can tell
+/// where the next reply would begin; the packets after it are sent again.
+///
+/// - [`MarkSkipped`](super::FramingErrorKind::MarkSkipped): the mark of another packet in front of the
+///   packet's own. The tool did not execute a sync command. Something in the request before it swallowed
+///   it, such as a quote that was never closed. Where no other request follows that would show it, the
+///   reply is simply not there, as with any worker that does not answer.
+/// - [`MarkEchoed`](super::FramingErrorKind::MarkEchoed): the sync command came back as text. Either its
+///   own words precede the mark on its line (here `.print `), or a first half came without the second. A
+///   tool that prints what it reads (`R` without `-s`, `psql -a`, a terminal with echo) does that, and one
+///   that quotes it in a complaint or returns it as part of a string that the request left open. Turn
+///   echo off.
+/// - [`MarkRepeated`](super::FramingErrorKind::MarkRepeated): a mark that had ended a reply came again.
+///   What it ended the first time may not have been the whole reply, so that this concerns two packets.
+///   The first of them may have been yielded before the second mark came.
+/// - [`MarkNotAlone`](super::FramingErrorKind::MarkNotAlone): other words on the mark's line, where it
+///   was promised to be alone.
+/// - [`NoiseChanged`](super::FramingErrorKind::NoiseChanged): with a pair, something else beside a mark
+///   than what the sync command prints of its own.
+///
+/// # What no mark can tell
+///
+/// A sentinel asks that the tool has answered the request *before it reads the sync command*. One that
+/// works on a request in the background and reads on meanwhile prints the mark first, and its reply
+/// belongs to whichever packet is awaited then: wrong replies, and nothing that shows it. UCI engines do
+/// that (`go` runs in a thread; `bestmove` ends the reply: [`end_line`](super::ReplyFraming::end_line)),
+/// and so does a shell whose request ends in `&` (let it `wait`), an editor or a language server with jobs
+/// of its own, and whatever prints from a timer. Where the reply ends with something of its own, cut it
+/// there; where replies carry ids and come out of order, keep one request in flight per worker
+/// ([`in_flight(1)`](crate::Template::in_flight)); and let a [`check`](crate::Template::check) compare each reply with its request where
+/// that can be done.
+///
+/// # Bad input
+///
+/// A command without `{mark}` or without one of the halves, with both kinds, or with the two halves side by
+/// side so that its text holds the whole mark, is a configuration error when the feed starts.
 ///
 /// # Examples
 ///
 /// ```
 /// use subfeed::framing::{Place, ReplyFraming, Scan, Sentinel};
 ///
-/// let sentinel = Sentinel::new(".print {mark}");
+/// let sentinel = Sentinel::new(r#"print("{mark1}" "{mark2}")"#);
 ///
-/// // Down: the request "SELECT 1;" of packet 7, then the sync command.
-/// let mut out = b"SELECT 1;\n".to_vec();
+/// // Down: the request "6*7" of packet 7, then the sync command.
+/// let mut out = b"6*7\n".to_vec();
 /// sentinel.append(7, &mut out);
 /// let mark = sentinel.mark(7);
-/// assert_eq!(out, format!("SELECT 1;\n.print {mark}\n").as_bytes());
+/// let (mark1, mark2) = mark.split_at(18);
+/// assert_eq!(out, format!("6*7\nprint(\"{mark1}\" \"{mark2}\")\n").as_bytes());
 ///
-/// // Back: the row, then the mark.
+/// // Back: the product, then the mark.
 /// let framing = ReplyFraming::sentinel(sentinel);
 /// let mut scanner = framing.start();
-/// let output = format!("1\n{mark}\n");
+/// let output = format!("42\n{mark}\n");
 /// let scan = scanner.scan(output.as_bytes(), Place::new(7, 1024, false))?;
-/// assert_eq!(scan, Scan::Complete { body: 0..2, len: output.len() });
+/// assert_eq!(scan, Scan::Complete { body: 0..3, len: output.len() });
 /// # Ok::<(), subfeed::framing::FramingError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sentinel {
-    command: Vec<u8>,
+    command: Command,
     nonce: u64,
     /// The nonce is one of the user's own.
     fixed: bool,
+    alone: bool,
+    paired: bool,
+}
+
+/// The sync command, cut at its tokens.
+#[derive(Clone, PartialEq, Eq)]
+struct Command {
+    text: Vec<u8>,
+    /// What stands before each token, and the token.
+    pieces: Vec<(Vec<u8>, Token)>,
+    tail: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Whole,
+    First,
+    Second,
+}
+
+impl Token {
+    const ALL: [(&'static str, Self); 3] =
+        [("{mark}", Self::Whole), ("{mark1}", Self::First), ("{mark2}", Self::Second)];
+}
+
+impl Command {
+    fn new(text: Vec<u8>) -> Self {
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        let mut at = 0;
+        while at < text.len() {
+            match Token::ALL.into_iter().find(|(name, _)| text[at..].starts_with(name.as_bytes())) {
+                Some((name, token)) => {
+                    pieces.push((text[from..at].to_vec(), token));
+                    at += name.len();
+                    from = at;
+                }
+                None => at += 1,
+            }
+        }
+        let tail = text[from..].to_vec();
+        Self { text, pieces, tail }
+    }
+
+    fn has(&self, token: Token) -> bool {
+        self.pieces.iter().any(|(_, found)| *found == token)
+    }
+
+    fn append(&self, word: &[u8], halves: (&[u8], &[u8]), out: &mut Vec<u8>) {
+        for (before, token) in &self.pieces {
+            out.extend_from_slice(before);
+            out.extend_from_slice(match token {
+                Token::Whole => word,
+                Token::First => halves.0,
+                Token::Second => halves.1,
+            });
+        }
+        out.extend_from_slice(&self.tail);
+        out.push(b'\n');
+    }
 }
 
 impl fmt::Debug for Sentinel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sentinel")
-            .field("command", &BStr::new(&self.command))
+            .field("command", &BStr::new(&self.command.text))
             .field("nonce", &format_args!("{:016x}", self.nonce))
+            .field("alone", &self.alone)
+            .field("paired", &self.paired)
             .finish()
     }
 }
 
 impl Sentinel {
-    /// A sentinel with this sync command, in which `{mark}` stands for the mark.
+    /// A sentinel with this sync command, in which `{mark1}` and `{mark2}` stand for the halves of the mark,
+    /// or `{mark}` for the mark.
     ///
-    /// The token is replaced wherever it occurs, but the tool must print the mark only once. Every
+    /// The tokens are replaced wherever they occur, but the tool must print the mark only once. Every
     /// other brace is literal.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// When the command does not contain `{mark}`: no reply would ever end.
+    /// None here: a command that cannot work is a configuration error when the feed starts
+    /// ([above](Self#bad-input)).
     ///
     /// # Examples
     ///
     /// ```
     /// use subfeed::framing::Sentinel;
     ///
-    /// let z3 = Sentinel::new(r#"(echo "{mark}")"#);
-    /// let bc = Sentinel::new(r#"print "{mark}\n""#);
+    /// let sh = Sentinel::new(r"printf '%s%s\n' {mark1} {mark2}");
+    /// let bc = Sentinel::new(r#"print "{mark1}", "{mark2}", "\n""#);
+    /// let z3 = Sentinel::new(r#"(echo "{mark}")"#).alone();
     /// ```
     #[must_use]
-    #[track_caller]
     pub fn new(command: impl Into<Vec<u8>>) -> Self {
-        let command = command.into();
-        assert!(
-            command.contains_str(TOKEN),
-            "the sync command {:?} must contain the token {{mark}}, for which a fresh word is put",
-            command.as_bstr(),
-        );
-        let nonce = random();
-        Self { command, nonce, fixed: false }
+        let command = Command::new(command.into());
+        Self { command, nonce: random(), fixed: false, alone: false, paired: false }
+    }
+
+    /// Promises that the tool prints the mark alone on its line, so that one amid other words is an error.
+    ///
+    /// That asks two things of the tool. Every reply is empty or ends with a line feed. And the sync
+    /// command prints the mark at the beginning of a line, with nothing behind it but spaces, tabs, a
+    /// carriage return and the line feed: no prompt, no quotes.
+    ///
+    /// A mark that is not alone fails its packet and ends the session
+    /// ([`MarkNotAlone`](super::FramingErrorKind::MarkNotAlone)). This is the protection for tools that
+    /// cannot join two halves, and does no harm to others.
+    ///
+    /// # Errors
+    ///
+    /// Together with [`paired`](Self::paired), which allows for more, it is a configuration error when the
+    /// feed starts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use subfeed::framing::{FramingErrorKind, Place, ReplyFraming, Sentinel};
+    ///
+    /// let sentinel = Sentinel::new(r#"(echo "{mark}")"#).alone();
+    /// let complaint = format!("syntax error near {} here\n", sentinel.mark(0));
+    /// let mut scanner = ReplyFraming::sentinel(sentinel).start();
+    /// let error = scanner.scan(complaint.as_bytes(), Place::new(0, 1024, false)).unwrap_err();
+    /// assert_eq!(error.kind(), FramingErrorKind::MarkNotAlone { packet: 0 });
+    /// ```
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Sends a *pair* of sync commands behind each request, and one at the start of each session, for tools
+    /// that say something of their own after each command, or whose requests may leave something open.
+    ///
+    /// What a tool says of its own after the sync command is its *noise*: `undefined` and a prompt
+    /// (`node -i`), `- : unit = ()` (`ocaml`), a blank line. It is learned from the pair at the start: it
+    /// is what stands between those two marks. From then on
+    ///
+    /// - it is expected again behind the second mark of each pair, and taken off there, so that the reply
+    ///   that follows begins where it should;
+    /// - it is expected between the two marks of each pair. There a request shows that has left something
+    ///   open: a lone `!` in JavaScript makes `true` of the `undefined` that the first sync command
+    ///   returns;
+    /// - digits may differ, in value and in number (`In [9]:`, `In [10]:`), nothing else may.
+    ///
+    /// Anything else is an error of the packet
+    /// ([`NoiseChanged`](super::FramingErrorKind::NoiseChanged)), and ends the session. All bytes between
+    /// the noise and the first mark are the reply. What stands in front of the pair at the start, such as a
+    /// banner, is dropped, so that [`skip_lines`](crate::Template::skip_lines) is not needed.
+    ///
+    /// The command must print the mark *before* anything else of its own: one that makes the tool show the
+    /// mark as a value (`val it = "MARK" : string`) will not do. Echo and continuation prompts must be off,
+    /// or nothing is as it was.
+    ///
+    /// The price is twice the bytes of the sync command, and twice its time in the tool. The pair at the
+    /// start is written behind the [`preamble`](crate::Template::preamble), which should end with a line
+    /// feed.
+    ///
+    /// # Limits
+    ///
+    /// In front of the pair at the start 1 MiB may stand; the noise may be 16 KiB long, and must not end
+    /// with a digit, which could not be told from the reply's.
+    ///
+    /// # Errors
+    ///
+    /// Together with [`alone`](Self::alone) it is a configuration error when the feed starts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
+    /// # if !tools::here(&["node"]) { return Ok(()); }
+    /// use subfeed::framing::{ReplyFraming, Sentinel};
+    /// use subfeed::{FeedExt, Template};
+    ///
+    /// let sentinel = Sentinel::new(r#"console.log("{mark1}" + "{mark2}")"#).paired();
+    /// let node = Template::new("node").arg("-i").replies(ReplyFraming::sentinel(sentinel));
+    /// let requests = ["6*7", "[1,2].map(n => n + 1)"];
+    /// let replies: Vec<_> =
+    ///     requests.into_iter().feed_subprocesses_ordered(node, 1, 10).collect::<Result<_, _>>()?;
+    /// assert_eq!(replies, ["42\n> ", "[ 2, 3 ]\n> "]);
+    /// # Ok::<(), subfeed::Error>(())
+    /// ```
+    #[must_use]
+    pub fn paired(mut self) -> Self {
+        self.paired = true;
+        self
     }
 
     /// The same command with a nonce of one's own, for output that can be reproduced.
@@ -165,34 +364,100 @@ impl Sentinel {
         self.fixed
     }
 
-    /// The mark of a packet.
+    /// The mark before which the reply of a packet ends; of a [pair](Self::paired), the second.
     #[must_use]
     pub fn mark(&self, packet: u64) -> String {
-        format!("{}{packet:016x}", self.head())
+        self.spelled(Role::Last, packet)
     }
 
-    /// What all marks of this sentinel begin with. Neither `s` nor `p` is a hexadecimal digit, so
-    /// that it cannot overlap with itself or with an id.
-    pub(super) fn head(&self) -> String {
-        format!("sf{:016x}p", self.nonce)
+    /// The first mark of a packet's [pair](Self::paired).
+    #[must_use]
+    pub fn first_mark(&self, packet: u64) -> String {
+        self.spelled(Role::First, packet)
     }
 
-    /// Writes the sync command of a packet, and a line feed, behind its request.
+    fn spelled(&self, role: Role, packet: u64) -> String {
+        Mark { role, packet }.word(self.nonce).into_iter().map(char::from).collect()
+    }
+
+    /// Writes the sync command of a packet, and a line feed, behind its request; of a
+    /// [pair](Self::paired), both.
     pub fn append(&self, packet: u64, out: &mut Vec<u8>) {
-        let mut pieces = self.command.split_str(TOKEN);
-        out.extend_from_slice(pieces.next().unwrap_or_default());
-        for piece in pieces {
-            // Not by way of `mark`: this runs for every packet.
-            let written = write!(out, "sf{:016x}p{packet:016x}", self.nonce);
-            debug_assert!(written.is_ok(), "a Vec takes every write");
-            out.extend_from_slice(piece);
+        if self.paired {
+            self.sync(Mark { role: Role::First, packet }, out);
         }
-        out.push(b'\n');
+        self.sync(Mark { role: Role::Last, packet }, out);
+    }
+
+    /// Writes the [pair](Self::paired) with which a session begins, in front of its first request; nothing
+    /// if there is none.
+    pub fn append_opening(&self, out: &mut Vec<u8>) {
+        if self.paired {
+            self.sync(Mark { role: Role::Opening, packet: 0 }, out);
+            self.sync(Mark { role: Role::Opened, packet: 0 }, out);
+        }
+    }
+
+    fn sync(&self, mark: Mark, out: &mut Vec<u8>) {
+        let word = mark.word(self.nonce);
+        self.command.append(&word, Mark::halves(&word), out);
+    }
+
+    /// What is wrong with it, if it can never work.
+    pub(super) fn problem(&self) -> Option<String> {
+        let has = |token| self.command.has(token);
+        let command = self.command.text.as_bstr();
+        let halves = (has(Token::First), has(Token::Second));
+        let beside = |pieces: &[(Vec<u8>, Token)]| {
+            pieces[0].1 == Token::First && pieces[1].1 == Token::Second && pieces[1].0.is_empty()
+        };
+        match (has(Token::Whole), halves) {
+            (false, (false, false)) => Some(format!(
+                "the sync command {command:?} has neither {{mark1}} and {{mark2}} nor {{mark}} in it, for \
+                 which the mark is put"
+            )),
+            (_, (true, false) | (false, true)) => Some(format!(
+                "the sync command {command:?} has one half of the mark: {{mark1}} and {{mark2}} belong \
+                 together"
+            )),
+            (true, (true, true)) => Some(format!(
+                "the sync command {command:?} has both {{mark}} and the halves {{mark1}} and {{mark2}}: an \
+                 echo of it would hold a whole mark"
+            )),
+            (false, (true, true)) if self.command.pieces.windows(2).any(beside) => Some(format!(
+                "nothing stands between {{mark1}} and {{mark2}} in the sync command {command:?}, so that its \
+                 text holds the whole mark: let the tool join them, or write {{mark}}"
+            )),
+            _ if self.alone && self.paired => Some(
+                "a pair of marks allows for noise beside them, so that none can be promised to be alone: take \
+                 either Sentinel::alone or Sentinel::paired"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// A scanner for one session.
+    pub(super) fn start(&self) -> Box<dyn Framing> {
+        if self.paired { Box::new(Pair::new(self)) } else { Box::new(Marks::new(self)) }
+    }
+
+    pub(super) fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Whether half a mark in the output shows that the command came back as text.
+    pub(super) fn is_halved(&self) -> bool {
+        self.command.has(Token::First)
     }
 
     /// The text that stands before the mark in an echo of the command, if it is telling.
     pub(super) fn echo(&self) -> &[u8] {
-        let before = self.command.split_str(TOKEN).next().unwrap_or_default();
+        let before = self.command.pieces.first().map_or(&b""[..], |(before, _)| before);
         let line = before.rsplit_str("\n").next().unwrap_or_default();
         match line.iter().any(u8::is_ascii_alphanumeric) {
             true => line,
@@ -212,13 +477,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_one_lower_case_word_of_fixed_width() {
+    fn a_mark_is_one_word_of_letters_of_fixed_width() {
         let random = Sentinel::new("{mark}");
         for packet in [0, 1, 16, u64::MAX] {
             let mark = random.mark(packet);
             assert_eq!(mark.len(), 35);
-            assert!(mark.starts_with(|c: char| c.is_ascii_lowercase()));
-            assert!(mark.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+            assert!(mark.bytes().all(|b| b.is_ascii_lowercase()), "{mark}");
         }
     }
 
@@ -234,23 +498,67 @@ mod tests {
 
     #[test]
     fn the_token_is_replaced_everywhere_and_other_braces_stay() {
-        let sentinel = Sentinel::new("{a} {mark}{{mark}} {}").with_nonce(1);
+        let sentinel = Sentinel::new("{a} {mark}{{mark}} {} {mark3} {mark").with_nonce(1);
         let mut out = b"request\n".to_vec();
         sentinel.append(2, &mut out);
         let mark = sentinel.mark(2);
-        assert_eq!(out, format!("request\n{{a}} {mark}{{{mark}}} {{}}\n").as_bytes());
+        let expected = format!("request\n{{a}} {mark}{{{mark}}} {{}} {{mark3}} {{mark\n");
+        assert_eq!(out, expected.as_bytes());
     }
 
     #[test]
-    #[should_panic(expected = "must contain the token {mark}")]
-    fn a_command_without_the_token_is_a_mistake() {
-        let _ = Sentinel::new(".print END");
+    fn the_halves_are_words_that_make_up_the_mark() {
+        let sentinel = Sentinel::new("{mark1}|{mark2}").with_nonce(1);
+        let mut out = Vec::new();
+        sentinel.append(2, &mut out);
+        let (first, second) = out[..out.len() - 1].split_once_str("|").unwrap();
+        assert_eq!([first, second].concat(), sentinel.mark(2).as_bytes());
+        assert_eq!((first.len(), second.len()), (18, 17));
+    }
+
+    #[test]
+    fn a_pair_is_written_behind_each_request_and_at_the_start() {
+        let sentinel = Sentinel::new("say {mark}").with_nonce(1);
+        let mut out = Vec::new();
+        sentinel.append_opening(&mut out);
+        assert!(out.is_empty());
+        let sentinel = sentinel.paired();
+        sentinel.append(2, &mut out);
+        let (first, last) = (sentinel.first_mark(2), sentinel.mark(2));
+        assert_ne!(first, last);
+        assert_eq!(out, format!("say {first}\nsay {last}\n").as_bytes());
+        let mut opening = Vec::new();
+        sentinel.append_opening(&mut opening);
+        assert_eq!(opening.len(), out.len());
+        assert_eq!(opening.lines().count(), 2);
+        assert!(!opening.contains_str(&first) && !opening.contains_str(&last));
+    }
+
+    #[test]
+    fn a_command_that_cannot_work_is_a_problem() {
+        for (command, problem) in [
+            (".print END", "has neither"),
+            ("", "has neither"),
+            ("{mark1}", "one half"),
+            ("{mark2} {mark}", "one half"),
+            ("{mark} {mark1} {mark2}", "both {mark} and the halves"),
+            ("print {mark1}{mark2}", "nothing stands between"),
+        ] {
+            let found = Sentinel::new(command).problem().unwrap_or_default();
+            assert!(found.contains(problem), "{command}: {found}");
+        }
+        for command in ["{mark}", "{mark1} {mark2}", "{mark2}{mark1}", "{mark} {mark}"] {
+            assert_eq!(Sentinel::new(command).problem(), None, "{command}");
+        }
+        let both = Sentinel::new("{mark}").alone().paired().problem();
+        assert!(both.is_some_and(|problem| problem.contains("either")));
     }
 
     #[test]
     fn the_telling_text_is_that_of_the_marks_own_line() {
         for (command, echo) in [
             (".print {mark}", ".print "),
+            ("print({mark1} {mark2})", "print("),
             ("\n(echo \"{mark}\")", "(echo \""),
             ("echo x\n{mark}", ""),
             ("'{mark}'", ""),
