@@ -11,6 +11,9 @@
 //! | `bc`, `dc`, `z3` | a calculator: no answer at all to what it rejects | [bc](#bc-a-calculator-that-keeps-silent-when-it-fails) |
 //! | `sqlite3` | an SQL shell: any number of lines | [sqlite3](#sqlite3-any-number-of-lines) |
 //! | `psql` | the same with a server behind it | [psql](#psql-the-same-behind-a-connection) |
+//! | `node -i`, `ocaml` | a read-eval-print loop with prompts, and requests that may be unfinished | [node](#node--i-prompts-and-unfinished-requests) |
+//! | UCI engines, `completed` or `error` | any number of lines, then one that says that it is the last | [stockfish](#stockfish-an-end-line-that-belongs-to-the-reply) |
+//! | `git check-ignore -z -v` | four fields for each request | [git check-ignore](#git-check-ignore-four-fields-a-reply) |
 //! | `exiftool -stay_open` | a tool with an end marker, which the end of its input does not end | [exiftool](#exiftool-an-end-marker-and-a-farewell) |
 //! | `git cat-file --batch` | a size in front of the content | [git](#git-cat-file-a-size-in-a-header) |
 //! | `hunspell -a`, `aspell -a` | a banner first, then blocks | [hunspell](#hunspell-a-banner-then-blocks) |
@@ -57,7 +60,10 @@
 //!
 //! What `bc` rejects it names on stderr; on stdout there is nothing to count. A
 //! [sentinel](crate::framing::Sentinel) makes it print a mark behind each request, so that an empty reply is
-//! just that, and nothing shifts.
+//! just that, and nothing shifts. The mark is sent in two halves, which `bc` prints as one word: were it to
+//! quote the command in a complaint, the mark would not be in it. (It works with tools that have answered a
+//! request before they read on; [one that has not](crate::framing::Sentinel#what-no-mark-can-tell) gives
+//! wrong replies, and nothing shows it.)
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -68,7 +74,7 @@
 //! let bc = Template::new("bc")
 //!     .arg("-q")
 //!     .env("BC_LINE_LENGTH", "0") // or it wraps at 70 columns
-//!     .replies(ReplyFraming::sentinel(Sentinel::new("print \"{mark}\\n\"")));
+//!     .replies(ReplyFraming::sentinel(Sentinel::new(r#"print "{mark1}", "{mark2}", "\n""#)));
 //! let sums = ["2^100", "1/0", "6*7"];
 //! let replies: Vec<_> = sums.into_iter().feed_subprocesses_ordered(bc, 2, 100).collect::<Result<_, _>>()?;
 //! assert_eq!(replies, ["1267650600228229401496703205376\n", "", "42\n"]);
@@ -89,7 +95,7 @@
 //! let sqlite = Template::new("sqlite3")
 //!     .args(["-batch", ":memory:"])
 //!     .preamble("CREATE TABLE t(n); INSERT INTO t VALUES (1), (2), (3);\n")
-//!     .replies(ReplyFraming::sentinel(Sentinel::new(".print {mark}")));
+//!     .replies(ReplyFraming::sentinel(Sentinel::new("SELECT '{mark1}' || '{mark2}';")));
 //! let queries = (1..=3).map(|n| format!("SELECT n * n FROM t WHERE n < {n};"));
 //! let rows: Vec<_> = queries.feed_subprocesses_ordered(sqlite, 2, 100).collect::<Result<_, _>>()?;
 //! assert_eq!(rows, ["", "1\n", "1\n4\n"]);
@@ -109,13 +115,89 @@
 //!
 //! let psql = Template::new("psql")
 //!     .args(["-X", "-A", "-t", "service=reports"])
-//!     .replies(ReplyFraming::sentinel(Sentinel::new("\\echo {mark}")))
+//!     .replies(ReplyFraming::sentinel(Sentinel::new(r"\echo {mark1}'{mark2}'")))
 //!     .at_most_once();
 //! let statements = (1..100).map(|id| format!("SELECT name FROM users WHERE id = {id};"));
 //! for name in statements.feed_subprocesses_ordered(psql, 4, 1_000) {
 //!     println!("{}", name?);
 //! }
 //! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # node -i: prompts and unfinished requests
+//!
+//! After each command it says what that returned, and prompts. A [pair](crate::framing::Sentinel::paired)
+//! of marks learns that noise at the start of each session and takes it off again. A lone `!` takes the sync
+//! command for its operand, which shows between the two marks: an error of that request, and of no other.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
+//! # if !tools::here(&["node"]) { return Ok(()); }
+//! use subfeed::framing::{ReplyFraming, Sentinel};
+//! use subfeed::{FeedExt, Template};
+//!
+//! let sentinel = Sentinel::new(r#"console.log("{mark1}" + "{mark2}")"#).paired();
+//! let node = Template::new("node").arg("-i").replies(ReplyFraming::sentinel(sentinel));
+//! let requests = ["6 * 7", "!", "[1, 2].map(n => n * n)"];
+//! let replies: Vec<_> = requests.into_iter().feed_subprocesses_ordered(node, 2, 100).collect();
+//! // The last prompt is part of the reply.
+//! assert_eq!(replies[0].as_ref().unwrap(), "42\n> ");
+//! assert!(replies[1].as_ref().unwrap_err().to_string().contains("left open"));
+//! assert_eq!(replies[2].as_ref().unwrap(), "[ 1, 4 ]\n> ");
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # stockfish: an end line that belongs to the reply
+//!
+//! An engine that speaks UCI prints `info` lines while it thinks, and `bestmove` when it is done. It thinks in
+//! a thread of its own and reads on meanwhile, so that a mark would come too early: no sentinel here. (This
+//! one is only compiled here; `tests/tools/words.rs` runs it.)
+//!
+//! ```no_run
+//! use subfeed::framing::{ReplyFraming, RequestFraming};
+//! use subfeed::{BoxError, FeedExt, Template};
+//!
+//! let stockfish = Template::new("stockfish")
+//!     .skip_lines(1)
+//!     .requests(RequestFraming::raw())
+//!     .replies(ReplyFraming::end_line(["bestmove"]))
+//!     .encode(|position: &&str, request| {
+//!         request.push(format!("ucinewgame\nposition fen {position}\ngo depth 12\n"));
+//!         Ok::<_, BoxError>(())
+//!     });
+//! let positions = ["7k/5QQ1/8/8/8/8/8/K7 b - - 0 1"];
+//! for analysis in positions.into_iter().feed_subprocesses_ordered(stockfish, 4, 100) {
+//!     println!("{}", analysis?);
+//! }
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # git check-ignore: four fields a reply
+//!
+//! With `-z -v -n` each path is answered with source, line number, pattern and path, each ended by a NUL.
+//!
+//! ```
+//! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
+//! # if !tools::here(&["git"]) { return Ok(()); }
+//! # let dir = std::env::temp_dir().join(format!("subfeed-ignore-{}", std::process::id()));
+//! # std::fs::create_dir_all(&dir)?;
+//! # std::process::Command::new("git").arg("-C").arg(&dir).args(["init", "-q"]).output()?;
+//! # std::fs::write(dir.join(".gitignore"), "*.o\n")?;
+//! # let repository = &dir;
+//! use subfeed::framing::{ReplyFraming, RequestFraming};
+//! use subfeed::{BoxError, FeedExt, Template};
+//!
+//! let git = Template::new("git")
+//!     .args(["check-ignore", "--stdin", "-z", "-v", "-n"])
+//!     .current_dir(repository)
+//!     .requests(RequestFraming::delimited(0))
+//!     .replies(ReplyFraming::fields(0, 4))
+//!     .decode(|reply| Ok::<_, BoxError>(!reply.starts_with(b"\0")));
+//! let paths = ["main.c", "main.o"];
+//! let ignored: Vec<bool> = paths.into_iter().feed_subprocesses_ordered(git, 2, 100).collect::<Result<_, _>>()?;
+//! assert_eq!(ignored, [false, true]);
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # exiftool: an end marker and a farewell
@@ -150,7 +232,7 @@
 //! # git cat-file: a size in a header
 //!
 //! A header with the size, then as many bytes: content may hold anything. A name that does not exist is
-//! answered with a header alone.
+//! answered with a header alone. [`split_header`](crate::Reply::split_header) takes the two apart.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -163,15 +245,20 @@
 //! # git(&["add", "file"])?;
 //! # let repository = &dir;
 //! use subfeed::framing::ReplyFraming;
-//! use subfeed::{FeedExt, Template};
+//! use subfeed::{BoxError, FeedExt, Template};
 //!
 //! let git = Template::new("git")
 //!     .args(["cat-file", "--batch"])
 //!     .current_dir(repository)
-//!     .replies(ReplyFraming::git_batch());
-//! let objects: Vec<_> = [":file", "nothing"].into_iter().feed_subprocesses_ordered(git, 2, 100).collect::<Result<_, _>>()?;
-//! assert!(objects[0].ends_with(b" blob 10\ntwo\nlines\n"));
-//! assert_eq!(objects[1], "nothing missing");
+//!     .replies(ReplyFraming::git_batch())
+//!     .decode(|reply| {
+//!         let (header, content) = reply.split_header();
+//!         let found = !header.ends_with(b" missing");
+//!         Ok::<_, BoxError>(found.then(|| content.to_vec()))
+//!     });
+//! let objects: Vec<Option<Vec<u8>>> =
+//!     [":file", "nothing"].into_iter().feed_subprocesses_ordered(git, 2, 100).collect::<Result<_, _>>()?;
+//! assert_eq!(objects, [Some(b"two\nlines\n".to_vec()), None]);
 //! # std::fs::remove_dir_all(&dir)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -54,8 +54,10 @@
 //! # Which framing?
 //!
 //! Line in, line out is the default. If the tool may answer with nothing or with several lines, or puts
-//! its errors on stderr only, use a [sentinel](framing::ReplyFraming::sentinel): it is the only framing
-//! that does not have to trust the tool's counting. [`framing`] has a table.
+//! its errors on stderr only, use a [sentinel](framing::ReplyFraming::sentinel): it does not have to trust the
+//! tool's counting, if only the tool answers before it reads on
+//! ([what it cannot tell](framing::Sentinel#what-no-mark-can-tell)). Tools that answer out of order, by ids,
+//! are fed [one request at a time](Template::in_flight). [`framing`] has a table.
 //!
 //! The [cookbook] has a tested recipe for each kind of tool.
 //!

@@ -26,7 +26,10 @@ pub(crate) fn here(commands: &[&str]) -> bool {
 /// Where a command is.
 pub(crate) fn which(command: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(command)).find(|path| path.is_file())
+    // Debian keeps some of them where the PATH of a service does not lead.
+    let games = PathBuf::from("/usr/games");
+    let mut dirs = std::env::split_paths(&path).chain([games]).map(|dir| dir.join(command));
+    dirs.find(|path| path.is_file())
 }
 
 fn package_of(command: &str) -> &'static str {

@@ -107,8 +107,13 @@ impl Tool {
     }
 
     /// Requests are lines; each reply is all that comes before a mark that this command prints.
-    pub(crate) fn sentinel(mut self, command: &str) -> Self {
-        self.template = self.template.replies(ReplyFraming::sentinel(Sentinel::new(command)));
+    pub(crate) fn sentinel(self, command: &str) -> Self {
+        self.marked(Sentinel::new(command))
+    }
+
+    /// The same with a sentinel that has been told more.
+    pub(crate) fn marked(mut self, sentinel: Sentinel) -> Self {
+        self.template = self.template.replies(ReplyFraming::sentinel(sentinel));
         self.trim = |output| output;
         self
     }

@@ -1,7 +1,9 @@
 //! Interactive programs: none, one or many lines for each request, errors on stderr only; a mark after
 //! each request tells where its reply ends.
 
+use bstr::{BString, ByteSlice};
 use subfeed::ErrorKind;
+use subfeed::framing::Sentinel;
 
 use crate::harness::tool;
 
@@ -10,7 +12,7 @@ fn bc() {
     let Some(bc) = tool(&["bc", "-q"]) else { return };
     let powers = (0..20).map(|n| format!("{n}^{n}"));
     bc.env("BC_LINE_LENGTH", "0")
-        .sentinel("print \"{mark}\\n\"")
+        .sentinel("print \"{mark1}\", \"{mark2}\", \"\\n\"")
         .requests(powers)
         // On stderr only; nothing at all; many lines; a line without an end; comments; no UTF-8.
         .requests([
@@ -33,7 +35,7 @@ fn bc() {
 #[test]
 fn dc() {
     let Some(dc) = tool(&["dc"]) else { return };
-    dc.sentinel("[{mark}]pc")
+    dc.sentinel("[{mark1}]n[{mark2}]pc")
         .requests((0..20).map(|n| format!("{n} 2 ^ p")))
         .requests(["0 0 /", "p", "", "1 2 3 f", "[text]p", "99 99 ^ p", "na\u{ef}ve"])
         .run();
@@ -44,7 +46,7 @@ fn sqlite3() {
     let Some(sqlite3) = tool(&["sqlite3", "-batch", ":memory:"]) else { return };
     let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) SELECT i FROM n;";
     sqlite3
-        .sentinel(".print {mark}")
+        .sentinel("SELECT '{mark1}' || '{mark2}';")
         .requests((0..20).map(|n| format!("SELECT {n} * {n}, 'row {n}';")))
         .requests([
             "SELECT 1 WHERE 0;",
@@ -72,7 +74,8 @@ fn sqlite3() {
 #[test]
 fn z3() {
     let Some(z3) = tool(&["z3", "-in"]) else { return };
-    z3.sentinel("(echo \"{mark}\")")
+    // It joins nothing, but its replies are whole lines.
+    z3.marked(Sentinel::new("(echo \"{mark}\")").alone())
         .requests((0..20).map(|n| format!("(simplify (* {n} {n}))")))
         .requests(["(foo)", "", "; a comment", "(simplify 1) (simplify 2)"])
         .requests([
@@ -106,7 +109,7 @@ fn tclsh() {
     let Some(tclsh) = tool(&["tclsh"]) else { return };
     tclsh
         .preamble("fconfigure stdout -encoding utf-8\n")
-        .sentinel("puts {mark}")
+        .sentinel("puts [join {{mark1} {mark2}} \"\"]")
         .requests((0..20).map(|n| format!("puts [expr {{{n} * {n}}}]")))
         .requests([
             "no_such",
@@ -139,7 +142,7 @@ const SHELL: [&str; 12] = [
 #[test]
 fn sh() {
     let Some(sh) = tool(&["sh"]) else { return };
-    sh.sentinel("echo {mark}")
+    sh.sentinel("printf '%s%s\\n' {mark1} {mark2}")
         .requests(SHELL)
         .requests((0..20).map(|n| format!("echo $(({n} * {n}))")))
         .fails("exec false", &[ErrorKind::Died])
@@ -149,7 +152,7 @@ fn sh() {
 #[test]
 fn bash() {
     let Some(bash) = tool(&["bash", "--norc"]) else { return };
-    bash.sentinel("echo {mark}")
+    bash.sentinel("printf '%s%s\\n' {mark1} {mark2}")
         .requests(SHELL)
         .requests(["[[ a < b ]] && echo yes", "(( 0 ))"])
         .run();
@@ -160,7 +163,7 @@ fn python_interactive() {
     let Some(python) = tool(&["python3", "-u", "-i", "-q"]) else { return };
     python
         .alone(&["python3", "-u", "-i", "-q"])
-        .sentinel("print(\"{mark}\")")
+        .sentinel("print(\"{mark1}\" \"{mark2}\")")
         .requests((0..20).map(|n| format!("{n} ** {n}")))
         .requests([
             "1/0",
@@ -171,5 +174,67 @@ fn python_interactive() {
             "'na\u{ef}ve'",
             "[print(i) for i in range(50)] and None",
         ])
+        .run();
+}
+
+/// It complains on stdout, and quotes what it complains about.
+#[test]
+fn maxima() {
+    let Some(maxima) = tool(&["maxima", "--very-quiet"]) else { return };
+    maxima
+        .preamble("display2d: false$\nprint(\"ready\")$\n")
+        .sentinel("print(sconcat(\"{mark1}\", \"{mark2}\"))$")
+        // What it says first begins with a line feed, as if something had been typed.
+        .template(|template| template.skip_until("ready \n"))
+        .trim(|output| {
+            let ready = output.find("ready \n").expect("what the preamble says");
+            BString::from(&output[ready + 7..])
+        })
+        .requests((0..10).map(|n| format!("diff(x^{n}, x);")))
+        .requests([
+            "1/0;",
+            "1 +;",
+            "f(x) := x^2$",
+            "print(\"a\")$",
+            "2; 3; 4;",
+            "factor(1001)$",
+            "",
+        ])
+        // A quote or a bracket that is never closed: the sync command is what it complains of.
+        .fails("\"never closed", &[ErrorKind::Reply, ErrorKind::Died])
+        .fails("f(", &[ErrorKind::Reply, ErrorKind::Died])
+        .count(400)
+        .run();
+}
+
+/// With prompts, and with what `console.log` returns behind each mark.
+#[test]
+fn node_interactive() {
+    let Some(node) = tool(&["node", "-i"]) else { return };
+    let sentinel = Sentinel::new("console.log(\"{mark1}\" + \"{mark2}\")").paired();
+    node.marked(sentinel)
+        .env("NODE_NO_READLINE", "1")
+        // The banner's two lines, a prompt, and at the end of its input a line feed.
+        .trim(|output| {
+            let from = output.find("\n> ").expect("a prompt") + 3;
+            BString::from(output[from..].strip_suffix(b"\n").unwrap_or(&output[from..]))
+        })
+        .requests((0..10).map(|n| format!("{n} ** {n}")))
+        .requests([
+            "",
+            "undefined",
+            "no_such",
+            "throw 1",
+            "'two\\nlines'",
+            "[1, 2, 3].map(n => n * n)",
+            "console.log('a\\nb')",
+            "process.stdout.write('no line feed'), 1",
+            "// a comment",
+        ])
+        // Each takes the first sync command for a part of itself.
+        .fails("!", &[ErrorKind::Reply])
+        .fails("typeof", &[ErrorKind::Reply])
+        .fails("(", &[ErrorKind::Reply, ErrorKind::Died])
+        .count(1_000)
         .run();
 }

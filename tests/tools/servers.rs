@@ -83,7 +83,7 @@ fn redis_cli() {
         say(&["redis-cli", "-s", &socket], &Default::default(), setup.as_bytes());
     }
     let Some(cli) = tool(&["redis-cli", "-s", &socket]) else { return };
-    cli.sentinel("ECHO {mark}")
+    cli.sentinel("EVAL \"return ARGV[1]..ARGV[2]\" 0 {mark1} {mark2}")
         .requests(["GET key", "GET empty", "GET no_such", "LRANGE list 0 -1", "LRANGE list 5 4"])
         .requests([
             "NO_SUCH",
@@ -164,7 +164,7 @@ fn psql() {
         socket.exists() && !say(&client, &Default::default(), b"SELECT 1;\n").is_empty()
     });
     let Some(psql) = tool(&client) else { return };
-    psql.sentinel("\\echo {mark}")
+    psql.sentinel("\\echo {mark1}'{mark2}'")
         .requests((0..12).map(|n| format!("SELECT {n} * {n}, 'row {n}';")))
         .requests([
             "SELECT 1 WHERE false;",

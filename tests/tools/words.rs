@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use bstr::{BString, ByteSlice};
+use bstr::{BStr, BString, ByteSlice};
 use subfeed::framing::{ReplyFraming, RequestFraming};
-use subfeed::{ErrorKind, Template};
+use subfeed::{ErrorKind, FeedExt, Template};
 
 use crate::common::Dir;
 use crate::harness::{file, here, tool};
@@ -185,6 +185,77 @@ fn git_cat_file_batch_command() {
         .requests(["contents no-such", "info no-such"])
         .fails("no such command", &[ErrorKind::Died])
         .run();
+}
+
+/// Four fields for each path, each ended by a NUL; empty ones for a path that no pattern matches.
+#[test]
+fn git_check_ignore() {
+    let argv = ["git", "check-ignore", "--stdin", "-z", "-v", "-n", "--no-index"];
+    let Some(git) = tool(&argv) else { return };
+    let repository = Repository::new();
+    let root = repository.dir.path("");
+    file(&root, ".gitignore", "*.o\n!keep.o\nbuild/\n\\#*\n");
+    let mut alone = vec!["git", "-C", root.to_str().expect("text")];
+    alone.extend(&argv[1..]);
+    git.delimited(0)
+        .template(|template| repository.here(template).replies(ReplyFraming::fields(0, 4)))
+        .alone(&alone)
+        .requests(&repository.paths)
+        .requests((0..20).map(|n| format!("dir/{n}.{}", if n % 2 == 0 { "o" } else { "c" })))
+        .requests(["keep.o", "build/x", "#hash", "two\nlines.o", "na\u{ef}ve.o"])
+        .requests([b"not UTF-8 \xff.o"])
+        .run();
+}
+
+/// The end line `bestmove` belongs to the reply, and no mark could stand behind it: the engine searches in a
+/// thread of its own, and reads on meanwhile.
+#[test]
+fn stockfish() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+
+    if !here(&["stockfish"]) {
+        return;
+    }
+    let program = crate::common::tools::which("stockfish").expect("stockfish");
+    let last = |reply: &BStr| BString::from(ByteSlice::lines(&**reply).last().unwrap_or_default());
+    // A process for one request; at the end of its input it would stop searching.
+    let alone = |request: &BStr| {
+        let mut command = Command::new(&program);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("stockfish");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(request).expect("a request");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let best =
+            lines.map(|line| line.expect("a line")).find(|line| line.starts_with("bestmove"));
+        stdin.write_all(b"quit\n").expect("a command");
+        child.wait().expect("an end");
+        BString::from(best.expect("a move"))
+    };
+    let openings =
+        ["e2e4", "d2d4", "c2c4", "g1f3", "e2e4 e7e5", "e2e4 c7c5", "d2d4 d7d5", "f2f3 e7e5"];
+    let mut requests: Vec<BString> = openings
+        .iter()
+        // What it has found for others is forgotten.
+        .map(|moves| format!("ucinewgame\nposition startpos moves {moves}\ngo depth 6\n").into())
+        .collect();
+    // Mate: there is no move, and nothing but the end line.
+    requests.push("ucinewgame\nposition fen 7k/5QQ1/8/8/8/8/8/K7 b - - 0 1\ngo depth 6\n".into());
+    let known: Vec<BString> = requests.iter().map(|request| alone(request.as_bstr())).collect();
+    let template = Template::new(&program)
+        .skip_lines(1)
+        .requests(RequestFraming::raw())
+        .replies(ReplyFraming::end_line(["bestmove"]));
+    crate::common::within(move || {
+        let asked: Vec<BString> = requests.iter().cycle().take(200).cloned().collect();
+        let replies = asked.into_iter().feed_subprocesses_ordered(template, 4, 100);
+        for (k, reply) in replies.enumerate() {
+            let reply = reply.expect("a reply");
+            assert_eq!(last(reply.as_bstr()), known[k % known.len()], "{k}: {reply}");
+            assert!(reply.starts_with(b"info ") || reply.starts_with(b"bestmove"), "{k}: {reply}");
+        }
+    });
 }
 
 #[test]
