@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 use crate::error::{Error, ErrorKind};
 use crate::subprocess::exit::ExitWatch;
 use crate::subprocess::os::{Event, Os, Port};
-use crate::subprocess::probe::{ChannelId, Doubt, Evidence, Suspect, evidence_of_all};
+use crate::subprocess::probe::evidence::{Evidence, Look, Outside, judge};
+use crate::subprocess::probe::{ChannelId, Suspect, look_at_all};
 use crate::subprocess::process::{
     Launcher, MOST_ROOMY, Process, block_sigpipe, enlarge, has_no_reader, unread,
 };
@@ -268,10 +269,10 @@ impl Os for Unix {
             let suspects: Vec<_> = children
                 .iter()
                 .filter_map(|(pid, inputs)| {
-                    Some(Suspect { pgid: Pid::from_raw((*pid)?.cast_signed()), inputs })
+                    Some(Suspect::new(Pid::from_raw((*pid)?.cast_signed()), inputs))
                 })
                 .collect();
-            verdicts.extend(evidence_of_all(&suspects).into_iter().map(verdict));
+            verdicts.extend(look_at_all(&suspects, Duration::ZERO).iter().map(verdict));
         }
         verdicts
     }
@@ -299,20 +300,26 @@ impl Drop for Unix {
     }
 }
 
-/// What the evidence comes to.
-fn verdict(evidence: Evidence) -> Verdict {
+/// What the evidence of one look comes to.
+fn verdict(look: &Look) -> Verdict {
+    if look.has_all_unread() {
+        return Verdict::Busy;
+    }
+    let evidence = judge(None, look, Duration::MAX);
     match evidence {
         Evidence::Waiting => Verdict::Waiting,
-        Evidence::NotCertain(doubt) => match doubt {
-            Doubt::EventLoop => Verdict::Unclear("it runs an event loop"),
-            Doubt::OtherRead => Verdict::Unclear("it reads something that does not come from us"),
-            Doubt::NoReader => Verdict::Unclear("nobody in its process group reads what we write"),
-            Doubt::Unreadable => Verdict::Unclear("/proc does not tell"),
-            Doubt::Stopped => Verdict::Unclear("it is stopped"),
-            Doubt::Unread | Doubt::Busy | Doubt::Sleeping | Doubt::Writing | Doubt::Changed => {
-                Verdict::Busy
-            }
-        },
+        Evidence::Working(_)
+        | Evidence::Asleep
+        | Evidence::Unsettled
+        | Evidence::Deaf { timed: true, .. }
+        | Evidence::Outside(Outside::UnknownCall | Outside::Writing | Outside::Lock) => {
+            Verdict::Busy
+        }
+        Evidence::Deaf { .. }
+        | Evidence::Opaque(_)
+        | Evidence::EventLoop
+        | Evidence::Outside(_)
+        | Evidence::Stopped(_) => Verdict::Unclear(evidence.sentence()),
     }
 }
 

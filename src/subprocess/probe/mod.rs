@@ -1,14 +1,18 @@
-//! Is a silent worker waiting for us? The system-call side of stall evidence.
+//! What does a silent worker do? The system-call side of stall evidence.
 //!
 //! A worker that withholds its replies in a stdio buffer and a worker that computes look the same
 //! from our end of the pipes. They differ in the kernel's view of them, and only there:
-//! `/proc/<pid>/task/<tid>/syscall` names the call in which each thread sleeps.
+//! `/proc/<pid>/task/<tid>/syscall` names the call in which each thread sleeps. [`look_at_all`] takes such
+//! looks; [`evidence`] says what they mean.
 //!
-//! # What is proved
+//! # What is looked at
 //!
 //! The **family** of a worker is every process of its process group, and every descendant of one
 //! of these, in the group or not (`set -m` and `setsid` put jobs into groups of their own).
-//! [`Evidence::Waiting`] says that there was a moment, during the call, at which
+//!
+//! # What is proved
+//!
+//! [`Evidence::Waiting`](evidence::Evidence::Waiting) says that there was a moment, during the call, at which
 //!
 //! - each input channel that any of them reads was empty (what lies unread in another one has to
 //!   wait until that reader comes back: so it goes with a worker that reads one channel to its end
@@ -30,25 +34,43 @@
 //! lists of threads and children, which must be equal too, are whole; processes whose parent has
 //! died are found by a scan of all of `/proc` for the group, once in each round.
 //!
+//! The other kinds of evidence come of the first round alone. They say what was seen, thread by thread, and
+//! nothing about one moment.
+//!
 //! # What remains
 //!
 //! Not seen: a process that has left the group *and* lost its parent (a double-forked daemon); a
 //! timer that will interrupt the read by a signal (`alarm`, `setitimer`); memory shared with a
 //! stranger who wakes a futex; under `hidepid`, an orphan of another user. Every other doubt is
-//! resolved against `Waiting`, which makes some idle workers uncertain for ever: event loops, and
-//! runtimes with a housekeeping thread on a timer (Go, the JVM).
+//! resolved against `Waiting`.
 //!
 //! # Cost
 //!
-//! A worker that is *not* waiting costs its own few files: 30 to 100 microseconds. Only one that
-//! seems to wait costs the two scans, 1 to 2 microseconds per process of the machine each.
-//! [`evidence_of_all`] shares them between workers: when one worker of a swarm stalls, all do.
+//! Two or three dozen microseconds a thread, and where nothing that the leader and its descendants do decides,
+//! one scan, 1 to 2 microseconds per process of the machine; a second round and a second scan where
+//! the worker seems to wait. Workers that are looked at together share the scans: when one worker of a swarm
+//! stalls, all do.
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::Pid;
+
+use self::evidence::Look;
+
+// Elsewhere nothing but the simulation makes looks that show something.
+#[cfg_attr(
+    not(all(
+        target_os = "linux",
+        not(subfeed_portable),
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )),
+    allow(dead_code)
+)]
+pub(crate) mod evidence;
 
 // Call numbers and argument places are known for these two only; with 32-bit pointers neither
 // our numbers nor those of a 64-bit child could be told apart.
@@ -59,7 +81,7 @@ use nix::unistd::Pid;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 mod linux {
-    //! The only room with system calls in it, and the judgement built on them.
+    //! The only room with system calls in it.
 
     pub(super) mod call;
     pub(super) mod family;
@@ -103,82 +125,28 @@ impl ChannelId {
     }
 }
 
-/// What one look at a worker has shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Evidence {
-    /// Every thread of the family sleeps until we write to a channel or close it.
-    Waiting,
-    /// That could not be shown; the first reason found.
-    NotCertain(Doubt),
-}
-
-/// Why a worker is not certainly waiting for us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Doubt {
-    /// Every channel, or one that is being read, still holds bytes that we have written.
-    Unread,
-    /// A thread runs, or sleeps in a call that is none of the known waits.
-    Busy,
-    /// A thread sleeps until a time or a signal; a futex wait with a time limit is one.
-    Sleeping,
-    /// A thread is in `poll`, `select`, `epoll_wait` or their like: what it waits for is unknown.
-    EventLoop,
-    /// A thread is writing, perhaps to a pipe that somebody else must drain.
-    Writing,
-    /// A thread reads something that is no channel of ours and not a pipe inside the family.
-    OtherRead,
-    /// A thread is stopped by a signal or by a debugger.
-    Stopped,
-    /// `/proc` is absent, belongs to another pid namespace, or keeps the answer from us (a set-uid
-    /// tool, a hardened kernel, a 32-bit program); or this is no Linux.
-    Unreadable,
-    /// Everything waits, but nobody in the group for us: the reader has left the group, has closed
-    /// the channel, or sits behind a launcher.
-    NoReader,
-    /// A thread or process woke, began or ended while we looked.
-    Changed,
-}
-
 /// One worker to look at.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Suspect<'a> {
-    /// The worker's pid, which is also its process group. It must not have been reaped: until then
-    /// the number cannot pass to a stranger.
-    pub(crate) pgid: Pid,
-    /// Our write end of each channel that is still open, and its identity.
-    pub(crate) inputs: &'a [(BorrowedFd<'a>, ChannelId)],
+    pgid: Pid,
+    inputs: &'a [(BorrowedFd<'a>, ChannelId)],
 }
 
-/// Whether the worker `pgid` is certainly waiting for a write to one of `inputs`.
+impl<'a> Suspect<'a> {
+    /// The worker with the pid `pgid`, which is also its process group: it must not have been reaped, until then
+    /// the number cannot pass to a stranger. `inputs` are our write ends of all channels that are still open,
+    /// each with its identity.
+    pub(crate) fn new(pgid: Pid, inputs: &'a [(BorrowedFd<'a>, ChannelId)]) -> Self {
+        Self { pgid, inputs }
+    }
+}
+
+/// One look at each of `suspects`, in their order, taken at the time `at`.
 ///
-/// The event loop asks for several workers at a time; tests ask for one.
-///
-/// Never blocks on the worker. Replies must be looked for *after* this has said `Waiting`, not only
-/// before: one may have been written in between. Nobody may write to a channel meanwhile.
-#[cfg(test)]
-pub(crate) fn evidence(pgid: Pid, inputs: &[(BorrowedFd<'_>, ChannelId)]) -> Evidence {
-    evidence_of_all(&[Suspect { pgid, inputs }])[0]
-}
-
-/// [`evidence`] for each of `suspects`, in their order, for the price of one scan of `/proc`.
-pub(crate) fn evidence_of_all(suspects: &[Suspect<'_>]) -> Vec<Evidence> {
-    judge(suspects)
-        .into_iter()
-        .map(|verdict| match verdict {
-            Ok(()) => Evidence::Waiting,
-            Err(doubt) => Evidence::NotCertain(doubt),
-        })
-        .collect()
-}
-
-#[cfg(not(all(
-    target_os = "linux",
-    not(subfeed_portable),
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-)))]
-fn judge(suspects: &[Suspect<'_>]) -> Vec<Result<(), Doubt>> {
-    vec![Err(Doubt::Unreadable); suspects.len()]
+/// Never blocks on a worker. Replies must be looked for *after* the look, not only before: one may have been
+/// written in between. Nobody may write to a channel meanwhile.
+pub(crate) fn look_at_all(suspects: &[Suspect<'_>], at: Duration) -> Vec<Look> {
+    system::look_at_all(suspects, at)
 }
 
 #[cfg(all(
@@ -187,4 +155,23 @@ fn judge(suspects: &[Suspect<'_>]) -> Vec<Result<(), Doubt>> {
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
-use linux::family::judge;
+use linux::family as system;
+
+#[cfg(not(all(
+    target_os = "linux",
+    not(subfeed_portable),
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+mod system {
+    use std::time::Duration;
+
+    use super::Suspect;
+    use super::evidence::{Look, Obstacle};
+
+    pub(super) fn look_at_all(suspects: &[Suspect<'_>], at: Duration) -> Vec<Look> {
+        let open = |suspect: &Suspect<'_>| vec![0; suspect.inputs.len()];
+        let look = |suspect| Look::obstructed(at, open(suspect), Obstacle::NoProc);
+        suspects.iter().map(look).collect()
+    }
+}

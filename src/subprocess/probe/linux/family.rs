@@ -1,14 +1,18 @@
-//! The family of a worker, looked at twice. The argument is in the [module](super::super)'s docs.
+//! The family of a worker, looked at once or twice. The argument is in the [module](super::super)'s docs.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::libc;
 
-use super::super::{ChannelId, Doubt, Suspect};
-use super::call::{Call, Wait};
-use super::proc::{self, Status};
+use super::super::evidence::{
+    Coverage, Evidence, Look, Obstacle, Outside, Stop, Thread, ThreadView,
+};
+use super::super::{ChannelId, Suspect};
+use super::call::{Call, Line, Wait};
+use super::proc::{self, Gap, Stat, State, Status, Target};
 
 nix::ioctl_read_bad!(
     /// How many bytes of a pipe are still unread; either end may ask.
@@ -17,304 +21,382 @@ nix::ioctl_read_bad!(
     libc::c_int
 );
 
-/// One look at each of `suspects`: `Ok` where it is certain that the worker waits.
-pub(in super::super) fn judge(suspects: &[Suspect<'_>]) -> Vec<Result<(), Doubt>> {
-    if let Err(doubt) = proc::is_ours() {
-        return vec![Err(doubt); suspects.len()];
+/// One look at each of `suspects`, in their order. Every scan of all of `/proc` is shared.
+pub(in super::super) fn look_at_all(suspects: &[Suspect<'_>], at: Duration) -> Vec<Look> {
+    let mut families: Vec<_> = suspects.iter().map(Family::new).collect();
+    if let Some(obstacle) = proc::obstacle() {
+        return families
+            .into_iter()
+            .map(|family| Look::obstructed(at, family.unread, obstacle))
+            .collect();
     }
-    // First round. The scan, which is the dear part, is left to those who pass the walk.
-    let mut cases: Vec<_> = suspects.iter().map(Family::meet).collect();
-    enlist(&mut cases, Family::join);
+    // First round. The scan, which is the dear part, is left out where the leader and its descendants
+    // decide.
+    families.iter_mut().for_each(Family::meet);
+    enlist(&mut families, |so_far| so_far < Evidence::EventLoop, Family::join);
     let own_pipes = OwnPipes::default();
-    refine(&mut cases, |family| family.is_closed(&own_pipes));
+    families.iter_mut().for_each(|family| family.settle(&own_pipes));
 
-    // Between the rounds lies the moment of which the verdict speaks.
+    // Between the rounds lies the moment of which `Waiting` speaks.
 
-    refine(&mut cases, |family| family.slept_on());
-    enlist(&mut cases, |family, pid| match family.members.get(&pid) {
-        Some(_) => Ok(()),
-        None => Err(Doubt::Changed),
-    });
-    refine(&mut cases, |family| family.has_read_all());
-    cases.into_iter().map(|case| case.map(drop)).collect()
-}
-
-type Case<'a> = Result<Family<'a>, Doubt>;
-
-/// Puts a further question to those of whom there is no doubt yet.
-fn refine<'a>(cases: &mut [Case<'a>], mut ask: impl FnMut(&mut Family<'a>) -> Result<(), Doubt>) {
-    for case in cases {
-        if let Ok(family) = case
-            && let Err(doubt) = ask(family)
-        {
-            *case = Err(doubt);
-        }
+    let waits = |so_far| so_far == Evidence::Waiting;
+    for family in families.iter_mut().filter(|family| waits(family.so_far())) {
+        family.check_that_all_slept_on();
     }
+    enlist(&mut families, waits, |family, pid| {
+        if !family.members.contains_key(&pid) {
+            family.saw_no_more_than(Coverage::Moving);
+        }
+    });
+    for family in families.iter_mut().filter(|family| waits(family.so_far())) {
+        family.look_for_unread_again();
+        family.looked_twice = true;
+    }
+    families.into_iter().map(|family| family.look(at)).collect()
 }
 
-/// Shows each family the members of its group, from one scan for all.
+/// Shows the families of which so much is known so far that it is `wanted` the members of their groups, from one
+/// scan for all; to the others it is written down that they were not scanned for.
 fn enlist<'a>(
-    cases: &mut [Case<'a>],
-    mut show: impl FnMut(&mut Family<'a>, i32) -> Result<(), Doubt>,
+    families: &mut [Family<'a>],
+    wanted: impl Fn(Evidence) -> bool,
+    mut show: impl FnMut(&mut Family<'a>, i32),
 ) {
-    let groups: HashSet<i32> = cases.iter().flatten().map(Family::group).collect();
-    if groups.is_empty() {
+    let wanted: Vec<_> = families.iter_mut().filter(|family| wanted(family.so_far())).collect();
+    if wanted.is_empty() {
         return;
     }
-    let census = proc::census(&groups);
-    refine(cases, |family| {
-        let census: &HashMap<_, _> = census.as_ref().map_err(|doubt| *doubt)?;
-        let members = census.get(&family.group()).ok_or(Doubt::Changed)?;
-        members.iter().try_for_each(|&pid| show(family, pid))
-    });
+    let census = proc::census(&wanted.iter().map(|family| family.group()).collect());
+    for family in wanted {
+        match census.as_ref().map(|census: &HashMap<_, Vec<_>>| census.get(&family.group())) {
+            Ok(Some(members)) => members.iter().for_each(|&pid| show(family, pid)),
+            Ok(None) => family.saw_no_more_than(Coverage::Moving),
+            Err(&gap) => family.missed(gap),
+        }
+        family.scanned = true;
+    }
 }
 
 /// The processes that may have a part in a worker's replies, as the first round has seen them.
 struct Family<'a> {
     suspect: &'a Suspect<'a>,
-    members: BTreeMap<i32, Vec<Thread>>,
-    /// Whether a member of the group reads one of our channels.
-    reads_us: bool,
-    /// Which of our channels are being read.
-    outer: HashSet<ChannelId>,
-    /// The other pipes that are being read.
-    inner: HashSet<ChannelId>,
+    unread: Vec<u64>,
+    members: BTreeMap<i32, Vec<Seen>>,
+    /// The best coverage that is still possible.
+    coverage: Coverage,
+    scanned: bool,
+    looked_twice: bool,
 }
 
-/// A thread in the first round.
-struct Thread {
+/// A living or dead thread in the first round.
+struct Seen {
     tid: i32,
     status: Status,
     /// The rest, unless the thread is dead and only unburied.
-    session: Option<(Call, Vec<i32>)>,
+    alive: Option<Alive>,
+}
+
+struct Alive {
+    stat: Stat,
+    used: (Duration, Duration),
+    in_group: bool,
+    view: ThreadView,
+    /// Where it sleeps, if it does.
+    call: Option<Call>,
+    /// The pipe that it reads, if that is not one of our channels.
+    inner: Option<ChannelId>,
+    children: Vec<i32>,
 }
 
 impl<'a> Family<'a> {
-    /// The leader and its descendants.
-    fn meet(suspect: &'a Suspect<'a>) -> Case<'a> {
-        some_read(suspect)?;
+    fn new(suspect: &'a Suspect<'a>) -> Self {
         let mut family = Self {
             suspect,
+            unread: Vec::new(),
             members: BTreeMap::new(),
-            reads_us: false,
-            outer: HashSet::new(),
-            inner: HashSet::new(),
+            coverage: Coverage::Still,
+            scanned: false,
+            looked_twice: false,
         };
-        family.join(family.group())?;
-        // A dead leader is news that reaches the event loop by another way.
-        let leader = family.members.get(&family.group());
-        if leader.is_none_or(|threads| threads.iter().all(|thread| thread.session.is_none())) {
-            return Err(Doubt::Changed);
+        for (channel, _) in suspect.inputs {
+            let bytes = family.unread_in(*channel);
+            family.unread.push(bytes);
         }
-        Ok(family)
+        family
     }
 
     fn group(&self) -> i32 {
         self.suspect.pgid.as_raw()
     }
 
-    /// Takes up `pid` and its descendants. A doubt about one is a doubt about all.
-    fn join(&mut self, pid: i32) -> Result<(), Doubt> {
+    /// What is known by now, if nothing worse comes.
+    fn so_far(&self) -> Evidence {
+        self.look_of(Duration::ZERO, self.coverage).alone()
+    }
+
+    fn look(&self, at: Duration) -> Look {
+        let reached = if self.looked_twice {
+            Coverage::Still
+        } else if self.scanned {
+            Coverage::Once
+        } else {
+            Coverage::Partial(Obstacle::NotWhole)
+        };
+        self.look_of(at, self.coverage.max(reached))
+    }
+
+    fn look_of(&self, at: Duration, coverage: Coverage) -> Look {
+        let alive = || {
+            let seen = self.members.values().flatten();
+            seen.filter_map(|seen| Some((seen.tid, seen.alive.as_ref()?)))
+        };
+        let threads = alive().map(|(tid, alive)| {
+            let Alive { stat, used, in_group, view, .. } = alive;
+            Thread::new(tid, stat.started(), *in_group, *view, used.0)
+        });
+        let resolution = alive().map(|(_, alive)| alive.used.1).max().unwrap_or_default();
+        Look::new(at, self.unread.clone(), threads.collect(), coverage).with_resolution(resolution)
+    }
+
+    fn saw_no_more_than(&mut self, coverage: Coverage) {
+        self.coverage = self.coverage.max(coverage);
+    }
+
+    fn missed(&mut self, gap: Gap) {
+        self.saw_no_more_than(match gap {
+            Gap::Gone => Coverage::Moving,
+            Gap::Hidden => Coverage::Partial(Obstacle::Hidden),
+        });
+    }
+
+    /// The leader and its descendants.
+    fn meet(&mut self) {
+        self.join(self.group());
+        // A dead leader is news that reaches the event loop by another way.
+        let leader = self.members.get(&self.group());
+        if leader.is_none_or(|threads| threads.iter().all(|seen| seen.alive.is_none())) {
+            self.saw_no_more_than(Coverage::Moving);
+        }
+    }
+
+    /// Takes up `pid` and its descendants.
+    fn join(&mut self, pid: i32) {
         let mut pending = vec![pid];
         while let Some(pid) = pending.pop() {
             if self.members.contains_key(&pid) {
                 continue;
             }
-            let in_group = proc::group_of(pid)? == self.group();
-            let mut threads = Vec::new();
-            for tid in proc::threads(pid)? {
-                // The counters before the call: see the module's docs.
-                let status = proc::status(pid, tid)?;
-                let session = match status.state {
-                    b'S' => {
-                        let call = proc::call(pid, tid)?;
-                        self.weigh(call.wait()?, pid, tid, in_group)?;
-                        let children = proc::children(pid, tid)?;
-                        pending.extend(&children);
-                        Some((call, children))
-                    }
-                    b'Z' | b'X' => None,
-                    b'T' | b't' => return Err(Doubt::Stopped),
-                    _ => return Err(Doubt::Busy),
-                };
-                threads.push(Thread { tid, status, session });
+            match self.see_process(pid) {
+                Ok(threads) => {
+                    let alive = threads.iter().filter_map(|seen| seen.alive.as_ref());
+                    pending.extend(alive.flat_map(|alive| &alive.children));
+                    self.members.insert(pid, threads);
+                }
+                Err(gap) => self.missed(gap),
             }
-            self.members.insert(pid, threads);
         }
-        Ok(())
     }
 
-    fn weigh(&mut self, wait: Wait, pid: i32, tid: i32, in_group: bool) -> Result<(), Doubt> {
+    fn see_process(&mut self, pid: i32) -> Result<Vec<Seen>, Gap> {
+        let in_group = proc::group_of(pid)? == self.group();
+        let mut threads = Vec::new();
+        for tid in proc::threads(pid)? {
+            match self.see(pid, tid, in_group) {
+                Ok(seen) => threads.push(seen),
+                Err(gap) => self.missed(gap),
+            }
+        }
+        Ok(threads)
+    }
+
+    fn see(&self, pid: i32, tid: i32, in_group: bool) -> Result<Seen, Gap> {
+        // The counters before the call: see the module's docs.
+        let status = proc::status(pid, tid)?;
+        if status.state() == State::Dead {
+            return Ok(Seen { tid, status, alive: None });
+        }
+        let (mut call, mut inner) = (None, None);
+        let stat = proc::thread_stat(pid, tid)?;
+        let view = match status.state() {
+            State::Sleeping => match proc::call(pid, tid) {
+                Ok(Line::NoCall) => ThreadView::Running,
+                Ok(Line::Call(line)) => {
+                    call = Some(line);
+                    let (view, pipe) = self.weigh(line.wait(), pid, tid, &stat)?;
+                    inner = pipe;
+                    view
+                }
+                Err(Gap::Hidden) => ThreadView::Hidden,
+                Err(Gap::Gone) => return Err(Gap::Gone),
+            },
+            State::DiskWait => ThreadView::DiskWait,
+            State::Stopped => {
+                let signal = proc::stop_signal(pid);
+                ThreadView::Stopped(signal.map_or(Stop::Unnamed, Stop::Signal))
+            }
+            State::Traced => ThreadView::Stopped(Stop::Tracer),
+            State::Running | State::Dead => ThreadView::Running,
+        };
+        let children = proc::children(pid, tid)?;
+        let used = proc::used(pid, tid, &stat)?;
+        let alive = Alive { stat, used, in_group, view, call, inner, children };
+        Ok(Seen { tid, status, alive: Some(alive) })
+    }
+
+    /// What a call means, and which pipe it reads if that is not one of our channels.
+    fn weigh(
+        &self,
+        wait: Wait,
+        pid: i32,
+        tid: i32,
+        stat: &Stat,
+    ) -> Result<(ThreadView, Option<ChannelId>), Gap> {
+        let outside = |what| Ok((ThreadView::Outside(what), None));
         let (fd, may_be_full) = match wait {
-            Wait::Kin => return Ok(()),
+            Wait::Is(view) => return Ok((view, None)),
             Wait::Read(fd) => (fd, false),
             Wait::Splice(fd) => (fd, true),
         };
-        match proc::pipe(pid, tid, fd)? {
-            Some(id) if self.is_input(id) => {
-                self.reads_us |= in_group;
-                self.outer.insert(id);
-            }
+        let target = proc::target(pid, tid, fd, stat)?;
+        if let Target::Pipe(id) = target
+            && let Some(channel) = self.channel(id)
+        {
+            return Ok((ThreadView::ReadOf(channel), None));
+        }
+        if may_be_full {
             // Of a pipe that is not ours nobody tells us whether it is empty.
-            _ if may_be_full => return Err(Doubt::Writing),
-            Some(id) if proc::is_anonymous(pid, tid, fd)? => {
-                self.inner.insert(id);
+            return outside(Outside::Writing);
+        }
+        match target {
+            Target::Pipe(id) if proc::is_anonymous(pid, tid, fd)? => {
+                Ok((ThreadView::ReadOfInnerPipe, Some(id)))
             }
             // Who may yet open a named FIFO, or write to a socket, cannot be known.
-            _ => return Err(Doubt::OtherRead),
+            Target::Pipe(_) => outside(Outside::Pipe),
+            Target::Terminal => Ok((ThreadView::ReadOfTerminal, None)),
+            Target::Device => outside(Outside::Device),
+            Target::Socket => outside(Outside::Socket),
+            Target::File => outside(Outside::File),
+            Target::Other => outside(Outside::UnknownCall),
         }
-        Ok(())
     }
 
-    fn is_input(&self, id: ChannelId) -> bool {
-        self.suspect.inputs.iter().any(|(_, input)| *input == id)
+    /// Which channel of ours this pipe is.
+    fn channel(&self, id: ChannelId) -> Option<usize> {
+        self.suspect.inputs.iter().position(|(_, input)| *input == id)
     }
 
-    /// Whether all these waits lead to us: somebody reads a channel, and whoever reads another pipe
-    /// reads one of the family's own. A pipe gets into the family from outside only through us, who
-    /// then still hold it (a jobserver's, a process substitution's), and comes with no writer.
-    fn is_closed(&self, own_pipes: &OwnPipes) -> Result<(), Doubt> {
-        if !self.reads_us {
-            return Err(Doubt::NoReader);
+    /// Corrects, when all members are known, the views that depend on others.
+    fn settle(&mut self, own_pipes: &OwnPipes) {
+        let members: HashSet<i32> = self.members.keys().copied().collect();
+        for seen in self.members.values_mut().flatten() {
+            let Some(alive) = &mut seen.alive else { continue };
+            match alive.view {
+                // It has made its terminal itself: nobody sits there.
+                ThreadView::ReadOfTerminal if members.contains(&alive.stat.session()) => {
+                    alive.view = ThreadView::Outside(Outside::Device);
+                }
+                // Its own debugger lets it go on.
+                ThreadView::Stopped(Stop::Tracer) if members.contains(&seen.status.tracer()) => {
+                    alive.view = ThreadView::Running;
+                }
+                _ => {}
+            }
         }
-        if self.inner.is_empty() {
+        // Dear, and without effect where something worse is known.
+        if self.so_far() < Evidence::Outside(Outside::Pipe)
+            && let Err(gap) = self.settle_pipes(own_pipes)
+        {
+            self.missed(gap);
+        }
+    }
+
+    /// Whether those who read a pipe that is not ours read one of the family's own. A pipe gets into the family
+    /// from outside only through us, who then still hold it (a jobserver's, a process substitution's), and comes with
+    /// no writer.
+    fn settle_pipes(&mut self, own_pipes: &OwnPipes) -> Result<(), Gap> {
+        let alive = self.members.values().flatten().filter_map(|seen| seen.alive.as_ref());
+        if alive.filter_map(|alive| alive.inner).next().is_none() {
             return Ok(());
         }
         let mut written = HashSet::new();
         for (pid, threads) in &self.members {
-            if threads.iter().any(|thread| thread.session.is_some()) {
+            if threads.iter().any(|seen| seen.alive.is_some()) {
                 written.extend(proc::written_pipes(*pid)?);
             }
         }
-        if self.inner.is_subset(&written) && self.inner.is_disjoint(own_pipes.get()?) {
-            Ok(())
-        } else {
-            Err(Doubt::OtherRead)
-        }
-    }
-
-    /// Whether each channel that somebody reads is empty. What lies in another one does not matter:
-    /// whoever is to read it sleeps in a read elsewhere.
-    fn has_read_all(&self) -> Result<(), Doubt> {
-        let mut read = self.suspect.inputs.iter().filter(|(_, id)| self.outer.contains(id));
-        read.try_for_each(|(fd, _)| is_empty(*fd))
-    }
-
-    /// The second round: whether nobody has moved since the first.
-    fn slept_on(&self) -> Result<(), Doubt> {
-        for (&pid, threads) in &self.members {
-            if !threads.iter().map(|thread| thread.tid).eq(proc::threads(pid)?) {
-                return Err(Doubt::Changed);
-            }
-            for thread in threads {
-                if !thread.slept_on(pid)? {
-                    return Err(Doubt::Changed);
-                }
+        let own_pipes = own_pipes.get()?;
+        for alive in self.members.values_mut().flatten().filter_map(|seen| seen.alive.as_mut()) {
+            if let Some(id) = alive.inner
+                && (!written.contains(&id) || own_pipes.contains(&id))
+            {
+                alive.view = ThreadView::Outside(Outside::Pipe);
             }
         }
         Ok(())
     }
+
+    /// The second round: whether nobody has moved since the first.
+    fn check_that_all_slept_on(&mut self) {
+        let all = self.members.iter().try_for_each(|(&pid, threads)| {
+            if !threads.iter().map(|seen| seen.tid).eq(proc::threads(pid)?) {
+                return Err(Gap::Gone);
+            }
+            threads.iter().try_for_each(|seen| seen.slept_on(pid))
+        });
+        if let Err(gap) = all {
+            self.missed(gap);
+        }
+    }
+
+    /// Nobody writes meanwhile, so that a channel that was empty before the first round still is.
+    fn look_for_unread_again(&mut self) {
+        for at in 0..self.unread.len() {
+            let bytes = self.unread_in(self.suspect.inputs[at].0);
+            self.unread[at] = self.unread[at].max(bytes);
+        }
+    }
+
+    fn unread_in(&mut self, channel: BorrowedFd<'_>) -> u64 {
+        unread(channel).unwrap_or_else(|_| {
+            self.missed(Gap::Hidden);
+            0
+        })
+    }
 }
 
-impl Thread {
-    fn slept_on(&self, pid: i32) -> Result<bool, Doubt> {
-        if let Some((before, children)) = &self.session {
-            match proc::call(pid, self.tid) {
-                Ok(call) if call == *before => {}
-                Ok(_) | Err(Doubt::Busy) => return Ok(false),
-                Err(doubt) => return Err(doubt),
-            }
-            if proc::children(pid, self.tid)? != *children {
-                return Ok(false);
-            }
+impl Seen {
+    /// Whether it is still in the call in which the first round has seen it, and has not left it in between;
+    /// `Gone` if it has.
+    fn slept_on(&self, pid: i32) -> Result<(), Gap> {
+        let mut same = true;
+        if let Some(alive) = &self.alive {
+            same &= match (proc::call(pid, self.tid)?, alive.call) {
+                (Line::Call(now), Some(before)) => now == before,
+                _ => false,
+            };
+            same &= proc::children(pid, self.tid)? == alive.children;
         }
         // The counters last.
-        Ok(proc::status(pid, self.tid)? == self.status)
+        same &= proc::status(pid, self.tid)? == self.status;
+        if same { Ok(()) } else { Err(Gap::Gone) }
     }
 }
 
 /// The pipes that we hold ourselves, listed when first asked for.
 #[derive(Default)]
-struct OwnPipes(OnceCell<Result<HashSet<ChannelId>, Doubt>>);
+struct OwnPipes(OnceCell<Result<HashSet<ChannelId>, Gap>>);
 
 impl OwnPipes {
-    fn get(&self) -> Result<&HashSet<ChannelId>, Doubt> {
-        self.0.get_or_init(proc::own_pipes).as_ref().map_err(|doubt| *doubt)
+    fn get(&self) -> Result<&HashSet<ChannelId>, Gap> {
+        self.0.get_or_init(proc::own_pipes).as_ref().map_err(|gap| *gap)
     }
 }
 
-/// Whether there is a channel that holds nothing, on which the worker may be waiting. Dear questions
-/// are not asked of a worker that has everything still to read.
-fn some_read(suspect: &Suspect<'_>) -> Result<(), Doubt> {
-    let mut doubt = Ok(());
-    for (fd, _) in suspect.inputs {
-        doubt = is_empty(*fd);
-        if doubt.is_ok() {
-            break;
-        }
-    }
-    doubt
-}
-
-fn is_empty(channel: BorrowedFd<'_>) -> Result<(), Doubt> {
-    match unread(channel) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(Doubt::Unread),
-        Err(_) => Err(Doubt::Unreadable),
-    }
-}
-
-fn unread(pipe: BorrowedFd<'_>) -> nix::Result<libc::c_int> {
-    let mut bytes = 0;
+fn unread(pipe: BorrowedFd<'_>) -> nix::Result<u64> {
+    let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open for the length of the borrow, and FIONREAD stores one `int`
     // through a pointer that is valid for the call.
     unsafe { fionread(pipe.as_raw_fd(), &raw mut bytes) }?;
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::os::fd::AsFd;
-    use std::os::unix::process::CommandExt;
-    use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
-
-    use nix::unistd::Pid;
-
-    use super::*;
-
-    #[test]
-    fn a_reader_that_is_back_in_the_same_read_has_moved() {
-        let mut cat = Command::new("cat")
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut stdin = cat.stdin.take().unwrap();
-        let pgid = Pid::from_raw(cat.id().try_into().unwrap());
-        {
-            let ours = stdin.as_fd().try_clone_to_owned().unwrap();
-            let inputs = [(ours.as_fd(), ChannelId::of(ours.as_fd()).unwrap())];
-            let suspect = Suspect { pgid, inputs: &inputs };
-            let start = Instant::now();
-            let asleep = || loop {
-                match Family::meet(&suspect) {
-                    Ok(family) if family.reads_us && family.slept_on().is_ok() => return family,
-                    _ => assert!(start.elapsed() < Duration::from_secs(60)),
-                }
-            };
-            // The first read comes from elsewhere: unused registers would tell it from the others.
-            asleep();
-            stdin.write_all(b"moves").unwrap();
-            let before = asleep();
-            stdin.write_all(b"moves").unwrap();
-            let after = asleep();
-            assert_eq!(before.slept_on(), Err(Doubt::Changed));
-            assert_eq!(after.slept_on(), Ok(()));
-        }
-        drop(stdin);
-        cat.wait().unwrap();
-    }
+    Ok(bytes.try_into().unwrap_or(0))
 }

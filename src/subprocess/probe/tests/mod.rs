@@ -5,11 +5,13 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 
+use super::evidence::{Evidence, Look, Looks, Obstacle, Outside, Stop, Work, judge};
 use super::*;
 
 mod doubts;
@@ -17,10 +19,12 @@ mod waiting;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(2);
+/// How far apart two looks must be for `Asleep`.
+const APART: Duration = Duration::from_millis(60);
 
 struct Worker {
     child: Child,
-    stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     channel: ChannelId,
     pgid: Pid,
 }
@@ -37,7 +41,7 @@ impl Worker {
         let stdin = child.stdin.take().unwrap();
         let channel = ChannelId::of(stdin.as_fd()).unwrap();
         let pgid = Pid::from_raw(child.id().try_into().unwrap());
-        Self { child, stdin, channel, pgid }
+        Self { child, stdin: Some(stdin), channel, pgid }
     }
 
     fn run(program: &str, arguments: &[&str]) -> Self {
@@ -53,22 +57,31 @@ impl Worker {
     }
 
     fn give(&mut self, request: &str) {
-        self.stdin.write_all(request.as_bytes()).unwrap();
+        self.stdin.as_mut().expect("an open stdin").write_all(request.as_bytes()).unwrap();
+    }
+
+    fn inputs(&self) -> Vec<(BorrowedFd<'_>, ChannelId)> {
+        self.stdin.iter().map(|stdin| (stdin.as_fd(), self.channel)).collect()
     }
 
     fn signal(&self, signal: Signal) {
         killpg(self.pgid, signal).unwrap();
     }
 
-    fn look(&self) -> Evidence {
-        evidence(self.pgid, &[(self.stdin.as_fd(), self.channel)])
+    fn look(&self) -> Look {
+        look(self.pgid, &self.inputs())
+    }
+
+    /// What one look alone shows.
+    fn evidence(&self) -> Evidence {
+        judge(None, &self.look(), Duration::MAX)
     }
 
     #[track_caller]
     fn comes_to(&self, expected: Evidence) {
         let start = Instant::now();
         loop {
-            let seen = self.look();
+            let seen = self.evidence();
             if seen == expected {
                 return;
             }
@@ -82,22 +95,51 @@ impl Worker {
         self.comes_to(Evidence::Waiting);
         // It stays so: nobody else has a reason to move.
         for _ in 0..20 {
-            assert_eq!(self.look(), Evidence::Waiting);
+            assert_eq!(self.evidence(), Evidence::Waiting);
         }
     }
 
-    /// From the first doubt of this kind on, and before it, there is never a `Waiting`.
+    /// Until this evidence has been seen 200 times, and before it, there is never a `Waiting`.
     #[track_caller]
-    fn never_waits(&self, expected: Doubt) {
+    fn never_waits(&self, expected: Evidence) {
         let (start, mut seen) = (Instant::now(), 0);
         while seen < 200 {
-            let look = self.look();
-            assert_ne!(look, Evidence::Waiting);
-            seen += u32::from(look == Evidence::NotCertain(expected));
-            assert!(start.elapsed() < PATIENCE, "{look:?} and not {expected:?}");
+            let evidence = self.evidence();
+            assert_ne!(evidence, Evidence::Waiting);
+            seen += u32::from(evidence == expected);
+            assert!(start.elapsed() < PATIENCE, "{evidence:?} and not {expected:?}");
             sleep(PAUSE);
         }
     }
+
+    /// Looked at again and again as a quiet session is, it is found to be `expected`.
+    #[track_caller]
+    fn settles(&self, expected: Evidence) {
+        let (start, mut looks) = (Instant::now(), Looks::default());
+        loop {
+            let seen = looks.judge(self.look(), APART);
+            if seen == expected {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{seen:?} and not {expected:?}");
+            sleep(PAUSE);
+        }
+    }
+}
+
+const COMPUTES: Evidence = Evidence::Working(Work::Computing);
+const DEAF: Evidence = Evidence::Deaf { open: true, timed: false };
+const DEAF_SLEEPER: Evidence = Evidence::Deaf { open: true, timed: true };
+
+fn look(pgid: Pid, inputs: &[(BorrowedFd<'_>, ChannelId)]) -> Look {
+    let mut looks = look_at_all(&[Suspect::new(pgid, inputs)], now());
+    looks.pop().expect("a look for each suspect")
+}
+
+/// The time by any clock that all looks of a test share.
+fn now() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
 }
 
 impl Drop for Worker {
@@ -131,18 +173,17 @@ fn many_are_judged_each_for_itself() {
     let workers =
         [Worker::run("cat", &[]), Worker::run("sleep", &["1000"]), Worker::sh("tr a b | cat")];
     workers[0].waits();
-    workers[1].never_waits(Doubt::Sleeping);
+    workers[1].never_waits(DEAF_SLEEPER);
     workers[2].waits();
-    let inputs = workers.each_ref().map(|worker| [(worker.stdin.as_fd(), worker.channel)]);
+    let inputs = workers.each_ref().map(Worker::inputs);
     let suspects: Vec<_> = workers
         .iter()
         .zip(&inputs)
-        .map(|(worker, inputs)| Suspect { pgid: worker.pgid, inputs })
+        .map(|(worker, inputs)| Suspect::new(worker.pgid, inputs))
         .collect();
-    let sleeping = Evidence::NotCertain(Doubt::Sleeping);
-    let expected = [Evidence::Waiting, sleeping, Evidence::Waiting];
-    assert_eq!(evidence_of_all(&suspects), expected);
-    assert_eq!(evidence_of_all(&[]), []);
+    let expected = [Evidence::Waiting, DEAF_SLEEPER, Evidence::Waiting];
+    assert_eq!(look_at_all(&suspects, now()).iter().map(Look::alone).collect::<Vec<_>>(), expected);
+    assert_eq!(look_at_all(&[], now()), []);
 }
 
 /// The promise itself, under races: whoever flushes each reply and is said to wait has replied.
@@ -171,7 +212,7 @@ fn a_worker_that_is_said_to_wait_has_written_its_reply() {
         for round in 0..150 {
             worker.give(&format!("{}\n", round % 50));
             let start = Instant::now();
-            while worker.look() != Evidence::Waiting {
+            while worker.evidence() != Evidence::Waiting {
                 assert!(start.elapsed() < PATIENCE, "{command:?}");
             }
             assert!(unread_replies(&worker), "{command:?}, round {round}");
@@ -180,36 +221,44 @@ fn a_worker_that_is_said_to_wait_has_written_its_reply() {
     }
 }
 
-/// Not a test: prints what a look costs. `cargo test --release -- --ignored --nocapture cost`
+/// Not a test: prints what a look costs in processor time. `cargo test --release -- --ignored --nocapture cost`
 #[test]
 #[ignore = "a measurement"]
 fn cost() {
+    // Of our own processor time: others may have work, too.
+    let used = || {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    };
     let print = |what: &str, look: &dyn Fn() -> Evidence| {
-        let (start, mut last) = (Instant::now(), look());
+        let (start, mut last) = (used(), look());
         for _ in 0..200 {
             last = look();
         }
-        println!("{what:40} {:>9.1?} {last:?}", start.elapsed() / 201);
+        println!("{what:40} {:>9.1?} {last:?}", (used() - start) / 201);
     };
     let cat = Worker::run("cat", &[]);
     cat.waits();
     let pipe = Worker::sh("tr a b | cat");
     pipe.waits();
-    let sleeper = Worker::run("sleep", &["1000"]);
-    sleeper.never_waits(Doubt::Sleeping);
+    let sleeper = Worker::sh("sleep 1000 & cat <&0; true");
+    sleeper.settles(Evidence::Asleep);
+    let worker = Worker::sh("while :; do :; done");
+    worker.settles(Evidence::Working(Work::Computing));
     for others in [0, 2000] {
         let crowd: Vec<_> = (0..others).map(|_| Worker::run("sleep", &["1000"])).collect();
         let processes = std::fs::read_dir("/proc").unwrap().count();
         println!("{processes} entries in /proc");
-        print("cat, waiting", &|| cat.look());
-        print("sh -c 'tr | cat', waiting", &|| pipe.look());
-        print("sleep, not waiting", &|| sleeper.look());
+        print("cat, waiting", &|| cat.evidence());
+        print("sh -c 'tr | cat', waiting", &|| pipe.evidence());
+        print("sh -c 'sleep & cat', asleep", &|| sleeper.evidence());
+        print("a busy loop", &|| worker.evidence());
         drop(crowd);
     }
     let many: Vec<_> = (0..1000).map(|_| Worker::run("cat", &[])).collect();
     many.iter().for_each(|worker| worker.comes_to(Evidence::Waiting));
-    let inputs: Vec<_> = many.iter().map(|w| [(w.stdin.as_fd(), w.channel)]).collect();
+    let inputs: Vec<_> = many.iter().map(Worker::inputs).collect();
     let suspects: Vec<_> =
-        many.iter().zip(&inputs).map(|(w, inputs)| Suspect { pgid: w.pgid, inputs }).collect();
-    print("1000 x cat, in one call", &|| evidence_of_all(&suspects)[999]);
+        many.iter().zip(&inputs).map(|(w, inputs)| Suspect::new(w.pgid, inputs)).collect();
+    print("1000 x cat, in one call", &|| look_at_all(&suspects, now())[999].alone());
 }

@@ -52,18 +52,17 @@ fn a_thread_that_waits_for_another_without_a_limit_waits_for_us() {
 fn any_of_several_channels_may_be_the_one_that_is_read() {
     let worker = Worker::run("cat", &[]);
     let (_side_reader, side) = std::io::pipe().unwrap();
-    let inputs = [
-        (side.as_fd(), ChannelId::of(side.as_fd()).unwrap()),
-        (worker.stdin.as_fd(), worker.channel),
-    ];
+    let inputs = [(side.as_fd(), ChannelId::of(side.as_fd()).unwrap()), worker.inputs()[0]];
     worker.waits();
-    assert_eq!(evidence(worker.pgid, &inputs), Evidence::Waiting);
+    assert_eq!(look(worker.pgid, &inputs).alone(), Evidence::Waiting);
     // It waits on this one, whatever lies in that one.
     (&side).write_all(b"not read").unwrap();
-    assert_eq!(evidence(worker.pgid, &inputs), Evidence::Waiting);
+    assert_eq!(look(worker.pgid, &inputs).alone(), Evidence::Waiting);
     // Where there is nothing but the unread one, it does not wait for us.
-    let unread = Evidence::NotCertain(Doubt::Unread);
-    assert_eq!(evidence(worker.pgid, &inputs[..1]), unread);
+    let unread = look(worker.pgid, &inputs[..1]);
+    assert!(unread.has_all_unread());
+    // Nor does it, as what it reads is no channel of ours there.
+    assert_eq!(unread.alone(), Evidence::Outside(Outside::Pipe));
 }
 
 #[test]
