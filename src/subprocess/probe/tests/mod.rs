@@ -15,6 +15,8 @@ use super::evidence::{Evidence, Look, Looks, Obstacle, Outside, Stop, Work, judg
 use super::*;
 
 mod doubts;
+mod programs;
+mod terminal;
 mod waiting;
 
 const PATIENCE: Duration = Duration::from_secs(60);
