@@ -86,7 +86,8 @@ impl Counters {
 pub(crate) struct Stats {
     pub(crate) counters: Counters,
     pub(crate) gate: Arc<Gate>,
-    hint: Mutex<Option<String>>,
+    /// The last hint, and the worker that it is about, if it is about one.
+    hint: Mutex<Hint>,
 }
 
 impl Stats {
@@ -96,11 +97,23 @@ impl Stats {
 
     /// Leaves a hint; the last one counts.
     pub(crate) fn hint(&self, hint: String) {
-        *lock_hint(&self.hint) = Some(hint);
+        *lock_hint(&self.hint) = Some((None, hint));
+    }
+
+    /// Leaves a hint about a worker.
+    pub(crate) fn hint_about(&self, worker: usize, hint: String) {
+        *lock_hint(&self.hint) = Some((Some(worker), hint));
+    }
+
+    /// The last hint about this worker is disproved.
+    pub(crate) fn withdraw_hint(&self, worker: usize) {
+        lock_hint(&self.hint).take_if(|(about, _)| *about == Some(worker));
     }
 }
 
-fn lock_hint(mutex: &Mutex<Option<String>>) -> std::sync::MutexGuard<'_, Option<String>> {
+type Hint = Option<(Option<usize>, String)>;
+
+fn lock_hint(mutex: &Mutex<Hint>) -> std::sync::MutexGuard<'_, Hint> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -123,7 +136,7 @@ impl Monitor {
         let mut snapshot = self.0.counters.snapshot();
         snapshot.held_bytes = self.0.gate.held() as u64;
         snapshot.yielded = self.0.gate.total_yielded();
-        snapshot.hint = lock_hint(&self.0.hint).clone();
+        snapshot.hint = lock_hint(&self.0.hint).as_ref().map(|(_, hint)| hint.clone());
         snapshot
     }
 }

@@ -5,7 +5,18 @@
 //! puts the scheduler between the two ends of the window.
 
 pub(crate) mod child;
+// Elsewhere nothing but the simulation makes looks that show something.
 pub(crate) mod event_loop;
+#[cfg_attr(
+    not(all(
+        target_os = "linux",
+        not(subfeed_portable),
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )),
+    allow(dead_code)
+)]
+pub(crate) mod evidence;
 pub(crate) mod exit;
 pub(crate) mod kill_sequence;
 pub(crate) mod os;

@@ -64,14 +64,3 @@ pub(crate) enum StartError {
     /// Not now: out of file descriptors, processes or memory.
     NotNow(Error),
 }
-
-/// What a look at a worker that has gone quiet has shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Every thread of its group waits for us.
-    Waiting,
-    /// It is at work, or asleep of its own will.
-    Busy,
-    /// It cannot be told, for a reason that a user can do something about.
-    Unclear(&'static str),
-}

@@ -9,8 +9,9 @@ use crate::error::Error;
 #[cfg(test)]
 use crate::record::Batch;
 use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
+use crate::subprocess::evidence::Look;
 use crate::subprocess::os::{Os, Setup, Unix};
-use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time, Verdict};
+use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::scheduler::Scheduler;
 use crate::window::intake::{Arrival, Supply};
@@ -232,8 +233,8 @@ impl Machine for Swarm {
         self.scheduler.left_unread(slot, channel, bytes);
     }
 
-    fn looked(&mut self, slot: usize, verdict: Verdict) {
-        self.scheduler.looked(slot, verdict);
+    fn looked(&mut self, slot: usize, look: Look) {
+        self.scheduler.looked(slot, look);
     }
 
     fn exited(&mut self, slot: usize) {

@@ -91,6 +91,11 @@ impl Child {
         matches!(self.phase, Phase::Exited { .. })
     }
 
+    /// Whether its kill sequence has begun.
+    pub(crate) fn is_killed(&self) -> bool {
+        matches!(self.phase, Phase::Killing { .. })
+    }
+
     /// Whether it was killed and did not end.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.abandoned

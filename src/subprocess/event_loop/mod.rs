@@ -23,8 +23,9 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
+use crate::subprocess::evidence::Look;
 use crate::subprocess::os::{Event, Os, Port};
-use crate::subprocess::protocol::{Operation, Spawned, StartError, Time, Verdict};
+use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
 
 use clock::Clock;
 use connection::Connection;
@@ -77,7 +78,7 @@ pub(crate) trait Machine {
     fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64);
 
     /// What a look at a quiet child has shown.
-    fn looked(&mut self, slot: usize, verdict: Verdict);
+    fn looked(&mut self, slot: usize, look: Look);
     /// A child has exited. What it wrote may still be on its way.
     fn exited(&mut self, slot: usize);
     /// A child is over and its slot empty.
@@ -115,6 +116,8 @@ pub(crate) struct EventLoop<M, O> {
     to_write: Vec<usize>,
     to_read: Vec<usize>,
     clock: Clock,
+    /// By the patient clock.
+    now: Now,
     /// How often the others were let run since something happened.
     yields: u32,
 }
@@ -144,6 +147,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             to_write: Vec::new(),
             to_read: Vec::new(),
             clock: Clock::default(),
+            now: Now::ZERO,
             yields: 0,
         }
     }
@@ -206,6 +210,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     /// Time has passed, or may have.
     fn tell_time(&mut self) {
         let now = self.clock.read(self.os.now());
+        self.now = now.patient;
         self.machine.time_is(now);
     }
 
@@ -340,15 +345,14 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         }
     }
 
-    /// Looks for the evidence that children which have gone quiet wait for us.
+    /// Looks at children that have gone quiet.
     fn look(&mut self, mut slots: Vec<usize>) {
         slots.retain(|&slot| self.connections[slot].is_some() && !self.has_stopped_reading(slot));
-        let verdicts = self.os.look(&slots);
-        for (slot, verdict) in slots.into_iter().zip(verdicts) {
-            if verdict == Verdict::Waiting && self.has_spoken(slot) {
-                continue;
+        let looks = self.os.look(&slots, self.now);
+        for (slot, look) in slots.into_iter().zip(looks) {
+            if !self.has_spoken(slot) {
+                self.machine.looked(slot, look);
             }
-            self.machine.looked(slot, verdict);
         }
     }
 

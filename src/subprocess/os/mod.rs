@@ -11,7 +11,8 @@ use std::io::{self, IoSlice};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::subprocess::protocol::{Now, Spawned, StartError, Verdict};
+use crate::subprocess::evidence::Look;
+use crate::subprocess::protocol::{Now, Spawned, StartError};
 use crate::template::policy::Signal;
 
 pub(crate) use unix::{Setup, Unix};
@@ -76,8 +77,8 @@ pub(crate) trait Os: fmt::Debug {
     /// Whether nobody can read an input any more.
     fn has_no_reader(&mut self, slot: usize, channel: usize) -> bool;
 
-    /// Looks for evidence of what the children in these slots are doing.
-    fn look(&mut self, slots: &[usize]) -> Vec<Verdict>;
+    /// Looks at what the children in these slots, which all have one, are doing at this time.
+    fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look>;
 
     /// Kills what is left of a child and its group, closes every channel and reaps it, without waiting: one
     /// that does not end even so is left to the reaper. The slot is empty then. The status is `None` if it

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind};
+use crate::subprocess::evidence::Look;
 use crate::subprocess::exit::ExitWatch;
 use crate::subprocess::os::{Event, Os, Port};
-use crate::subprocess::probe::evidence::{Evidence, Look, Outside, judge};
 use crate::subprocess::probe::{ChannelId, Suspect, look_at_all};
 use crate::subprocess::process::{
     Launcher, MOST_ROOMY, Process, block_sigpipe, enlarge, has_no_reader, unread,
 };
-use crate::subprocess::protocol::{Now, Spawned, StartError, Verdict};
+use crate::subprocess::protocol::{Now, Spawned, StartError};
 use crate::subprocess::readiness::{Interest, Readiness, Ready};
 use crate::template::Spec;
 use crate::template::policy::Signal;
@@ -251,8 +251,8 @@ impl Os for Unix {
         matches!(input, Some(Some(input)) if has_no_reader(input))
     }
 
-    fn look(&mut self, slots: &[usize]) -> Vec<Verdict> {
-        let mut verdicts = Vec::with_capacity(slots.len());
+    fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look> {
+        let mut looks = Vec::with_capacity(slots.len());
         for slots in slots.chunks(SUSPECTS_AT_ONCE) {
             let children: Vec<_> = slots
                 .iter()
@@ -272,9 +272,9 @@ impl Os for Unix {
                     Some(Suspect::new(Pid::from_raw((*pid)?.cast_signed()), inputs))
                 })
                 .collect();
-            verdicts.extend(look_at_all(&suspects, Duration::ZERO).iter().map(verdict));
+            looks.extend(look_at_all(&suspects, at));
         }
-        verdicts
+        looks
     }
 
     fn release(&mut self, slot: usize) -> Option<ExitStatus> {
@@ -297,29 +297,6 @@ impl Drop for Unix {
         for child in self.children.iter_mut().filter_map(Option::take) {
             child.process.finish();
         }
-    }
-}
-
-/// What the evidence of one look comes to.
-fn verdict(look: &Look) -> Verdict {
-    if look.has_all_unread() {
-        return Verdict::Busy;
-    }
-    let evidence = judge(None, look, Duration::MAX);
-    match evidence {
-        Evidence::Waiting => Verdict::Waiting,
-        Evidence::Working(_)
-        | Evidence::Asleep
-        | Evidence::Unsettled
-        | Evidence::Deaf { timed: true, .. }
-        | Evidence::Outside(Outside::UnknownCall | Outside::Writing | Outside::Lock) => {
-            Verdict::Busy
-        }
-        Evidence::Deaf { .. }
-        | Evidence::Opaque(_)
-        | Evidence::EventLoop
-        | Evidence::Outside(_)
-        | Evidence::Stopped(_) => Verdict::Unclear(evidence.sentence()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A worker that withholds its replies in a stdio buffer and a worker that computes look the same
 //! from our end of the pipes. They differ in the kernel's view of them, and only there:
 //! `/proc/<pid>/task/<tid>/syscall` names the call in which each thread sleeps. [`look_at_all`] takes such
-//! looks; [`evidence`] says what they mean.
+//! looks; [`evidence`](crate::subprocess::evidence) says what they mean.
 //!
 //! # What is looked at
 //!
@@ -12,7 +12,7 @@
 //!
 //! # What is proved
 //!
-//! [`Evidence::Waiting`](evidence::Evidence::Waiting) says that there was a moment, during the call, at which
+//! [`Evidence::Waiting`](crate::subprocess::evidence::Evidence::Waiting) says that there was a moment, during the call, at which
 //!
 //! - each input channel that any of them reads was empty (what lies unread in another one has to
 //!   wait until that reader comes back: so it goes with a worker that reads one channel to its end
@@ -58,19 +58,7 @@ use std::time::Duration;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::Pid;
 
-use self::evidence::Look;
-
-// Elsewhere nothing but the simulation makes looks that show something.
-#[cfg_attr(
-    not(all(
-        target_os = "linux",
-        not(subfeed_portable),
-        target_pointer_width = "64",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    )),
-    allow(dead_code)
-)]
-pub(crate) mod evidence;
+use crate::subprocess::evidence::Look;
 
 // Call numbers and argument places are known for these two only; with 32-bit pointers neither
 // our numbers nor those of a 64-bit child could be told apart.
@@ -167,7 +155,7 @@ mod system {
     use std::time::Duration;
 
     use super::Suspect;
-    use super::evidence::{Look, Obstacle};
+    use crate::subprocess::evidence::{Look, Obstacle};
 
     pub(super) fn look_at_all(suspects: &[Suspect<'_>], at: Duration) -> Vec<Look> {
         let open = |suspect: &Suspect<'_>| vec![0; suspect.inputs.len()];

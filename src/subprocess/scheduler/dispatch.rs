@@ -20,25 +20,31 @@ const CHUNK_BYTES: usize = 128 << 10;
 pub(super) struct Lines {
     warm: VecDeque<usize>,
     cold: VecDeque<usize>,
+    /// Those that get only what no other session takes.
+    last: VecDeque<usize>,
 }
 
 impl Lines {
     fn is_empty(&self) -> bool {
-        self.warm.is_empty() && self.cold.is_empty()
+        self.warm.is_empty() && self.cold.is_empty() && self.last.is_empty()
     }
 
-    fn enter(&mut self, slot: usize, warm: bool) {
-        if warm {
-            self.warm.push_back(slot);
+    fn enter(&mut self, slot: usize, session: &Session, withholding: bool) {
+        let line = if session.is_served_last() {
+            &mut self.last
+        } else if session.is_warm() || withholding {
+            &mut self.warm
         } else {
-            self.cold.push_back(slot);
-        }
+            &mut self.cold
+        };
+        line.push_back(slot);
     }
 
     /// The session in this slot is over.
     pub(super) fn leave(&mut self, slot: usize) {
         self.warm.retain(|&waiting| waiting != slot);
         self.cold.retain(|&waiting| waiting != slot);
+        self.last.retain(|&waiting| waiting != slot);
     }
 }
 
@@ -50,7 +56,7 @@ impl Scheduler {
             return;
         }
         *queued = true;
-        self.lines.enter(slot, session.is_warm() || self.withholding);
+        self.lines.enter(slot, session, self.withholding);
     }
 
     /// Gives out what can be given out.
@@ -66,10 +72,11 @@ impl Scheduler {
         let (mut warm, mut cold, mut share, mut warm_first) = (0, 0, 0, true);
         while self.backlog.has_free() {
             if warm + cold == 0 {
-                (warm, cold) = (self.lines.warm.len(), self.lines.cold.len());
-                if warm + cold == 0 {
-                    return;
+                if self.lines.warm.is_empty() && self.lines.cold.is_empty() {
+                    let Some(slot) = self.lines.last.pop_front() else { return };
+                    self.lines.cold.push_back(slot);
                 }
+                (warm, cold) = (self.lines.warm.len(), self.lines.cold.len());
                 share = self.backlog.packets().div_ceil((warm + cold) as u64);
                 warm_first = self.head_waits();
             }

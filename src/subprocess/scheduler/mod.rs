@@ -22,8 +22,11 @@ macro_rules! context {
             now: $self.now,
             drain: $self.plan.drain,
             keep_requests: $self.plan.keep_requests,
+            input_has_ended: $self.is_fully_pulled(),
             nothing_to_come: $self.is_fully_pulled() && $self.backlog.is_empty(),
             withholding: $self.withholding,
+            waits: $self.backlog.has_free(),
+            closes_sleepers: $self.closes_sleepers,
             stopping: $self.shutdown.is_stopping(),
         }
     };
@@ -45,7 +48,8 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Limit};
 use crate::record::{Batch, PacketId, Pool, Requests, Run};
 use crate::stats::{Counters, Stats};
-use crate::subprocess::protocol::{Now, Operation, Time, Verdict};
+use crate::subprocess::evidence::Look;
+use crate::subprocess::protocol::{Now, Operation, Time};
 use crate::subprocess::session::{Care, Context, News, READ_BYTES, Session};
 use crate::template::Spec;
 use crate::window::gate::Gate;
@@ -125,6 +129,10 @@ pub(crate) struct Scheduler {
     /// How many packets there are, once known.
     pulled: Option<u64>,
     withholding: bool,
+    /// A session that sleeps may be closed: no such close was in vain.
+    closes_sleepers: bool,
+    /// A session may be waiting for the end of its input.
+    awaits_end: bool,
     /// The time of what is happening.
     now: Time,
     /// When any worker last said anything, or was first asked.
@@ -155,6 +163,8 @@ impl Scheduler {
             resolved: 0,
             pulled: None,
             withholding: false,
+            closes_sleepers: true,
+            awaits_end: false,
             now: Time::default(),
             heard: Now::ZERO,
             effects: Effects::default(),
@@ -229,9 +239,10 @@ impl Scheduler {
     }
 
     /// Whether input would be of use now: there is nothing to give out, so that what is pulled is what
-    /// is needed.
+    /// is needed; or it matters whether it has ended.
     pub(crate) fn wants_input(&self) -> bool {
-        self.pulled.is_none() && (self.shutdown.is_stopping() || self.backlog.is_empty())
+        let asked = self.shutdown.is_stopping() || self.backlog.is_empty() || self.awaits_end;
+        self.pulled.is_none() && asked
     }
 
     /// How many runs wait to be given out.
@@ -312,8 +323,11 @@ impl Scheduler {
         }
         if std::mem::take(&mut self.news.progress) {
             self.starts.progress(slot);
+            self.awaits_end = false;
         }
+        self.awaits_end |= std::mem::take(&mut self.news.awaits_end);
         self.withholding |= std::mem::take(&mut self.news.withholds);
+        self.closes_sleepers &= !std::mem::take(&mut self.news.closed_in_vain);
         if std::mem::take(&mut self.news.writes) {
             self.effects.writers.push(slot);
         }
@@ -443,8 +457,8 @@ impl Scheduler {
     }
 
     /// What a look at a quiet worker has shown.
-    pub(crate) fn looked(&mut self, slot: usize, verdict: Verdict) {
-        self.at(slot, |session, cx, news| session.looked(verdict, cx, news));
+    pub(crate) fn looked(&mut self, slot: usize, look: Look) {
+        self.at(slot, |session, cx, news| session.looked(look, cx, news));
     }
 
     /// A process has exited. What it wrote may still be on its way.

@@ -17,6 +17,7 @@ impl Session {
         self.closing = true;
         // However long it was idle: its time to exit begins now.
         self.moved = cx.now.patient;
+        self.stall.moved();
         let why = *self.why.get_or_insert(why);
         tell!(debug, self, "closing", why = why.word());
         if let Some(farewell) = &cx.spec.words.farewell {

@@ -66,6 +66,12 @@ impl Session {
             ),
             limit(closing && closed_input, self.moved, Some(SILENT_GRACE), Limit::ClosedStdin),
             limit(closing && !closed_input, self.moved, policy.end_timeout, Limit::EndTimeout),
+            limit(
+                owes && self.closing && self.why == Some(Why::Done) && policy.end_timeout_is_set,
+                self.moved,
+                policy.end_timeout,
+                Limit::EndTimeout,
+            ),
             age.map(|age| (self.started.saturating_add(age), Deadline::Age)),
             limit(owes && closed_input, self.moved, Some(CLOSED_GRACE), Limit::ClosedStdin),
             limit(owes && !never, self.head_since, policy.packet_timeout, Limit::PacketTimeout),
@@ -108,7 +114,7 @@ impl Session {
             // that this takes is not its own.
             self.moved = now;
             self.head_since = now;
-            self.stall.look_again(cx);
+            self.look_later(cx);
             return;
         }
         match due {
@@ -138,6 +144,17 @@ impl Session {
     fn is_late(&mut self, limit: Limit, cx: &Context<'_>, news: &mut News) {
         if !matches!(limit, Limit::Ready(_)) && self.is_open() && !self.prompt {
             // It may only be buffering: asked to answer, it gets the limit once more.
+            if cx
+                .spec
+                .policy
+                .packet_timeout
+                .is_some_and(|limit| limit <= cx.spec.policy.stall_delay)
+            {
+                cx.stats.hint(format!(
+                    "packet_timeout runs out before it is looked whether `{}` withholds its replies (on_stall): each packet may cost a process",
+                    self.label.command
+                ));
+            }
             self.head_since = cx.now.patient;
             Counters::add(&cx.stats.counters.recycles, 1);
             return self.recycle(cx, news);

@@ -51,7 +51,11 @@ impl Session {
             message.push_str(", and did not end although it was killed");
         }
         self.push_half(&mut message, cx);
-        self.describe_end(kind, message, status)
+        let error = self.describe_end(kind, message, status);
+        match self.stall.hint() {
+            Some(hint) => error.hint(hint.to_owned()),
+            None => error,
+        }
     }
 
     /// Quotes what it wrote and never ended.

@@ -71,6 +71,13 @@ impl Session {
             answered = self.flight.replies(),
             owed = self.owed()
         );
+        if self.stall.was_closed_asleep() {
+            // Whether the close has paid: it has brought the replies that were owed. A death says nothing.
+            let paid = self.flight.len() == 0;
+            let ended_well = status.is_some_and(|status| status.success());
+            news.withholds |= paid;
+            news.closed_in_vain |= !paid && ended_well && self.why.is_some_and(Why::is_asked);
+        }
         news.released += self.flight.held_bytes();
         Ended { session: self, status }
     }

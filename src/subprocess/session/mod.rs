@@ -82,10 +82,16 @@ pub(crate) struct Context<'a> {
     pub(crate) drain: bool,
     /// Requests are kept beside replies, for the errors of `decode`.
     pub(crate) keep_requests: bool,
+    /// The input has ended.
+    pub(crate) input_has_ended: bool,
     /// The input has ended, and nothing waits to be given out.
     pub(crate) nothing_to_come: bool,
     /// The tool was seen to withhold its replies.
     pub(crate) withholding: bool,
+    /// Something waits to be given out, and may go to any session.
+    pub(crate) waits: bool,
+    /// A session that only sleeps may be closed before the input has ended.
+    pub(crate) closes_sleepers: bool,
     /// The feed ends before its time: nothing is cut any more.
     pub(crate) stopping: bool,
 }
@@ -155,6 +161,10 @@ pub(crate) struct News {
     pub(crate) writes: bool,
     /// The tool was seen to withhold its replies.
     pub(crate) withholds: bool,
+    /// It may be waiting for the end of its input.
+    pub(crate) awaits_end: bool,
+    /// A session that slept was closed, and did not answer for that.
+    pub(crate) closed_in_vain: bool,
 }
 
 /// See the [module](self).
@@ -235,7 +245,7 @@ impl Session {
             } else {
                 Depth::new()
             },
-            stall: Stall::new(cx),
+            stall: Stall::default(),
             why: None,
             limit: None,
             closing: false,
@@ -316,7 +326,7 @@ impl Session {
     pub(crate) fn takes_more(&self, spec: &Spec, backlog: u64) -> bool {
         self.is_open()
             && !self.quarantined
-            && self.flight.len() < self.depth.limit()
+            && self.flight.len() < self.most_in_flight(spec)
             && spec.session_records().is_none_or(|most| self.flight.given() < most)
             && self.closed_output_at.is_none()
             && !(self.in_banner && spec.words.banner.holds_requests())
@@ -326,11 +336,20 @@ impl Session {
 
     /// How many packets it may be given.
     pub(crate) fn room(&self, spec: &Spec) -> u64 {
-        let room = self.depth.limit().saturating_sub(self.flight.len());
+        let room = self.most_in_flight(spec).saturating_sub(self.flight.len());
         match spec.session_records() {
             Some(most) => room.min(most.saturating_sub(self.flight.given())),
             None => room,
         }
+    }
+
+    fn most_in_flight(&self, spec: &Spec) -> u64 {
+        self.depth.limit().min(spec.policy.in_flight.unwrap_or(u64::MAX))
+    }
+
+    /// Whether it gets only what no other session takes: it may be waiting for more, but that is not sure.
+    pub(crate) fn is_served_last(&self) -> bool {
+        self.stall.is_doubtful()
     }
 
     /// Whether so many bytes wait on every input: more would only lie here. While one has less the worker
@@ -365,7 +384,7 @@ impl Session {
             self.depth.resumed(now);
         }
         self.moved = now;
-        self.stall.moved(cx);
+        self.stall.moved();
         for input in &mut self.inputs {
             input.push(run.clone());
         }
@@ -399,6 +418,7 @@ impl Session {
     pub(crate) fn wrote(&mut self, channel: usize, n: usize, cx: &Context<'_>, news: &mut News) {
         Counters::add(&cx.stats.counters.written_bytes, n as u64);
         self.moved = cx.now.patient;
+        self.stall.moved();
         self.inputs[channel].wrote(n);
         if cx.drain {
             self.settle_written(cx, news);
@@ -424,7 +444,7 @@ impl Session {
     pub(crate) fn read(&mut self, output: usize, n: usize, cx: &Context<'_>, news: &mut News) {
         Counters::add(&cx.stats.counters.read_bytes, n as u64);
         self.moved = cx.now.patient;
-        self.stall.moved(cx);
+        self.has_spoken(cx);
         self.child.heard(cx.now);
         self.outputs[output].filled(n);
         self.cut(cx, news);
@@ -448,6 +468,7 @@ impl Session {
         self.child.heard_stderr(bytes);
         self.child.heard(cx.now);
         self.moved = cx.now.patient;
+        self.has_spoken(cx);
     }
 
     /// Its stderr has come to its end.

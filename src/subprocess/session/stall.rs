@@ -1,18 +1,24 @@
 //! Stalls: when a quiet session is looked at, and what the evidence leads to.
 //!
+//! The answers are graded by what they cost if the judgement is wrong. What is certain ([`Evidence::Waiting`])
+//! is acted on at once; a sleeper beside a tool costs patience; what computes, or waits for something
+//! else, is left alone; and what cannot be seen is closed only when the input has ended, as a pipeline in a
+//! shell would do. A wait that lasts is named in a hint.
+//!
 //! # Invariants
-//! 1. Nobody is judged but on evidence that was taken after its last movement.
-//! 2. Without certainty nothing is done to a worker, unless it is to be given nothing more: to be asked
-//!    to end costs that one nothing.
-//! 3. A look that decides nothing is followed by another, ever later.
-//! 4. One that may be waiting, and is not recycled, is given ever more, until there is nothing left to give.
+//! 1. Nothing is judged but on a look that was asked for after the session's last movement.
+//! 2. Looks come at one stall delay of quiet, at two, four, and so on up to [`HINT_AFTER`], then at doubling
+//!    intervals of [`LONGEST_INTERVAL`] at most, whatever `on_stall` says.
+//! 3. A session that may be waiting, and is not recycled, is given ever more, until there is nothing left to
+//!    give.
 
 use std::time::Duration;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Limit};
 use crate::stats::Counters;
-use crate::subprocess::protocol::{Now, Operation, Verdict};
-use crate::subprocess::session::{Context, Input, News, Session};
+use crate::subprocess::evidence::{Evidence, Look, Looks};
+use crate::subprocess::protocol::{Now, Operation};
+use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::template::policy::OnStall;
 
 /// The advice for a tool that buffers.
@@ -23,35 +29,52 @@ const WITHHOLDS: &str = "withholds its replies until its buffer is full: use its
 /// How long the input may idle before a tool that answers at the end of its input is asked to.
 const AT_EOF_IDLE: Duration = Duration::from_millis(10);
 
-/// A quiet session is looked at again after so many stall delays at most.
-const LONGEST_PATIENCE: u32 = 64;
+/// After how much quiet a wait is named, and a session that is known not to buffer is doubted.
+const HINT_AFTER: Duration = Duration::from_secs(5);
 
-/// When a session is looked at next.
-#[derive(Debug)]
+/// How soon a session whose output we do not read, for want of room, is looked at again.
+const LATER: Duration = Duration::from_secs(1);
+
+/// The longest time between two looks.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is known of a session that is quiet.
+#[derive(Debug, Default)]
 pub(super) struct Stall {
-    /// How long after a look there is another, and when that is.
-    patience: Duration,
-    next_look: Now,
-    /// When it had last moved as the evidence was asked for.
-    asked: Option<Now>,
+    looks: Looks,
+    evidence: Option<Evidence>,
+    /// When it is looked at next, if it was looked at since it has moved.
+    next_look: Option<Now>,
+    /// A look was asked for.
+    asked: bool,
+    /// What was said of the wait.
+    hint: Option<String>,
+    /// It was closed because it slept.
+    closed_asleep: bool,
 }
 
 impl Stall {
-    pub(super) fn new(cx: &Context<'_>) -> Self {
-        Self { patience: patience(cx), next_look: Now::ZERO, asked: None }
+    /// It has moved: what was seen before says nothing now.
+    pub(super) fn moved(&mut self) {
+        self.asked = false;
+        if self.evidence.take().is_some() || self.next_look.take().is_some() {
+            self.looks.forget();
+        }
     }
 
-    /// It has moved: patience begins anew.
-    pub(super) fn moved(&mut self, cx: &Context<'_>) {
-        self.patience = patience(cx);
-        self.next_look = cx.now.patient;
+    /// Whether it seems to wait for more, without certainty.
+    pub(super) fn is_doubtful(&self) -> bool {
+        matches!(self.evidence, Some(Evidence::Asleep | Evidence::EventLoop | Evidence::Opaque(_)))
     }
 
-    /// This look has decided nothing: the next one comes after twice the time.
-    pub(super) fn look_again(&mut self, cx: &Context<'_>) {
-        self.next_look = cx.now.patient.saturating_add(self.patience);
-        let longest = cx.spec.policy.stall_delay.saturating_mul(LONGEST_PATIENCE);
-        self.patience = self.patience.saturating_mul(2).min(longest);
+    /// What was said of the wait that is going on.
+    pub(super) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Whether it was closed because it slept.
+    pub(super) fn was_closed_asleep(&self) -> bool {
+        self.closed_asleep
     }
 }
 
@@ -63,19 +86,51 @@ fn patience(cx: &Context<'_>) -> Duration {
 }
 
 impl Session {
-    /// When a session that owes replies, and has read all that it was given, has been quiet for long
-    /// enough to be looked at.
+    /// It has said something: a hint about its silence is disproved.
+    pub(super) fn has_spoken(&mut self, cx: &Context<'_>) {
+        self.stall.moved();
+        if self.stall.hint.take().is_some() {
+            cx.stats.withdraw_hint(self.slot);
+        }
+    }
+
+    /// When it is looked at, if it stays quiet.
     pub(super) fn quiet_until(&self, cx: &Context<'_>) -> Option<Now> {
-        if !self.is_open()
-            || self.owed() == 0
-            || !self.may_be_waiting()
-            || self.closed_output_at.is_some()
-        {
+        let unready = self.in_banner && cx.spec.words.banner.holds_requests();
+        if !(self.owed() > 0 || unready) || self.closed_output_at.is_some() {
             return None;
         }
+        if let Some(next) = self.stall.next_look {
+            return Some(next);
+        }
         let patience = patience(cx);
-        let delay = if cx.spec.policy.at_eof() { patience.min(AT_EOF_IDLE) } else { patience };
-        Some(self.moved.saturating_add(delay).max(self.stall.next_look))
+        let delay = if !self.is_open() || !self.may_be_waiting() {
+            HINT_AFTER
+        } else if cx.spec.policy.at_eof() {
+            patience.min(AT_EOF_IDLE)
+        } else {
+            patience.min(HINT_AFTER)
+        };
+        Some(self.moved.saturating_add(delay))
+    }
+
+    /// When the look after one now comes.
+    fn next_look(&self, cx: &Context<'_>) -> Now {
+        let quiet = cx.now.patient.saturating_sub(self.moved);
+        let delay = cx.spec.policy.stall_delay;
+        let next = if quiet < HINT_AFTER {
+            (quiet * 2).max(Duration::from_millis(1)).min(HINT_AFTER)
+        } else {
+            quiet + quiet.min(LONGEST_INTERVAL)
+        };
+        let next = if quiet < delay { next.min(delay) } else { next };
+        self.moved.saturating_add(next)
+    }
+
+    /// It is we who do not read: the next look comes later.
+    pub(super) fn look_later(&mut self, cx: &Context<'_>) {
+        self.stall.moved();
+        self.stall.next_look = Some(cx.now.patient.saturating_add(LATER));
     }
 
     /// Whether there is a channel on which it has been handed everything, so that it may be waiting
@@ -86,60 +141,166 @@ impl Session {
         open.peek().is_none() || open.any(Input::is_written)
     }
 
-    /// It has been quiet for long enough: asks for the evidence, or does without where it is known what it
+    /// It has been quiet for long enough: asks for a look, or does without where it is known what that
     /// would show.
     pub(super) fn look(&mut self, cx: &Context<'_>, news: &mut News) {
-        if cx.spec.policy.at_eof() {
+        if cx.spec.policy.at_eof() && self.is_open() && self.may_be_waiting() && self.owed() > 0 {
             return self.recycle(cx, news);
         }
         Counters::add(&cx.stats.counters.probes, 1);
         news.operations.push(Operation::Look { slot: self.slot });
-        self.stall.asked = Some(self.moved);
-        self.stall.look_again(cx);
+        self.stall.asked = true;
+        self.stall.next_look = Some(self.next_look(cx));
     }
 
-    /// The evidence about a session that has gone quiet.
-    pub(crate) fn looked(&mut self, verdict: Verdict, cx: &Context<'_>, news: &mut News) {
-        // If it has answered since it was asked for, and perhaps been given more that it has had no time to
-        // read, what was seen says nothing of that.
-        if !self.is_open() || self.owed() == 0 || self.stall.asked != Some(self.moved) {
+    /// It was looked at.
+    pub(crate) fn looked(&mut self, look: Look, cx: &Context<'_>, news: &mut News) {
+        // If it has moved since the look was asked for, and perhaps been given more that it has had no
+        // time to read, what was seen says nothing of that.
+        if !self.child.is_running() || !std::mem::take(&mut self.stall.asked) {
             return;
         }
-        if verdict != Verdict::Busy
-            && let Some(why) = self.parting(cx)
-        {
-            // It will be given nothing more: asking costs nothing.
-            return self.close(why, cx, news);
+        let quiet = cx.now.patient.saturating_sub(self.moved);
+        let evidence = self.stall.looks.judge(look, 3 * patience(cx));
+        self.stall.evidence = Some(evidence);
+        if self.owed() > 0 && self.is_open() && self.may_be_waiting() {
+            self.act_on(evidence, quiet, cx, news);
+        } else if self.owed() > 0 && !self.is_open() {
+            self.doubt_end(evidence, quiet, cx, news);
         }
-        match verdict {
-            Verdict::Waiting => match cx.spec.policy.on_stall {
-                OnStall::Wait => self.depth.widen(),
-                OnStall::Recycle => {
-                    tell!(warn, self, "stalled", owed = self.owed(), hint = WITHHOLDS);
-                    news.withholds = true;
-                    Counters::add(&cx.stats.counters.recycles, 1);
-                    cx.stats.hint(format!("`{}` {WITHHOLDS}", self.label.command));
-                    self.recycle(cx, news);
-                }
-                OnStall::Fail => {
-                    tell!(warn, self, "stalled", owed = self.owed(), hint = WITHHOLDS);
-                    let error =
-                        self.describe(ErrorKind::Stalled, "the worker withholds its replies");
-                    news.fatal = Some(error.hint(WITHHOLDS));
-                }
-            },
-            // There is another look later.
-            Verdict::Busy => {}
-            Verdict::Unclear(why) => {
-                cx.stats.hint(format!(
-                    "`{}` owes replies and is quiet, but it cannot be told whether it waits for us ({why}); \
-                     if it buffers its output, use its unbuffered flag or Template::line_buffered",
-                    self.label.command
-                ));
-                // It may wait for us, and nothing is done about that: at least it is given more, look by
-                // look, so that it gets to where its buffer is full, or to the end of its input.
+        if quiet >= HINT_AFTER && self.child.is_running() && !self.child.is_killed() {
+            self.name_the_wait(evidence, quiet, cx);
+        }
+    }
+
+    /// It owes replies, has read what it was given, and is quiet.
+    fn act_on(&mut self, evidence: Evidence, quiet: Duration, cx: &Context<'_>, news: &mut News) {
+        news.awaits_end |= self.stall.is_doubtful() || matches!(evidence, Evidence::Deaf { .. });
+        let parting = self.parting(cx);
+        let late = quiet >= HINT_AFTER;
+        match (evidence, parting) {
+            // It will be given nothing more: asking costs nothing.
+            (Evidence::Waiting, Some(why)) => self.close(why, cx, news),
+            (Evidence::Waiting, None) if quiet >= patience(cx) => self.is_withholding(cx, news),
+            (Evidence::Asleep, None) if cx.waits && self.may_guess(cx) => {
                 self.depth.widen();
             }
+            (Evidence::Asleep, _) => {
+                let allowed = cx.input_has_ended
+                    || (cx.closes_sleepers && cx.spec.policy.on_stall == OnStall::Recycle);
+                if allowed && (late || !self.prompt) {
+                    self.stall.closed_asleep = parting != Some(Why::Done);
+                    let why = parting.unwrap_or(Why::Recycled);
+                    if why == Why::Recycled {
+                        Counters::add(&cx.stats.counters.recycles, 1);
+                    }
+                    self.close(why, cx, news);
+                }
+            }
+            // What cannot be seen is treated as a pipeline in a shell would: its input ends when there is
+            // no more.
+            (Evidence::EventLoop | Evidence::Opaque(_) | Evidence::Deaf { .. }, _) => {
+                let never = self.flight.replies() == 0;
+                if parting.is_none() && cx.waits && self.may_guess(cx) {
+                    self.depth.widen();
+                } else if cx.input_has_ended && (never || late) {
+                    self.close(parting.unwrap_or(Why::Recycled), cx, news);
+                }
+            }
+            // There is another look later.
+            (
+                Evidence::Waiting
+                | Evidence::Unsettled
+                | Evidence::Working(_)
+                | Evidence::Outside(_)
+                | Evidence::Stopped(_),
+                _,
+            ) => {}
         }
+    }
+
+    /// Whether it may be given more on the guess that it waits for it: not where each packet that it has
+    /// may cost something.
+    fn may_guess(&self, cx: &Context<'_>) -> bool {
+        !cx.spec.policy.at_most_once && cx.spec.replies.as_sentinel().is_none()
+    }
+
+    /// It certainly waits for us, and owes replies.
+    fn is_withholding(&mut self, cx: &Context<'_>, news: &mut News) {
+        match cx.spec.policy.on_stall {
+            OnStall::Wait => self.depth.widen(),
+            OnStall::Recycle => {
+                tell!(warn, self, "stalled", owed = self.owed(), hint = WITHHOLDS);
+                news.withholds = true;
+                Counters::add(&cx.stats.counters.recycles, 1);
+                cx.stats.hint(format!("`{}` {WITHHOLDS}", self.label.command));
+                self.recycle(cx, news);
+            }
+            OnStall::Fail => {
+                tell!(warn, self, "stalled", owed = self.owed(), hint = WITHHOLDS);
+                let error = self.describe(ErrorKind::Stalled, "the worker withholds its replies");
+                news.fatal = Some(error.hint(WITHHOLDS));
+            }
+        }
+    }
+
+    /// Its inputs are closed, and it neither answers nor exits. If that was our own guess, it ends after a
+    /// while, unless it works; if the input has ended, only `end_timeout` is a limit.
+    fn doubt_end(
+        &mut self,
+        evidence: Evidence,
+        quiet: Duration,
+        cx: &Context<'_>,
+        news: &mut News,
+    ) {
+        let works = matches!(evidence, Evidence::Working(_));
+        if self.why == Some(Why::Recycled) && !works && quiet >= HINT_AFTER {
+            Counters::add(&cx.stats.counters.timeouts, 1);
+            self.why = Some(Why::Timeout);
+            self.limit = Some(Limit::Recycled(HINT_AFTER));
+            self.kill(cx, news);
+        }
+    }
+
+    /// A wait has lasted: says which worker is waited for, what it seems to be doing, and which setting would
+    /// bound the wait.
+    fn name_the_wait(&mut self, evidence: Evidence, quiet: Duration, cx: &Context<'_>) {
+        let unready = self.owed() == 0;
+        if unready && !cx.waits {
+            return;
+        }
+        let limit = match (unready, self.closing) {
+            (true, _) => "the limit of Template::ready",
+            (false, true) => "Template::end_timeout",
+            (false, false) => "Template::packet_timeout",
+        };
+        let owes = if unready {
+            "has not said that it is ready".to_owned()
+        } else {
+            format!("owes {} replies", self.owed())
+        };
+        let advice = match evidence {
+            Evidence::Waiting | Evidence::Asleep | Evidence::EventLoop | Evidence::Opaque(_) => {
+                "; if it buffers its output, use its unbuffered flag or Template::line_buffered"
+            }
+            _ => "",
+        };
+        let hint = format!(
+            "worker {} of `{}` (pid {}) {owes} and has been quiet for {} s: {}; {limit} would bound the wait{advice}",
+            self.slot,
+            self.label.command,
+            self.label.pid.unwrap_or_default(),
+            quiet.as_secs(),
+            evidence.sentence()
+        );
+        if self.stall.hint.is_none() {
+            if matches!(evidence, Evidence::Working(_)) {
+                tell!(debug, self, "waited for", hint = hint.as_str());
+            } else {
+                tell!(warn, self, "waited for", hint = hint.as_str());
+            }
+        }
+        cx.stats.hint_about(self.slot, hint.clone());
+        self.stall.hint = Some(hint);
     }
 }

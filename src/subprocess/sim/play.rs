@@ -36,7 +36,7 @@ impl Play {
     pub(super) fn new(seed: u64, trace: bool) -> Self {
         let schedule = Arc::new(Schedule::new(seed));
         if trace {
-            eprintln!("{schedule:#?}");
+            eprintln!("{schedule:#?} {:#?}", schedule.spec.policy);
         }
         let gate = Arc::new(Gate::new(schedule.window, schedule.max_bytes));
         let scheduler = Scheduler::new(Plan {

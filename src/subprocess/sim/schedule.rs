@@ -15,7 +15,7 @@ use crate::template::{Spec, Template};
 use crate::window::outlet::Order;
 
 use super::rng::{Rng, stir};
-use super::script::{Manners, Talk};
+use super::script::{Helper, Manners, Talk};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
@@ -300,6 +300,17 @@ impl Schedule {
             1 => OnStall::Fail,
             _ => OnStall::Recycle,
         };
+        // A withholding tool with a sleeper beside it is given what there is, and closed; one that polls is
+        // closed when the input has ended, and so is what cannot be seen.
+        manners.helper = match rng.below(6) {
+            0 | 1 if !(swallows || family == Family::Pipes) || waits || roomy => Helper::Sleeper,
+            2 if !needs_evidence && !manners.leaves => Helper::Poller,
+            _ => Helper::None,
+        };
+        if manners.helper == Helper::Sleeper && manners.withholds {
+            // Whether it withholds is never certain.
+            policy.on_stall = OnStall::Recycle;
+        }
         manners.opaque = !needs_evidence && !manners.leaves && rng.one_in(8);
         policy.stall_delay = rng.pick(&[MS, 100 * MS, 100 * MS, 2_000 * MS]);
         spec

@@ -21,6 +21,16 @@ pub(super) enum Talk {
     UntilEof,
 }
 
+/// What runs beside the tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Helper {
+    None,
+    /// A thread or process that sleeps until a time (`timeout 1000 tr`, a JVM).
+    Sleeper,
+    /// A thread in an event loop (node).
+    Poller,
+}
+
 /// What the workers of one seed have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Manners {
@@ -44,6 +54,7 @@ pub(super) struct Manners {
     pub(super) ignores_end: bool,
     /// Nobody can tell whether it waits.
     pub(super) opaque: bool,
+    pub(super) helper: Helper,
     noisy: bool,
     /// One session in so many has a fault of the family's kind.
     faulty: u64,
@@ -92,6 +103,7 @@ pub(super) struct Script {
     pub(super) farewell: Duration,
     pub(super) exit_code: i32,
     pub(super) noisy: bool,
+    pub(super) helper: Helper,
     pub(super) ignores_term: bool,
     /// The fault, and the number of records answered before it.
     pub(super) fault: Option<(Fault, u64)>,
@@ -130,6 +142,7 @@ impl Manners {
             hangs,
             ignores_end: matches!(family, Family::Pipes | Family::Mixed),
             opaque: false,
+            helper: Helper::None,
             noisy: rng.one_in(8),
             faulty: match family {
                 Family::Clean | Family::Poison => u64::MAX,
@@ -195,6 +208,7 @@ impl Script {
             farewell: upto(rng, manners.farewell),
             exit_code: i32::from(manners.family == Family::Mixed && rng.one_in(4)),
             noisy: manners.noisy,
+            helper: manners.helper,
             ignores_term: rng.one_in(3),
             fault,
             by_signal: rng.one_in(2),

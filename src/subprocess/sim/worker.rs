@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::subprocess::evidence::{Coverage, Look, Outside, Thread, ThreadView};
 use crate::subprocess::protocol::Now;
 use crate::template::policy::Signal;
 
 use super::rng::Rng;
-use super::script::{Fault, Script, Talk, answer, body, framed, whole};
+use super::script::{Fault, Helper, Script, Talk, answer, body, framed, whole};
 
 /// One pipe. `writer` and `reader` say whether that end is open.
 #[derive(Debug)]
@@ -132,9 +133,32 @@ impl Child {
         self.is_alive() && self.state == State::Stuck
     }
 
-    /// Whether it certainly waits for us: what a probe finds out.
-    pub(super) fn waits(&self) -> bool {
-        self.is_alive() && self.reading && self.stdin.bytes.is_empty() && self.stdin.writer
+    /// What a look finds out.
+    pub(super) fn look(&self, at: Now) -> Look {
+        let sleeps = self.is_alive() && self.wake.is_none();
+        let main = match self.state {
+            _ if !self.is_alive() => ThreadView::Running,
+            State::Running if self.reading => ThreadView::ReadOf(0),
+            State::Running if sleeps => ThreadView::Outside(Outside::Writing),
+            State::Hung => ThreadView::Timed,
+            State::Stuck => ThreadView::DiskWait,
+            _ => ThreadView::Running,
+        };
+        let pid = self.pid.cast_signed() * 10;
+        let mut threads = vec![Thread::new(pid, 1, true, main, Duration::ZERO)];
+        match self.script.helper {
+            Helper::None => {}
+            Helper::Sleeper => {
+                threads.push(Thread::new(pid + 1, 1, true, ThreadView::Timed, Duration::ZERO));
+            }
+            Helper::Poller => {
+                threads.push(Thread::new(pid + 1, 1, true, ThreadView::Poll, Duration::ZERO));
+            }
+        }
+        let unread =
+            if self.stdin.writer { vec![self.stdin.bytes.len() as u64] } else { Vec::new() };
+        let coverage = if sleeps { Coverage::Still } else { Coverage::Once };
+        Look::new(at, unread, threads, coverage)
     }
 
     /// Something has changed at one of its pipes.

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
+use crate::subprocess::evidence::{Look, Obstacle};
 use crate::subprocess::os::{Event, Os, Port};
-use crate::subprocess::protocol::{Now, Spawned, StartError, Verdict};
+use crate::subprocess::protocol::{Now, Spawned, StartError};
 use crate::template::policy::{DROP_GRACE, Signal};
 use crate::window::gate::Gate;
 
@@ -300,6 +301,9 @@ impl Os for World {
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         if self.failure.is_none() {
+            if self.steps > 390_000 {
+                self.say(|| format!("waits {timeout:?}"));
+            }
             let found = self.pass(timeout.map(|timeout| self.now.saturating_add(timeout)));
             self.note(found);
         }
@@ -450,20 +454,18 @@ impl Os for World {
         ports.is_some_and(|ports| ports.stdin && !self.children[ports.child].stdin.reader)
     }
 
-    fn look(&mut self, slots: &[usize]) -> Vec<Verdict> {
+    fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look> {
         let look = |&slot: &usize| {
             let child = self.ports[slot].as_ref().map(|ports| &self.children[ports.child]);
-            if self.schedule.manners.opaque {
-                Verdict::Unclear("it is opaque")
-            } else if child.is_some_and(Child::waits) {
-                Verdict::Waiting
-            } else {
-                Verdict::Busy
+            match child {
+                Some(child) if !self.schedule.manners.opaque => child.look(at),
+                _ => Look::obstructed(at, vec![0], Obstacle::Hidden),
             }
         };
-        let verdicts = slots.iter().map(look).collect();
-        self.say(|| format!("looks at {slots:?}: {verdicts:?}"));
-        verdicts
+        let looks: Vec<Look> = slots.iter().map(look).collect();
+        let alone: Vec<_> = looks.iter().map(Look::alone).collect();
+        self.say(|| format!("looks at {slots:?}: {alone:?}"));
+        looks
     }
 
     fn release(&mut self, slot: usize) -> Option<ExitStatus> {

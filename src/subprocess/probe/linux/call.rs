@@ -2,8 +2,8 @@
 
 use nix::libc;
 
-use super::super::evidence::{Outside, ThreadView};
 use super::proc::Gap;
+use crate::subprocess::evidence::{Outside, ThreadView};
 
 /// What `/proc/<pid>/task/<tid>/syscall` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::super::evidence::{
-    Coverage, Evidence, Look, Obstacle, Outside, Stop, Thread, ThreadView,
-};
 use super::super::{ChannelId, Suspect};
 use super::call::{Call, Line, Wait};
 use super::proc::{self, Gap, Stat, State, Status, Target};
+use crate::subprocess::evidence::{
+    Coverage, Evidence, Look, Obstacle, Outside, Stop, Thread, ThreadView,
+};
 
 nix::ioctl_read_bad!(
     /// How many bytes of a pipe are still unread; either end may ask.

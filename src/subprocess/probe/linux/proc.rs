@@ -16,8 +16,8 @@ use nix::sys::stat::{FileStat, SFlag, major, minor, stat};
 use nix::unistd::{Pid, getpgid};
 
 use super::super::ChannelId;
-use super::super::evidence::Obstacle;
 use super::call::Line;
+use crate::subprocess::evidence::Obstacle;
 
 /// The unit of times in `stat`: the kernel shows a hundredth of a second here, whatever it counts itself.
 const TICK: Duration = Duration::from_millis(10);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 
-use super::evidence::{Evidence, Look, Looks, Obstacle, Outside, Stop, Work, judge};
 use super::*;
+use crate::subprocess::evidence::{Evidence, Look, Looks, Obstacle, Outside, Stop, Work, judge};
 
 mod doubts;
 mod programs;

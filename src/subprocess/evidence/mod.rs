@@ -349,7 +349,6 @@ pub(crate) struct Looks {
     earlier: Option<Look>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "sessions keep no looks yet"))]
 impl Looks {
     /// What is known by this look and by those before it.
     ///
