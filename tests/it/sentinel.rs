@@ -1,5 +1,7 @@
 //! Marks that do not come.
 
+use std::time::Duration;
+
 use subfeed::framing::{ReplyFraming, Sentinel};
 use subfeed::{ErrorKind, FeedExt, Template};
 
@@ -11,6 +13,9 @@ fn shell() -> Template {
         "while read -r line; do case $line in open) read -r mark;; *) eval \"$line\";; esac; done",
     )
     .replies(ReplyFraming::sentinel(Sentinel::new("echo {mark}")))
+    // Nine in a row may end without one reply.
+    .give_up_after(20)
+    .backoff(Duration::from_millis(1), Duration::from_millis(1))
 }
 
 /// A later mark shows it, or the worker goes quiet and ends with status 0, short of a reply: which one
@@ -34,7 +39,12 @@ fn a_swallowed_mark_costs_its_packet_only() {
                 match (*request, reply) {
                     ("open", Err(error)) => {
                         let kind = error.kind();
-                        assert!(matches!(kind, ErrorKind::Died | ErrorKind::Reply), "{error}");
+                        // A later mark came, or the session ended with status 0 and none.
+                        let known = matches!(
+                            kind,
+                            ErrorKind::Reply | ErrorKind::ReplyCount { owed: 1, got: 0 }
+                        );
+                        assert!(known, "{error}");
                         assert!(!error.is_fatal(), "{error}");
                     }
                     ("open", Ok(reply)) => panic!("a reply: {reply:?}"),
