@@ -792,6 +792,56 @@ proptest! {
     }
 }
 
+proptest! {
+    /// What a tool prints that executes each sync command as it is written, and says something of its own
+    /// behind it.
+    #[test]
+    fn a_pair_of_marks_finds_replies_of_any_bytes_amid_any_noise(
+        banner in vec(any::<u8>(), 0..40),
+        (head, tail) in ("[ -~\n]{0,12}", "[ -/:-~\n]"),
+        bodies in vec(vec(any::<u8>(), 0..60), 1..6),
+        numbers in vec(0u64.., 16),
+        reads in vec(1usize..50, 0..50),
+        first in any::<u64>(),
+        silent in any::<bool>(),
+    ) {
+        let sentinel = Sentinel::new("say {mark1} {mark2}").paired();
+        let mut numbers = numbers.into_iter().cycle();
+        let mut execute = |commands: &[u8], stream: &mut Vec<u8>| {
+            for line in commands.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+                stream.extend(line.iter().skip(4).filter(|&&byte| byte != b' '));
+                if !silent {
+                    // Every number in the noise is another each time.
+                    let number = numbers.next().unwrap().to_string();
+                    for byte in collapsed(head.as_bytes()) {
+                        match byte {
+                            b'0' => stream.extend(number.as_bytes()),
+                            byte => stream.push(byte),
+                        }
+                    }
+                    stream.extend(tail.as_bytes());
+                }
+            }
+        };
+        let mut stream = banner;
+        let mut commands = Vec::new();
+        sentinel.append_opening(&mut commands);
+        execute(&commands, &mut stream);
+        for (k, body) in bodies.iter().enumerate() {
+            stream.extend_from_slice(body);
+            commands.clear();
+            sentinel.append(first.wrapping_add(k as u64), &mut commands);
+            execute(&commands, &mut stream);
+        }
+        let mut scanner = ReplyFraming::sentinel(sentinel).start();
+        let mut numbered = Numbered { scanner: &mut *scanner, first };
+        let (found, end) = cut(&mut numbered, &stream, &reads, 60);
+        prop_assert_eq!(found, bodies);
+        // What is left is the noise behind the last mark.
+        prop_assert!(end.is_err_and(|error| error.kind() == FramingErrorKind::Truncated) || silent);
+    }
+}
+
 /// The same scanner for packets that do not begin at 0.
 struct Numbered<'a> {
     scanner: &'a mut dyn Framing,

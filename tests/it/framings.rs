@@ -1,6 +1,8 @@
 //! Framings as a feed uses them: what cannot work is refused, and what a tool may say beside its replies
 //! does not become one.
 
+use std::time::Duration;
+
 use bstr::BString;
 use subfeed::framing::{FramingError, FramingErrorKind, ReplyFraming, Sentinel};
 use subfeed::{Error, ErrorKind, FeedExt, Template};
@@ -139,6 +141,7 @@ fn repl(prompt: &str) -> Template {
         while IFS= read -r line; do
             case $line in
             !) open=true; printf '... '; continue;;
+            die) exit 1;;
             'say '*) set -- $line; echo \"$2$3\"; echo \"${{open:-undefined}}\"; open=;;
             *) echo \"<$line>\";;
             esac
@@ -212,6 +215,38 @@ fn a_request_that_takes_the_sync_command_for_its_operand_fails_alone() {
                 "{error}"
             );
             assert!(error.to_string().contains("left open"), "{error}");
+        }
+    });
+}
+
+/// The pair at the start belongs to the session: whoever starts it, however often, and whatever else is said first.
+#[test]
+fn a_pair_of_marks_goes_with_deaths_banners_and_recycling() {
+    within(|| {
+        let requests = ["a", "die", "b", "c", "!", "d", "die", "e"];
+        let changes: [fn(Template) -> Template; 6] = [
+            |template| template,
+            |template| template.ready("1.0\n", Duration::from_secs(100)),
+            |template| template.skip_lines(1).skip_until("> "),
+            |template| template.preamble("hello\nagain\n").farewell("bye\n"),
+            |template| template.recycle_after_records(2),
+            |template| template.in_flight(1),
+        ];
+        for change in changes {
+            let template = change(repl("> ").replies(paired()));
+            let template = template.backoff(Duration::from_millis(1), Duration::from_millis(1));
+            let replies: Vec<Result<BString, Error>> =
+                requests.into_iter().feed_subprocesses_ordered(template, 2, 100).collect();
+            assert_eq!(replies.len(), requests.len());
+            for (request, reply) in requests.into_iter().zip(replies) {
+                match (request, reply) {
+                    ("die", Err(error)) => assert_eq!(error.kind(), ErrorKind::Died, "{error}"),
+                    ("!", Err(error)) => assert_eq!(error.kind(), ErrorKind::Reply, "{error}"),
+                    (request, reply) => {
+                        assert_eq!(reply.unwrap(), format!("<{request}>\n> ").as_str())
+                    }
+                }
+            }
         }
     });
 }
