@@ -218,7 +218,8 @@ fn stockfish() {
         return;
     }
     let program = crate::common::tools::which("stockfish").expect("stockfish");
-    let last = |reply: &BStr| BString::from(ByteSlice::lines(&**reply).last().unwrap_or_default());
+    let last =
+        |reply: &BStr| BString::from(ByteSlice::lines(&**reply).next_back().unwrap_or_default());
     // A process for one request; at the end of its input it would stop searching.
     let alone = |request: &BStr| {
         let mut command = Command::new(&program);
