@@ -3,16 +3,14 @@
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::thread;
 
 use crossbeam_channel::never;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::feed::{Answer, decoded};
 use crate::record::PacketId;
 use crate::source::emission::Emission;
-use crate::source::supervisor::{self, Plan};
-use crate::subprocess::readiness::Readiness;
+use crate::source::solo::{self, Plan};
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Owned};
 use crate::template::{Spec, Template};
@@ -130,23 +128,15 @@ impl<D: Decode + Clone> CommandSource<D> {
         let outbox = Arc::new(Outbox::default());
         let mut threads = Threads { executor: None, intake: None, intake_done: never() };
         let begun = self.validate().and_then(|()| {
-            let failed = |what: &'static str| {
-                move |error: std::io::Error| {
-                    Error::new(ErrorKind::Thread, what).because(error).fatal()
-                }
+            let poller = solo::poller()?;
+            let wake = || {
+                let poller = Arc::clone(&poller);
+                move || poller.wake()
             };
-            let poller =
-                Arc::new(Readiness::new().map_err(failed("the source's poller cannot be made"))?);
-            let wake = |poller: &Arc<Readiness>| {
-                let poller = Arc::clone(poller);
-                move || {
-                    poller.wake();
-                }
-            };
-            let handover = Arc::new(Handover::new(wake(&poller)));
-            gate.call_when_open(wake(&poller));
+            let handover = Arc::new(Handover::new(wake()));
+            gate.call_when_open(wake());
             let command: Arc<str> = self.spec.command.display().into();
-            let mut talk = Emission::new(
+            let talk = Emission::new(
                 Arc::clone(&self.spec),
                 Arc::clone(&command),
                 Arc::clone(&gate),
@@ -160,11 +150,7 @@ impl<D: Decode + Clone> CommandSource<D> {
                 output: 0,
                 closes_input: true,
             };
-            let supervisor = thread::Builder::new().name("subfeed-source".to_owned());
-            let supervisor = supervisor
-                .spawn(move || supervisor::run(plan, &mut talk, poller))
-                .map_err(failed("a thread of the source cannot be started"))?;
-            threads.executor = Some(supervisor);
+            threads.executor = Some(solo::spawn(plan, talk, poller)?);
             Ok(handover)
         });
         let handover = begun.unwrap_or_else(|error| {

@@ -6,9 +6,9 @@ use memchr::memchr_iter;
 
 use crate::error::{Error, ErrorKind, Limit, excerpt};
 use crate::source::delivery::Delivery;
-use crate::source::running::Running;
-use crate::source::supervisor::{Ending, Stand, Talk};
-use crate::subprocess::protocol::Now;
+use crate::source::limit::{Moment, TimeLimit};
+use crate::source::talk::{Exit, Heard, Stand, Talk};
+use crate::subprocess::protocol::{Now, Time};
 use crate::subprocess::session::READ_BYTES;
 use crate::template::Spec;
 use crate::template::framing::{Framing, Place, Scan};
@@ -30,8 +30,8 @@ pub(crate) struct Emission {
     in_banner: bool,
     /// Preamble and farewell are said.
     has_spoken: bool,
-    started: Now,
-    /// When something last came, or room for it did.
+    started: Time,
+    /// When something last came, or room for it did, on the patient clock.
     moved: Now,
     had_room: bool,
     through: bool,
@@ -57,7 +57,7 @@ impl Emission {
             scanned: 0,
             in_banner: true,
             has_spoken: false,
-            started: Now::ZERO,
+            started: Time::default(),
             moved: Now::ZERO,
             had_room: true,
             through: false,
@@ -85,23 +85,6 @@ impl Emission {
         error.running(&self.delivery.label.command).of(self.delivery.label.pid).fatal()
     }
 
-    /// The time limits that run now.
-    fn limits(&self) -> impl Iterator<Item = Running> + use<> {
-        let policy = &self.spec.policy;
-        let ready = self.spec.words.banner.ready_limit().filter(|_| self.in_banner);
-        let awaited = self.had_room && !self.through;
-        let none_yet = awaited && self.delivery.made() == 0;
-        let start = policy.start_timeout.filter(|_| none_yet);
-        let idle = policy.idle_timeout.filter(|_| awaited);
-        let limits = [
-            Running::since(self.started, ready, Limit::Ready, "was not ready"),
-            Running::since(self.started, start, Limit::StartTimeout, "emitted no record"),
-            Running::since(self.moved, idle, Limit::IdleTimeout, "emitted nothing more"),
-            Running::since(self.started, policy.run_timeout, Limit::RunTimeout, "was not done"),
-        ];
-        limits.into_iter().flatten()
-    }
-
     fn skip_banner(&mut self, unread: &[u8], eof: bool) -> Option<usize> {
         let end = self.spec.words.banner.end(unread);
         match end {
@@ -123,8 +106,8 @@ impl Emission {
         end
     }
 
-    /// Cuts what records there are room for. Says how many bytes they took.
-    fn cut(&mut self, unread: &[u8], eof: bool) -> usize {
+    /// Cuts what records there is room for.
+    fn cut(&mut self, unread: &[u8], eof: bool) -> Heard {
         let small = self.spec.policy.reply_limit < READ_BYTES;
         match self.framing.delimiter() {
             Some(delimiter) if !small && self.spec.check.is_none() => {
@@ -135,7 +118,7 @@ impl Emission {
     }
 
     /// Delimiters are counted; the consumer's thread finds the records.
-    fn cut_in_bulk(&mut self, unread: &[u8], eof: bool, delimiter: u8) -> usize {
+    fn cut_in_bulk(&mut self, unread: &[u8], eof: bool, delimiter: u8) -> Heard {
         let (mut used, mut count) = (0, 0);
         let mut all = false;
         while !all && self.delivery.gate.may_pull(self.delivery.made() + count, used) {
@@ -162,17 +145,20 @@ impl Emission {
         } else if all && eof {
             self.end_with(rest);
         }
-        used
+        Heard { taken: used, held_up: !all }
     }
 
-    fn cut_one_by_one(&mut self, unread: &[u8], eof: bool) -> usize {
+    fn cut_one_by_one(&mut self, unread: &[u8], eof: bool) -> Heard {
         let limit = self.spec.policy.reply_limit;
         let mut ranges = Vec::new();
         // Bytes emitted, and bytes in whole records.
         let (mut sent, mut used) = (0, 0);
-        while self.delivery.gate.may_pull(self.delivery.made() + ranges.len() as u64, used - sent) {
-            let rest = &unread[used..];
+        let held_up = loop {
             let packet = self.delivery.made() + ranges.len() as u64;
+            if !self.delivery.gate.may_pull(packet, used - sent) {
+                break true;
+            }
+            let rest = &unread[used..];
             // No output at all is one empty record where the whole output is the record.
             let empty =
                 rest.is_empty() && !(eof && packet == 0 && self.spec.replies.is_until_eof());
@@ -180,7 +166,7 @@ impl Emission {
                 if eof {
                     self.through = true;
                 }
-                break;
+                break false;
             }
             let place = Place::new(packet, limit, eof);
             match unwind::catch(|| self.framing.scan(rest, place)) {
@@ -197,18 +183,18 @@ impl Emission {
                         }
                         Err(payload) => {
                             self.panic = Some(payload);
-                            break;
+                            break false;
                         }
                     }
                 }
                 Ok(Ok(Scan::Partial)) if eof => {
                     self.end_with(rest);
-                    break;
+                    break false;
                 }
-                Ok(Ok(Scan::Partial)) => break,
+                Ok(Ok(Scan::Partial)) => break false,
                 Ok(Err(error)) if error.is_truncated() && eof => {
                     self.end_with(rest);
-                    break;
+                    break false;
                 }
                 Ok(Err(error)) => {
                     let message = format!(
@@ -216,16 +202,16 @@ impl Emission {
                         excerpt(rest)
                     );
                     self.fail(self.error(ErrorKind::Reply, message).because(error).at(packet));
-                    break;
+                    break false;
                 }
                 Err(payload) => {
                     self.panic = Some(payload);
-                    break;
+                    break false;
                 }
             }
-        }
+        };
         self.delivery.put_parts(&unread[sent..used], &mut ranges);
-        used
+        Heard { taken: used, held_up }
     }
 
     /// What the template's `check` has against a record.
@@ -261,13 +247,13 @@ impl Emission {
 }
 
 impl Talk for Emission {
-    fn started(&mut self, pid: u32, now: Now) {
+    fn started(&mut self, pid: u32, now: Time) {
         self.delivery.made_by(pid);
         self.started = now;
-        self.moved = now;
+        self.moved = now.patient;
     }
 
-    fn attend(&mut self, now: Now, say: &mut Vec<u8>) -> Stand {
+    fn attend(&mut self, now: Time, say: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.has_spoken, true) {
             for words in [&self.spec.words.preamble, &self.spec.words.farewell] {
                 say.extend_from_slice(words.as_deref().unwrap_or_default());
@@ -275,69 +261,84 @@ impl Talk for Emission {
         }
         let has_room = self.delivery.gate.may_pull(self.delivery.made(), 0);
         if has_room && !std::mem::replace(&mut self.had_room, has_room) {
-            self.moved = now;
+            self.moved = now.patient;
         }
-        if !self.is_unwanted() {
-            let late = self.limits().find(|running| now >= running.at);
-            if let Some(late) = late {
-                self.fail(self.place(late.error("command")));
-            }
-        }
+    }
+
+    fn stand(&self) -> Stand {
         if self.is_unwanted() { Stand::Kill } else { Stand::Go }
     }
 
-    fn wants(&mut self) -> bool {
+    fn limits(&self) -> impl Iterator<Item = TimeLimit> {
+        let policy = &self.spec.policy;
+        let ready = self.spec.words.banner.ready_limit().filter(|_| self.in_banner);
+        let awaited = self.had_room && !self.through;
+        let none_yet = awaited && self.delivery.made() == 0;
+        let start = policy.start_timeout.filter(|_| none_yet);
+        let idle = policy.idle_timeout.filter(|_| awaited);
+        let run = policy.run_timeout;
+        let started = Moment::Patient(self.started.patient);
+        let moved = Moment::Patient(self.moved);
+        let started_really = Moment::Real(self.started.real);
+        let limits = [
+            TimeLimit::since(started, ready, Limit::Ready, "was not ready"),
+            TimeLimit::since(started, start, Limit::StartTimeout, "emitted no record"),
+            TimeLimit::since(moved, idle, Limit::IdleTimeout, "emitted nothing more"),
+            TimeLimit::since(started_really, run, Limit::RunTimeout, "was not done"),
+        ];
+        limits.into_iter().flatten()
+    }
+
+    fn is_late(&mut self, limit: &TimeLimit) {
+        self.fail(self.place(limit.error("command")));
+    }
+
+    fn wants(&mut self, _: Time) -> bool {
         let wants = self.is_unwanted() || self.delivery.gate.may_pull_or_call(self.delivery.made());
         self.had_room = wants;
         wants
     }
 
-    fn hear(&mut self, unread: &[u8], eof: bool, now: Now) -> usize {
+    fn hear(&mut self, unread: &[u8], eof: bool, now: Time) -> Heard {
         if self.is_unwanted() {
             self.through |= eof;
-            return unread.len();
+            return Heard { taken: unread.len(), held_up: false };
         }
-        self.moved = now;
-        let mut used = 0;
+        self.moved = now.patient;
+        let mut taken = 0;
         if self.in_banner {
             match self.skip_banner(unread, eof) {
-                Some(end) => used = end,
-                None => return 0,
+                Some(end) => taken = end,
+                None => return Heard { taken: 0, held_up: false },
             }
         }
-        used + self.cut(&unread[used..], eof)
+        let Heard { taken: cut, held_up } = self.cut(&unread[taken..], eof);
+        Heard { taken: taken + cut, held_up }
     }
 
     fn is_through(&self) -> bool {
         self.through || self.is_unwanted()
     }
 
-    fn deadline(&self) -> Option<Now> {
-        if self.is_unwanted() {
-            return None;
-        }
-        self.limits().map(|running| running.at).min()
-    }
-
-    fn over(&mut self, ending: Ending) {
+    fn reaped(mut self, exit: Exit) {
         let limit = self.spec.policy.end_timeout.unwrap_or_default();
-        let ended_well = ending.status.is_none_or(|status| self.spec.accepts_status(status));
+        let ended_well = exit.status.is_none_or(|status| self.spec.accepts_status(status));
         let whole = self.half.is_empty();
-        let panic = self.panic.take().or(ending.panic);
+        let panic = self.panic.take().or(exit.panic);
         let fatal = if panic.is_some() {
             None
-        } else if let Some(error) = ending.error {
+        } else if let Some(error) = exit.error {
             Some(error)
         } else if let Some(error) = self.failed.take() {
             // It was killed for this, so that its status says nothing.
-            let sent = error.limit().and(ending.signalled);
-            Some(error.exited(None, sent).said(&ending.stderr))
-        } else if ending.overstayed {
+            let sent = error.limit().and(exit.signalled);
+            Some(error.exited(None, sent).said(&exit.stderr))
+        } else if exit.overstayed {
             let message = format!(
                 "the command closed its output and did not exit within {limit:?} (end_timeout)"
             );
             let error = self.error(ErrorKind::Timeout, message).limited(Limit::EndTimeout(limit));
-            Some(error.exited(ending.status, ending.signalled).said(&ending.stderr))
+            Some(error.exited(exit.status, exit.signalled).said(&exit.stderr))
         } else if whole && ended_well {
             None
         } else {
@@ -347,11 +348,8 @@ impl Talk for Emission {
             } else {
                 format!("the command ended inside a record, which begins {}", self.half)
             };
-            Some(
-                self.error(kind, message)
-                    .exited(ending.status, ending.signalled)
-                    .said(&ending.stderr),
-            )
+            let error = self.error(kind, message).exited(exit.status, exit.signalled);
+            Some(error.said(&exit.stderr))
         };
         self.delivery.outbox.end(End { fatal, panic, ..End::default() });
     }

@@ -18,9 +18,9 @@ mod delivery;
 mod emission;
 #[cfg(feature = "function-source")]
 mod function;
-mod inbox;
-mod running;
-mod supervisor;
+mod limit;
+mod solo;
+mod talk;
 
 pub use self::command::{CommandSource, Records, iterate_in_subprocess};
 #[cfg(feature = "function-source")]

@@ -18,7 +18,6 @@ pub(crate) mod event_loop;
 )]
 pub(crate) mod evidence;
 pub(crate) mod exit;
-pub(crate) mod kill_sequence;
 pub(crate) mod os;
 #[cfg_attr(
     any(not(target_os = "linux"), subfeed_portable),

@@ -33,6 +33,8 @@ impl Time {
 pub(crate) enum Operation {
     /// Close our end of an input channel.
     CloseInput { slot: usize, channel: usize },
+    /// Close our end of an output: nothing that comes there is wanted.
+    CloseOutput { slot: usize, output: usize },
     /// Send a signal to the process group.
     Signal { slot: usize, signal: Signal },
     /// Look for the evidence of a stall; report `looked`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  parent                                     child: the same executable, entered at Registry::serve
-//!  pass --- board --> supervisor --- orders --->  listener \
+//!  pass --- board --> event loop --- orders --->  listener \
 //!    ^                  |                               mailbox <--> worker: initializers, function, passes
 //!    +---- outbox <-----+ <---- reports ----- writer   /
 //! ```

@@ -1,7 +1,7 @@
 //! The parent's side of the conversation with one child, over all its passes.
 //!
 //! Each pass has a gate, an outbox and an outlet of its own, as every stream of this crate; here they are
-//! called a lane. The consumer hangs a new lane on the board and wakes the supervisor; the supervisor takes it from
+//! called a lane. The consumer hangs a new lane on the board and wakes the event loop; the session takes it from
 //! there, stops what was under way, and starts the pass. What the child still sends for an earlier one has
 //! an earlier generation, and is dropped.
 //!
@@ -16,9 +16,9 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Limit};
 use crate::source::delivery::Delivery;
 use crate::source::function::protocol::{self, Command, Failure, HEAD, Status};
-use crate::source::running::Running;
-use crate::source::supervisor::{Ending, Stand, Talk};
-use crate::subprocess::protocol::Now;
+use crate::source::limit::{Moment, TimeLimit};
+use crate::source::talk::{Exit, Heard, Stand, Talk};
+use crate::subprocess::protocol::{Now, Time};
 use crate::template::Spec;
 use crate::window::gate::Gate;
 use crate::window::intake::Handover;
@@ -26,7 +26,7 @@ use crate::window::outbox::Outbox;
 use crate::window::packet::{End, Label};
 use crate::window::sync::lock;
 
-/// One pass, as the supervisor has to know it.
+/// One pass, as the session has to know it.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) generation: u64,
@@ -42,7 +42,7 @@ impl Lane {
     }
 }
 
-/// What consumer and supervisor tell each other.
+/// What consumer and session tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Board {
     notes: Mutex<Notes>,
@@ -51,7 +51,7 @@ pub(super) struct Board {
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// Passes that the supervisor has not seen yet. Even one that was left meanwhile is started, since it
+    /// Passes that the session has not seen yet. Even one that was left meanwhile is started, since it
     /// counts where passes differ.
     next: VecDeque<Lane>,
     /// Nobody wants anything any more.
@@ -62,7 +62,7 @@ struct Notes {
 }
 
 impl Board {
-    /// Consumer: hangs up the next pass. The supervisor is to be woken.
+    /// Consumer: hangs up the next pass. The event loop is to be woken.
     pub(super) fn hang(&self, lane: Lane) {
         let mut notes = lock(&self.notes);
         match &notes.fate {
@@ -118,8 +118,8 @@ pub(super) struct Session {
     current: Option<Current>,
     ready: bool,
     pid: Option<u32>,
-    started: Now,
-    /// When something last came, or room for it did.
+    started: Time,
+    /// When something last came, or room for it did, on the patient clock.
     moved: Now,
     had_room: bool,
     /// It is told to leave.
@@ -145,7 +145,7 @@ impl Session {
             current: None,
             ready: false,
             pid: None,
-            started: Now::ZERO,
+            started: Time::default(),
             moved: Now::ZERO,
             had_room: true,
             closing: false,
@@ -176,29 +176,8 @@ impl Session {
         self.failed.get_or_insert((error, stand));
     }
 
-    /// The time limits that run now.
-    fn limits(&self) -> impl Iterator<Item = Running> + use<> {
-        let policy = &self.spec.policy;
-        let (start, kind): (_, fn(Duration) -> Limit) = match policy.start_timeout {
-            Some(limit) => (Some(limit), Limit::StartTimeout),
-            None => (policy.idle_timeout, Limit::IdleTimeout),
-        };
-        let awaited = self.ready
-            && self.had_room
-            && self
-                .current
-                .as_ref()
-                .is_some_and(|current| current.delivery.made() < current.granted);
-        let idle = policy.idle_timeout.filter(|_| awaited);
-        let limits = [
-            Running::since(self.started, start.filter(|_| !self.ready), kind, "was not ready"),
-            Running::since(self.moved, idle, Limit::IdleTimeout, "did not give any item"),
-        ];
-        limits.into_iter().flatten()
-    }
-
     /// Looks at what the consumer wants.
-    fn follow(&mut self, now: Now, say: &mut Vec<u8>) {
+    fn follow(&mut self, now: Time, say: &mut Vec<u8>) {
         let next = {
             let mut notes = lock(&self.board.notes);
             if notes.closing && !std::mem::replace(&mut self.closing, true) {
@@ -217,7 +196,7 @@ impl Session {
             let label = Label { worker: 0, pid: self.pid, command: Arc::clone(&self.command) };
             let delivery = Delivery::new(Arc::clone(&lane.gate), Arc::clone(&lane.outbox), label);
             self.current = Some(Current { lane, delivery, granted });
-            self.moved = now;
+            self.moved = now.patient;
             self.had_room = true;
         }
         if self.current.as_ref().is_some_and(|current| current.lane.handover.is_dropped()) {
@@ -226,12 +205,12 @@ impl Session {
         let Some(current) = &mut self.current else { return };
         let has_room = current.lane.gate.may_pull(current.delivery.made(), 0);
         if has_room && !std::mem::replace(&mut self.had_room, has_room) {
-            self.moved = now;
+            self.moved = now.patient;
         }
         if current.lane.gate.may_pull(current.granted, 0) {
             if current.delivery.made() == current.granted {
                 // Until now it was not allowed to give any.
-                self.moved = now;
+                self.moved = now.patient;
             }
             let gate = &current.lane.gate;
             current.granted = gate.total_yielded().saturating_add(gate.window());
@@ -248,11 +227,12 @@ impl Session {
         }
     }
 
-    /// Takes what messages there are. Says how many bytes they took.
-    fn read(&mut self, unread: &[u8], eof: bool) -> usize {
+    /// Takes what messages there are.
+    fn read(&mut self, unread: &[u8], eof: bool) -> Heard {
         let mut ranges = Vec::new();
         // Bytes delivered, and bytes of whole messages.
         let (mut sent, mut used) = (0, 0);
+        let mut held_up = false;
         while !self.is_unwanted() {
             if let Some(current) = &self.current
                 && !current
@@ -260,6 +240,7 @@ impl Session {
                     .gate
                     .may_pull(current.delivery.made() + ranges.len() as u64, used - sent)
             {
+                held_up = true;
                 break;
             }
             let rest = &unread[used..];
@@ -294,7 +275,7 @@ impl Session {
             self.heed(status, is_current, &unread[start..end]);
         }
         self.deliver(&unread[sent..used], &mut ranges);
-        used
+        Heard { taken: used, held_up }
     }
 
     fn deliver(&mut self, bytes: &[u8], ranges: &mut Vec<std::ops::Range<usize>>) {
@@ -360,22 +341,20 @@ impl Session {
 }
 
 impl Talk for Session {
-    fn started(&mut self, pid: u32, now: Now) {
+    fn started(&mut self, pid: u32, now: Time) {
         self.pid = Some(pid);
         self.started = now;
-        self.moved = now;
+        self.moved = now.patient;
     }
 
-    fn attend(&mut self, now: Now, say: &mut Vec<u8>) -> Stand {
+    fn attend(&mut self, now: Time, say: &mut Vec<u8>) {
         say.append(&mut self.opening);
         if self.failed.is_none() {
             self.follow(now, say);
         }
-        if !self.is_unwanted()
-            && let Some(late) = self.limits().find(|running| now >= running.at)
-        {
-            self.fail(self.place(late.error("child")), Stand::Kill);
-        }
+    }
+
+    fn stand(&self) -> Stand {
         match &self.failed {
             Some((_, stand)) => *stand,
             None if self.closing => Stand::Leave(self.grace()),
@@ -383,7 +362,31 @@ impl Talk for Session {
         }
     }
 
-    fn wants(&mut self) -> bool {
+    fn limits(&self) -> impl Iterator<Item = TimeLimit> {
+        let policy = &self.spec.policy;
+        let (start, kind): (_, fn(Duration) -> Limit) = match policy.start_timeout {
+            Some(limit) => (Some(limit), Limit::StartTimeout),
+            None => (policy.idle_timeout, Limit::IdleTimeout),
+        };
+        let start = start.filter(|_| !self.ready);
+        let may_give =
+            |current: &Current| self.had_room && current.delivery.made() < current.granted;
+        let awaited = self.ready && self.current.as_ref().is_some_and(may_give);
+        let idle = policy.idle_timeout.filter(|_| awaited);
+        let started = Moment::Patient(self.started.patient);
+        let moved = Moment::Patient(self.moved);
+        let limits = [
+            TimeLimit::since(started, start, kind, "was not ready"),
+            TimeLimit::since(moved, idle, Limit::IdleTimeout, "did not give any item"),
+        ];
+        limits.into_iter().flatten()
+    }
+
+    fn is_late(&mut self, limit: &TimeLimit) {
+        self.fail(self.place(limit.error("child")), Stand::Kill);
+    }
+
+    fn wants(&mut self, _: Time) -> bool {
         if self.is_unwanted() {
             return true;
         }
@@ -399,46 +402,39 @@ impl Talk for Session {
         wants
     }
 
-    fn hear(&mut self, unread: &[u8], eof: bool, now: Now) -> usize {
-        let used = self.read(unread, eof);
-        if used > 0 {
-            self.moved = now;
+    fn hear(&mut self, unread: &[u8], eof: bool, now: Time) -> Heard {
+        let heard = self.read(unread, eof);
+        if heard.taken > 0 {
+            self.moved = now.patient;
         }
         if self.is_unwanted() {
             self.through |= eof;
-            return unread.len();
+            return Heard { taken: unread.len(), held_up: false };
         }
-        used
+        heard
     }
 
     fn is_through(&self) -> bool {
         self.through || self.is_unwanted()
     }
 
-    fn deadline(&self) -> Option<Now> {
-        if self.is_unwanted() {
-            return None;
-        }
-        self.limits().map(|running| running.at).min()
-    }
-
-    fn over(&mut self, ending: Ending) {
+    fn reaped(mut self, exit: Exit) {
         let current = self.current.take();
-        let fate = if let Some(error) = ending.error {
+        let fate = if let Some(error) = exit.error {
             error
         } else if let Some((error, _)) = self.failed.take() {
-            error.said(&ending.stderr)
+            error.said(&exit.stderr)
         } else {
             let message = match (&current, self.ready) {
                 (Some(_), true) => "the child ended in the middle of a pass",
                 (None, true) => "the child ended between two passes",
                 (_, false) => "the child ended before it was ready",
             };
-            let error = self.error(ErrorKind::Died, message).said(&ending.stderr);
-            error.exited(ending.status, ending.signalled)
+            let error = self.error(ErrorKind::Died, message).said(&exit.stderr);
+            error.exited(exit.status, exit.signalled)
         };
         if let Some(current) = current {
-            let (fatal, panic) = match ending.panic {
+            let (fatal, panic) = match exit.panic {
                 Some(payload) => (None, Some(payload)),
                 None => (Some(fate.again()), None),
             };

@@ -4,19 +4,19 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::never;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::record::PacketId;
 use crate::source::function::pass::Pass;
 use crate::source::function::protocol::{self, Command, Opening};
 use crate::source::function::session::{Board, Lane, Session};
 use crate::source::function::{LEAVE_GRACE, registry, this_program};
-use crate::source::supervisor::{self, Plan};
+use crate::source::solo::{self, Plan};
 use crate::subprocess::readiness::Readiness;
 use crate::template::channel::Redirect;
 use crate::template::policy::Signal;
@@ -52,7 +52,7 @@ pub struct FunctionSource<T> {
 struct Running {
     board: Arc<Board>,
     poller: Option<Arc<Readiness>>,
-    supervisor: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -70,9 +70,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.board.close();
         self.wake()();
-        if let Some(supervisor) = self.supervisor.take() {
+        if let Some(thread) = self.thread.take() {
             // Whatever went wrong in it has been told.
-            let _ = supervisor.join();
+            let _ = thread.join();
         }
     }
 }
@@ -191,12 +191,10 @@ impl<T> FunctionSource<T> {
     fn launch(&self) -> Running {
         let board = Arc::new(Board::default());
         match self.try_launch(&board) {
-            Ok((poller, supervisor)) => {
-                Running { board, poller: Some(poller), supervisor: Some(supervisor) }
-            }
+            Ok((poller, thread)) => Running { board, poller: Some(poller), thread: Some(thread) },
             Err(error) => {
                 board.seal(error);
-                Running { board, poller: None, supervisor: None }
+                Running { board, poller: None, thread: None }
             }
         }
     }
@@ -234,23 +232,15 @@ impl<T> FunctionSource<T> {
     fn try_launch(&self, board: &Arc<Board>) -> Result<(Arc<Readiness>, JoinHandle<()>), Error> {
         let spec = Arc::new(self.template.spec.clone());
         let opening = self.opening(&spec)?;
-        let failed = |what: &'static str| {
-            move |error: std::io::Error| Error::new(ErrorKind::Thread, what).because(error).fatal()
-        };
-        let poller = Readiness::new().map_err(failed("the source's poller cannot be made"))?;
-        let poller = Arc::new(poller);
+        let poller = solo::poller()?;
         let program = std::env::current_exe().unwrap_or_else(|_| this_program());
         let command: Arc<str> =
             format!("{} {} {}", program.display(), registry::MARK, self.name).into();
-        let mut session =
+        let session =
             Session::new(Arc::clone(board), Arc::clone(&spec), Arc::clone(&command), opening);
         let plan = Plan { spec, command, input: 1, output: 1, closes_input: false };
-        let waited_for = Arc::clone(&poller);
-        let supervisor = thread::Builder::new()
-            .name("subfeed-source".to_owned())
-            .spawn(move || supervisor::run(plan, &mut session, waited_for))
-            .map_err(failed("a thread of the source cannot be started"))?;
-        Ok((poller, supervisor))
+        let thread = solo::spawn(plan, session, Arc::clone(&poller))?;
+        Ok((poller, thread))
     }
 
     pub(super) fn begin(&mut self) -> Outlet {

@@ -17,6 +17,8 @@
 //! 2. A phase that waits has a [`deadline`](Child::deadline), which runs on real time: the pauses of the kill
 //!    sequence and the bounds of a drop are promises about the clock on the wall.
 //! 3. [`Step::Finish`] and [`Step::Abandon`] come once, and nothing comes after them.
+//! 4. The grace of a child that has exited does not run while we do not read its outputs: what it has left
+//!    there waits for us.
 
 use std::time::Duration;
 
@@ -65,6 +67,8 @@ pub(crate) struct Child {
     open: usize,
     stderr: StderrExcerpt,
     stderr_open: bool,
+    /// We do not read its outputs, for want of room.
+    paused: bool,
     /// The last signal that we have sent.
     signalled: Option<Signal>,
     abandoned: bool,
@@ -78,6 +82,7 @@ impl Child {
             open: outputs + usize::from(stderr),
             stderr: StderrExcerpt::default(),
             stderr_open: stderr,
+            paused: false,
             signalled: None,
             abandoned: false,
         }
@@ -165,6 +170,17 @@ impl Child {
         true
     }
 
+    /// Whether its outputs are read from now on, or not, for want of room.
+    pub(crate) fn is_read(&mut self, read: bool, now: Time) {
+        let was_paused = std::mem::replace(&mut self.paused, !read);
+        if was_paused
+            && read
+            && let Phase::Exited { at, heard } = &mut self.phase
+        {
+            (*at, *heard) = (now.real, now.real);
+        }
+    }
+
     /// Nothing that may still come is wanted: a child that has exited is over.
     pub(crate) fn is_not_awaited(&mut self) {
         self.open = 0;
@@ -175,6 +191,7 @@ impl Child {
         match self.phase {
             Phase::Killing { next, .. } => Some(next),
             Phase::Exited { at, .. } if self.open == 0 => Some(at),
+            Phase::Exited { .. } if self.paused => None,
             Phase::Exited { at, heard } => Some((heard + DRAIN_GRACE).min(at + LONGEST_DRAIN)),
             Phase::Running | Phase::Over => None,
         }
@@ -279,5 +296,23 @@ mod tests {
         child.exited(at(0));
         child.heard(at(4_990));
         assert_eq!(child.deadline(), Some(LONGEST_DRAIN));
+    }
+
+    #[test]
+    fn the_grace_does_not_run_while_nobody_reads_what_it_has_left() {
+        let policy = policy();
+        let mut child = Child::new(1, false);
+        child.exited(at(0));
+        child.is_read(false, at(50));
+        assert_eq!((child.step(&policy, at(9_999)), child.deadline()), (Step::Nothing, None));
+        child.is_read(true, at(10_000));
+        child.is_read(true, at(10_050));
+        assert_eq!(child.deadline(), Some(at(10_100).real));
+        child.heard(at(10_080));
+        assert_eq!(child.step(&policy, at(10_100)), Step::Nothing);
+        child.is_read(false, at(10_150));
+        // Whoever reads no more has nothing to wait for either.
+        child.output_closed();
+        assert_eq!(child.step(&policy, at(10_150)), Step::Finish);
     }
 }

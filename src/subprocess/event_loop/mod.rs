@@ -152,13 +152,18 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         }
     }
 
-    /// Runs to the end, and gives the machine back.
+    /// Runs to the end.
     pub(crate) fn run(&mut self) {
         while !self.step() {}
     }
 
     pub(crate) fn machine(&mut self) -> &mut M {
         &mut self.machine
+    }
+
+    /// The machine alone: nothing is left of the children.
+    pub(crate) fn into_machine(self) -> M {
+        self.machine
     }
 
     #[cfg(test)]
@@ -305,11 +310,9 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         while let Some(operation) = self.machine.next_operation() {
             match operation {
                 Operation::CloseInput { slot, channel } => {
-                    if let Some(connection) = &mut self.connections[slot] {
-                        connection.close(Port::Input(channel));
-                        self.os.close(slot, Port::Input(channel));
-                    }
+                    self.close(slot, Port::Input(channel));
                 }
+                Operation::CloseOutput { slot, output } => self.close(slot, Port::Output(output)),
                 Operation::Signal { slot, signal } => self.os.signal(slot, signal),
                 // Workers stall together: one look at the system serves them all.
                 Operation::Look { slot } => suspects.push(slot),
@@ -323,6 +326,13 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         }
         if !suspects.is_empty() {
             self.look(suspects);
+        }
+    }
+
+    fn close(&mut self, slot: usize, port: Port) {
+        if let Some(connection) = &mut self.connections[slot] {
+            connection.close(port);
+            self.os.close(slot, port);
         }
     }
 

@@ -3,25 +3,25 @@
 use crate::subprocess::session::READ_BYTES;
 
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
-    /// What is unread is `bytes[from..to]`; the rest is room.
+pub(super) struct Unread {
+    /// What was not taken is `bytes[from..to]`; what follows is room.
     bytes: Vec<u8>,
     from: usize,
     to: usize,
 }
 
-impl Inbox {
-    pub(crate) fn unread(&self) -> &[u8] {
+impl Unread {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[self.from..self.to]
     }
 
-    /// The first `n` unread bytes have been taken.
-    pub(crate) fn take(&mut self, n: usize) {
+    /// The first `n` of these bytes have been taken.
+    pub(super) fn take(&mut self, n: usize) {
         self.from += n;
     }
 
     /// Room for the next read, at least one byte.
-    pub(crate) fn room(&mut self) -> &mut [u8] {
+    pub(super) fn room(&mut self) -> &mut [u8] {
         if self.from == self.to {
             (self.from, self.to) = (0, 0);
             // One huge record does not stay in memory for ever.
@@ -41,7 +41,7 @@ impl Inbox {
     }
 
     /// The first `n` bytes of the room hold what was read.
-    pub(crate) fn filled(&mut self, n: usize) {
+    pub(super) fn filled(&mut self, n: usize) {
         self.to += n;
     }
 }
@@ -52,25 +52,25 @@ mod tests {
 
     #[test]
     fn what_is_read_comes_out_in_order_however_it_is_taken() {
-        let mut inbox = Inbox::default();
+        let mut unread = Unread::default();
         let (mut read, mut taken) = (0u64, 0u64);
         for round in 0..2_000 {
-            let room = inbox.room();
+            let room = unread.room();
             assert!(!room.is_empty());
             let n = room.len().min(1 + round * 37 % 100_000);
             for byte in &mut room[..n] {
                 *byte = (read % 251) as u8;
                 read += 1;
             }
-            inbox.filled(n);
-            let n = inbox.unread().len() * (round % 5) / 4;
-            for &byte in &inbox.unread()[..n] {
+            unread.filled(n);
+            let n = unread.bytes().len() * (round % 5) / 4;
+            for &byte in &unread.bytes()[..n] {
                 assert_eq!(byte, (taken % 251) as u8);
                 taken += 1;
             }
-            inbox.take(n);
+            unread.take(n);
         }
-        assert!(inbox.bytes.len() <= 64 * READ_BYTES, "{}", inbox.bytes.len());
-        assert_eq!(inbox.unread().len() as u64, read - taken);
+        assert!(unread.bytes.len() <= 64 * READ_BYTES, "{}", unread.bytes.len());
+        assert_eq!(unread.bytes().len() as u64, read - taken);
     }
 }
