@@ -14,6 +14,8 @@
 //!    closed at once, so that it cannot go on writing; its input only when it is dead: a shell would run the
 //!    half of a line that it has.
 
+#[cfg(test)]
+mod tests;
 mod unread;
 
 use std::collections::VecDeque;
