@@ -209,7 +209,7 @@ impl<T: Talk> Solo<T> {
         self.say.clear();
         self.said = 0;
         let is_all = self.plan.closes_input || matches!(self.stand, Stand::Leave(_));
-        if self.input_open && is_all && self.stand != Stand::Kill {
+        if self.input_open && is_all {
             self.close_input(self.plan.input);
         }
     }
@@ -238,7 +238,7 @@ impl<T: Talk> Solo<T> {
     /// Does what is to be done of the child's end.
     fn step(&mut self) {
         let late = self.leaves_by().is_some_and(|at| at.has_passed(self.now));
-        let wants = self.eof || self.talk.wants(self.now);
+        let wants = self.talk.wants(self.now);
         let State::Started(child) = &mut self.state else { return };
         if late && child.is_running() {
             self.overstayed = self.stand == Stand::Go;
@@ -336,7 +336,7 @@ impl<T: Talk> Machine for Solo<T> {
     }
 
     fn may_read(&mut self, _: usize) -> bool {
-        self.stand != Stand::Kill && self.talk.wants(self.now)
+        self.talk.wants(self.now)
     }
 
     fn read_room(&mut self, _: usize, output: usize) -> &mut [u8] {

@@ -31,6 +31,13 @@ enum Act {
     Stand(Stand),
 }
 
+/// Who outlives the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heir {
+    OfOutput,
+    OfStderr,
+}
+
 /// What was done to the child, and when, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
@@ -53,7 +60,7 @@ struct Shared {
     /// What was left at the end.
     half: Option<String>,
     stand: Stand,
-    /// So much credit comes just when it was found missing, and before that was said.
+    /// So often credit for one comes just when it was found missing, and before that was said.
     sneaks: u64,
     /// Whether more is wanted was answered with no.
     asked: bool,
@@ -120,7 +127,10 @@ impl Talk for Lines {
             shared.last_line = now.real.as_millis() as u64;
             taken += end + 1;
         }
-        shared.credit += std::mem::take(&mut shared.sneaks);
+        if shared.sneaks > 0 {
+            shared.sneaks -= 1;
+            shared.credit += 1;
+        }
         Heard { taken, held_up: true }
     }
 
@@ -148,8 +158,13 @@ struct Fake {
     in_output: VecDeque<u8>,
     in_stderr: VecDeque<u8>,
     output_closed: bool,
-    /// Somebody who outlives it holds its output.
-    heir: bool,
+    stderr_closed: bool,
+    /// Somebody who outlives it holds its output, or its stderr.
+    heir: Option<Heir>,
+    /// What another output holds.
+    noise: VecDeque<u8>,
+    /// What is still in its output whenever the consumer makes room.
+    left: Vec<usize>,
     /// The most that one read or write moves.
     most: usize,
     room: usize,
@@ -185,10 +200,10 @@ impl Fake {
     }
 
     fn hush(&mut self) {
-        self.output_closed |= !self.heir;
-        let closed = self.output_closed;
-        self.event(Port::Output(self.output), closed);
-        self.event(Port::Stderr, closed);
+        self.output_closed |= self.heir != Some(Heir::OfOutput);
+        self.stderr_closed |= self.heir.is_none();
+        self.event(Port::Output(self.output), self.output_closed);
+        self.event(Port::Stderr, self.stderr_closed);
     }
 
     fn exit(&mut self, status: i32) {
@@ -201,7 +216,7 @@ impl Fake {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Say(text) if self.status.is_none() || self.heir => {
+            Act::Say(text) if self.status.is_none() || self.heir == Some(Heir::OfOutput) => {
                 self.in_output.extend(text.bytes());
                 self.event(Port::Output(self.output), false);
             }
@@ -217,6 +232,7 @@ impl Fake {
                 self.event(Port::Input(0), false);
             }
             Act::Credit(n) => {
+                self.left.push(self.in_output.len());
                 let mut shared = self.shared.lock();
                 shared.credit += n;
                 shared.woken |= std::mem::take(&mut shared.asked);
@@ -266,6 +282,11 @@ impl Os for Fake {
             return Err(StartError::NotNow(Error::new(ErrorKind::Spawn, "no process")));
         }
         self.runs = true;
+        let ours = self.output;
+        for output in (0..self.outputs.len()).filter(|&output| output != ours) {
+            self.noise.extend(*b"noise\n");
+            self.event(Port::Output(output), false);
+        }
         let (inputs, outputs) = (self.inputs.clone(), self.outputs.clone());
         Ok(Spawned { pid: 7, inputs, outputs, stderr: true, terminal: false })
     }
@@ -274,17 +295,20 @@ impl Os for Fake {
         if self.fails() {
             return Err(io::Error::other("it cannot be read"));
         }
-        let pipe = match port {
-            Port::Output(_) => &mut self.in_output,
-            _ => &mut self.in_stderr,
+        let (pipe, closed) = match port {
+            Port::Output(output) if output == self.output => {
+                (&mut self.in_output, self.output_closed)
+            }
+            Port::Output(_) => (&mut self.noise, false),
+            _ => (&mut self.in_stderr, self.stderr_closed),
         };
         let n = self.most.min(room.len()).min(pipe.len());
-        if n == 0 && !self.output_closed {
+        if n == 0 && !closed {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         pipe.drain(..n).zip(room).for_each(|(byte, room)| *room = byte);
-        if n < self.most && n > 0 && self.output_closed {
-            // A read that got less than it asked for is not the last.
+        if n > 0 && closed {
+            // A read that gets less than it asked for has not seen the end.
             self.event(port, true);
         }
         Ok(n)
@@ -360,7 +384,7 @@ struct Scene {
     credit: u64,
     sneaks: u64,
     limit: Option<Duration>,
-    heir: bool,
+    heir: Option<Heir>,
     room: usize,
     survives: &'static [Signal],
     inputs: Vec<bool>,
@@ -378,7 +402,7 @@ fn scene(script: &[(u64, Act)]) -> Scene {
         credit: u64::MAX / 2,
         sneaks: 0,
         limit: None,
-        heir: false,
+        heir: None,
         room: usize::MAX / 2,
         survives: &[],
         inputs: vec![true],
@@ -396,6 +420,7 @@ struct Played {
     exit: Exit,
     done: Vec<(u64, Done)>,
     written: String,
+    left: Vec<usize>,
     calls: usize,
     spawned: bool,
 }
@@ -431,7 +456,10 @@ impl Scene {
             in_output: VecDeque::new(),
             in_stderr: VecDeque::new(),
             output_closed: false,
+            stderr_closed: false,
             heir: self.heir,
+            noise: VecDeque::new(),
+            left: Vec::new(),
             most,
             room: self.room,
             written: Vec::new(),
@@ -453,8 +481,8 @@ impl Scene {
         }
         let fake = event_loop.os();
         assert!(!fake.runs, "its child is left behind");
-        let (done, written, calls) =
-            (fake.done.clone(), String::from_utf8_lossy(&fake.written).into_owned(), fake.calls);
+        let written = String::from_utf8_lossy(&fake.written).into_owned();
+        let (done, left, calls) = (fake.done.clone(), fake.left.clone(), fake.calls);
         event_loop.into_machine().reaped(None);
         let mut shared = shared.lock();
         assert_eq!(shared.reaped.len(), 1);
@@ -465,6 +493,7 @@ impl Scene {
             exit: shared.reaped.remove(0),
             done,
             written,
+            left,
             calls,
             spawned: shared.started.is_some(),
         }
@@ -531,9 +560,16 @@ fn dropped_it_gets_the_first_signal_at_once_and_keeps_its_input_until_it_is_dead
     let mut scene = scene(&[(10, Act::Say("a\n")), (15, DROPPED)]);
     scene.say = "half of a program";
     scene.room = 4;
+    scene.script.push((20, Act::Listen(99)));
+    scene.survives = &[Signal::Terminate];
     let played = scene.play();
     assert_eq!(played.written, "half");
-    let done = [(15, ClosedOutput(0)), (15, Signalled(Signal::Terminate)), (15, Released)];
+    let done = [
+        (15, ClosedOutput(0)),
+        (15, Signalled(Signal::Terminate)),
+        (215, Signalled(Signal::Kill)),
+        (215, Released),
+    ];
     assert_eq!(played.done, done);
 }
 
@@ -553,7 +589,7 @@ fn whoever_outlives_it_and_holds_its_output_is_heard_for_a_grace() {
         (60, Act::Say("b\n")),
         (200, Act::Say("c\n")),
     ]);
-    scene.heir = true;
+    scene.heir = Some(Heir::OfOutput);
     let played = scene.play();
     assert_eq!(played.lines, ["a", "b"]);
     assert_eq!(played.half.as_deref(), Some(""));
@@ -562,7 +598,7 @@ fn whoever_outlives_it_and_holds_its_output_is_heard_for_a_grace() {
 
 #[test]
 fn what_it_has_left_waits_for_a_consumer_that_pauses() {
-    for heir in [false, true] {
+    for heir in [None, Some(Heir::OfOutput)] {
         let mut scene = scene(&[
             (5, Act::Say("a\nb\n")),
             (7, Act::Say("c\nd\n")),
@@ -574,19 +610,29 @@ fn what_it_has_left_waits_for_a_consumer_that_pauses() {
         scene.heir = heir;
         let played = scene.play();
         assert_eq!(played.lines, ["a", "b", "c", "d"]);
+        // What was read had room for one; what came after that stayed where it was.
+        assert_eq!(played.left[0], 4);
         assert!(played.exit.status.is_some_and(|status| status.success()));
         assert!(played.exit.signalled.is_none());
     }
 }
 
 #[test]
+fn whoever_holds_its_stderr_is_waited_for_no_longer_than_a_grace() {
+    let mut scene = scene(&[(5, Act::Say("a\n")), (10, Act::Exit(0))]);
+    scene.heir = Some(Heir::OfStderr);
+    let played = scene.play();
+    assert_eq!((played.lines.len(), played.done.last()), (1, Some(&(110, Released))));
+}
+
+#[test]
 fn room_that_comes_in_the_moment_in_which_there_was_none_is_seen() {
     // Nothing else happens until long after.
-    let mut scene = scene(&[(5, Act::Say("a\nb\nc\n")), (80_000, Act::Exit(0))]);
+    let mut scene = scene(&[(5, Act::Say("a\nb\nc\nd\ne\nf\ng\n")), (80_000, Act::Exit(0))]);
     scene.credit = 1;
-    scene.sneaks = 3;
+    scene.sneaks = 7;
     let played = scene.play();
-    assert_eq!((played.lines, played.last_line), (vec!["a".into(), "b".into(), "c".into()], 5));
+    assert_eq!((played.lines.len(), played.last_line), (7, 5));
 }
 
 #[test]
@@ -606,7 +652,7 @@ fn one_that_is_told_to_leave_has_its_grace_and_the_kill_sequence_then() {
     assert!(!played.exit.overstayed);
     // Whoever holds its output is not waited for.
     scene.script = vec![(10, leave), (20, Act::Exit(0))];
-    scene.heir = true;
+    scene.heir = Some(Heir::OfOutput);
     assert_eq!(scene.play().done[1..], [(20, Released)]);
 }
 
@@ -628,6 +674,9 @@ fn a_limit_that_runs_out_is_judged_after_what_came_in_time() {
     let played = scene.play();
     assert_eq!(played.lines, ["a"]);
     assert_eq!(played.done[1..3], [(50, ClosedOutput(0)), (50, Signalled(Signal::Terminate))]);
+    // Nothing else wakes it.
+    scene.script.clear();
+    assert_eq!(scene.play().done.last(), Some(&(50, Released)));
 }
 
 /// What is played while calls fail.
@@ -647,7 +696,7 @@ fn scenes() -> Vec<Scene> {
     let mut paused = scene(&script);
     paused.say = "some words";
     (paused.credit, paused.room) = (1, 4);
-    let heir = Scene { heir: true, ..paused.clone() };
+    let heir = Scene { heir: Some(Heir::OfOutput), ..paused.clone() };
     let mut stays = scene(&[(5, Act::Say("a\nb\n")), (6, Act::Hush)]);
     stays.survives = &[Signal::Terminate];
     let mut dropped = paused.clone();
