@@ -8,25 +8,25 @@ use crate::record::{Buffer, PacketId, Pool};
 use crate::subprocess::session::READ_BYTES;
 use crate::window::gate::Gate;
 use crate::window::outbox::Outbox;
-use crate::window::packet::{Cut, Label, Outcome, Replies, Span};
+use crate::window::packet::{Cut, End, Label, Outcome, Replies, Span};
 
-/// Makes spans of what one pass over a source gives.
+/// Makes spans of what one pass over a source gives. It alone asks the gate.
 #[derive(Debug)]
-pub(crate) struct Delivery {
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) label: Arc<Label>,
+pub(super) struct Delivery {
+    gate: Arc<Gate>,
+    outbox: Arc<Outbox>,
+    label: Arc<Label>,
     pool: Arc<Pool>,
     spans: Vec<Span>,
     made: u64,
 }
 
 impl Delivery {
-    pub(crate) fn new(gate: Arc<Gate>, outbox: Arc<Outbox>, label: Label) -> Self {
+    pub(super) fn new(gate: Arc<Gate>, outbox: Arc<Outbox>, command: Arc<str>) -> Self {
         Self {
             gate,
             outbox,
-            label: Arc::new(label),
+            label: Arc::new(Label { worker: 0, pid: None, command }),
             pool: Arc::new(Pool::new(4, 4 * READ_BYTES)),
             spans: Vec::new(),
             made: 0,
@@ -34,24 +34,63 @@ impl Delivery {
     }
 
     /// The child runs under this number.
-    pub(crate) fn made_by(&mut self, pid: u32) {
+    pub(super) fn made_by(&mut self, pid: Option<u32>) {
         let command = Arc::clone(&self.label.command);
-        self.label = Arc::new(Label { worker: 0, pid: Some(pid), command });
+        self.label = Arc::new(Label { worker: 0, pid, command });
+    }
+
+    /// An error that the child is concerned in.
+    pub(super) fn describe(&self, error: Error) -> Error {
+        error.running(&self.label.command).of(self.label.pid)
     }
 
     /// Records put so far.
-    pub(crate) fn made(&self) -> u64 {
+    pub(super) fn made(&self) -> u64 {
         self.made
     }
 
+    // ---------------------------------------------------------------- the gate
+
+    /// For how many records there is room after so many others, of so many bytes, that are not put yet.
+    pub(super) fn room(&self, others: u64, bytes: usize) -> u64 {
+        let made = self.made + others;
+        if !self.gate.may_pull(made, bytes) {
+            return 0;
+        }
+        // One at least: the gate lets a first one through whatever is held.
+        self.window_end().saturating_sub(made).max(1)
+    }
+
+    /// Whether there is room for one more record. If not, the loop is woken when there is.
+    pub(super) fn has_room_or_calls(&self) -> bool {
+        self.gate.may_pull_or_call(self.made)
+    }
+
+    /// How many records may be made in all, so far.
+    pub(super) fn window_end(&self) -> u64 {
+        self.gate.total_yielded().saturating_add(self.gate.window())
+    }
+
+    /// Whether somebody who may make `granted` records may make more.
+    pub(super) fn may_grant(&self, granted: u64) -> bool {
+        self.gate.may_pull(granted, 0)
+    }
+
+    /// The same. If not, the loop is woken when that changes.
+    pub(super) fn may_grant_or_calls(&self, granted: u64) -> bool {
+        self.gate.may_pull_or_call(granted)
+    }
+
+    // ---------------------------------------------------------------- the outbox
+
     /// Puts the records that these ranges of `bytes` are, and leaves no range.
-    pub(crate) fn put_parts(&mut self, bytes: &[u8], ranges: &mut Vec<Range<usize>>) {
+    pub(super) fn put_parts(&mut self, bytes: &[u8], ranges: &mut Vec<Range<usize>>) {
         let count = ranges.len() as u64;
         let cut = Cut::Parts { ranges: std::mem::take(ranges).into(), next: 0, sides: 0 };
         self.put_replies(bytes, cut, count);
     }
 
-    pub(crate) fn put_replies(&mut self, bytes: &[u8], cut: Cut, count: u64) {
+    pub(super) fn put_replies(&mut self, bytes: &[u8], cut: Cut, count: u64) {
         if count == 0 {
             return;
         }
@@ -73,7 +112,7 @@ impl Delivery {
     }
 
     /// Puts the failure of one record in its place.
-    pub(crate) fn put_failure(&mut self, error: Error) {
+    pub(super) fn put_failure(&mut self, error: Error) {
         self.put(1, error.weight(), Outcome::Failed(error));
     }
 
@@ -82,5 +121,10 @@ impl Delivery {
         self.spans.push(Span { first: PacketId(self.made), count, weight, outcome });
         self.outbox.put(&mut self.spans);
         self.made += count;
+    }
+
+    /// Nothing comes after this.
+    pub(super) fn end(self, end: End) {
+        self.outbox.end(end);
     }
 }

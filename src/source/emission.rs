@@ -16,11 +16,11 @@ use crate::template::words::LONGEST_BANNER;
 use crate::window::gate::Gate;
 use crate::window::intake::Handover;
 use crate::window::outbox::Outbox;
-use crate::window::packet::{Cut, End, Label};
+use crate::window::packet::{Cut, End};
 use crate::window::unwind::{self, Payload};
 
 /// Makes spans of what one run of a command prints.
-pub(crate) struct Emission {
+pub(super) struct Emission {
     spec: Arc<Spec>,
     handover: Arc<Handover>,
     delivery: Delivery,
@@ -42,7 +42,7 @@ pub(crate) struct Emission {
 }
 
 impl Emission {
-    pub(crate) fn new(
+    pub(super) fn new(
         spec: Arc<Spec>,
         command: Arc<str>,
         gate: Arc<Gate>,
@@ -53,7 +53,7 @@ impl Emission {
             framing: spec.replies.start(),
             spec,
             handover,
-            delivery: Delivery::new(gate, outbox, Label { worker: 0, pid: None, command }),
+            delivery: Delivery::new(gate, outbox, command),
             scanned: 0,
             in_banner: true,
             has_spoken: false,
@@ -78,11 +78,7 @@ impl Emission {
     }
 
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        self.place(Error::new(kind, message.into()))
-    }
-
-    fn place(&self, error: Error) -> Error {
-        error.running(&self.delivery.label.command).of(self.delivery.label.pid).fatal()
+        self.delivery.describe(Error::new(kind, message.into())).fatal()
     }
 
     fn skip_banner(&mut self, unread: &[u8], eof: bool) -> Option<usize> {
@@ -120,12 +116,11 @@ impl Emission {
     /// Delimiters are counted; the consumer's thread finds the records.
     fn cut_in_bulk(&mut self, unread: &[u8], eof: bool, delimiter: u8) -> Heard {
         let (mut used, mut count) = (0, 0);
-        let mut all = false;
-        while !all && self.delivery.gate.may_pull(self.delivery.made() + count, used) {
-            let ahead =
-                (self.delivery.made() + count).saturating_sub(self.delivery.gate.total_yielded());
-            // One at least: the gate lets a first one through whatever is held.
-            let room = self.delivery.gate.window().saturating_sub(ahead).max(1);
+        let all = loop {
+            let room = self.delivery.room(count, used);
+            if room == 0 {
+                break false;
+            }
             let room = usize::try_from(room).unwrap_or(usize::MAX);
             let from = used.max(self.scanned);
             let mut cut = 0;
@@ -133,9 +128,11 @@ impl Emission {
                 cut += 1;
                 used = from + at + 1;
             }
-            all = cut < room;
             count += cut as u64;
-        }
+            if cut < room {
+                break true;
+            }
+        };
         self.delivery.put_replies(&unread[..used], Cut::at_each(delimiter), count);
         let rest = &unread[used..];
         // Credit may have come meanwhile: what counts is what was looked at.
@@ -154,10 +151,11 @@ impl Emission {
         // Bytes emitted, and bytes in whole records.
         let (mut sent, mut used) = (0, 0);
         let held_up = loop {
-            let packet = self.delivery.made() + ranges.len() as u64;
-            if !self.delivery.gate.may_pull(packet, used - sent) {
+            let others = ranges.len() as u64;
+            if self.delivery.room(others, used - sent) == 0 {
                 break true;
             }
+            let packet = self.delivery.made() + others;
             let rest = &unread[used..];
             // No output at all is one empty record where the whole output is the record.
             let empty =
@@ -219,11 +217,9 @@ impl Emission {
         let Some(check) = &self.spec.check else { return Ok(None) };
         let verdict = unwind::catch(|| check(&[], record))?;
         Ok(verdict.err().map(|error| {
-            Error::new(ErrorKind::Check, format!("check refused the record {}", excerpt(record)))
-                .because(error)
-                .running(&self.delivery.label.command)
-                .of(self.delivery.label.pid)
-                .at(packet)
+            let message = format!("check refused the record {}", excerpt(record));
+            let error = Error::new(ErrorKind::Check, message).because(error);
+            self.delivery.describe(error).at(packet)
         }))
     }
 
@@ -248,7 +244,7 @@ impl Emission {
 
 impl Talk for Emission {
     fn started(&mut self, pid: u32, now: Time) {
-        self.delivery.made_by(pid);
+        self.delivery.made_by(Some(pid));
         self.started = now;
         self.moved = now.patient;
     }
@@ -259,7 +255,7 @@ impl Talk for Emission {
                 say.extend_from_slice(words.as_deref().unwrap_or_default());
             }
         }
-        let has_room = self.delivery.gate.may_pull(self.delivery.made(), 0);
+        let has_room = self.delivery.room(0, 0) > 0;
         if has_room && !std::mem::replace(&mut self.had_room, has_room) {
             self.moved = now.patient;
         }
@@ -290,11 +286,11 @@ impl Talk for Emission {
     }
 
     fn is_late(&mut self, limit: &TimeLimit) {
-        self.fail(self.place(limit.error("command")));
+        self.fail(self.delivery.describe(limit.error("command")).fatal());
     }
 
     fn wants(&mut self, _: Time) -> bool {
-        let wants = self.is_unwanted() || self.delivery.gate.may_pull_or_call(self.delivery.made());
+        let wants = self.is_unwanted() || self.delivery.has_room_or_calls();
         self.had_room = wants;
         wants
     }
@@ -351,6 +347,6 @@ impl Talk for Emission {
             let error = self.error(kind, message).exited(exit.status, exit.signalled);
             Some(error.said(&exit.stderr))
         };
-        self.delivery.outbox.end(End { fatal, panic, ..End::default() });
+        self.delivery.end(End { fatal, panic, ..End::default() });
     }
 }

@@ -23,7 +23,7 @@ use crate::template::Spec;
 use crate::window::gate::Gate;
 use crate::window::intake::Handover;
 use crate::window::outbox::Outbox;
-use crate::window::packet::{End, Label};
+use crate::window::packet::End;
 use crate::window::sync::lock;
 
 /// One pass, as the session has to know it.
@@ -99,14 +99,16 @@ impl Board {
 
 /// The pass that is under way.
 struct Current {
-    lane: Lane,
+    generation: u64,
+    handover: Arc<Handover>,
     delivery: Delivery,
+    /// How many items the child may make.
     granted: u64,
 }
 
 impl Current {
     fn end(self, fatal: Option<Error>) {
-        self.lane.outbox.end(End { fatal, ..End::default() });
+        self.delivery.end(End { fatal, ..End::default() });
     }
 }
 
@@ -190,38 +192,36 @@ impl Session {
         };
         for lane in next {
             self.leave_current(say);
-            let granted = lane.gate.window();
-            let body = granted.to_le_bytes();
-            protocol::put(say, Command::Start as u8, lane.generation, &body);
-            let label = Label { worker: 0, pid: self.pid, command: Arc::clone(&self.command) };
-            let delivery = Delivery::new(Arc::clone(&lane.gate), Arc::clone(&lane.outbox), label);
-            self.current = Some(Current { lane, delivery, granted });
+            let Lane { generation, gate, handover, outbox } = lane;
+            let mut delivery = Delivery::new(gate, outbox, Arc::clone(&self.command));
+            delivery.made_by(self.pid);
+            let granted = delivery.window_end();
+            protocol::put(say, Command::Start as u8, generation, &granted.to_le_bytes());
+            self.current = Some(Current { generation, handover, delivery, granted });
             self.moved = now.patient;
             self.had_room = true;
         }
-        if self.current.as_ref().is_some_and(|current| current.lane.handover.is_dropped()) {
+        if self.current.as_ref().is_some_and(|current| current.handover.is_dropped()) {
             self.leave_current(say);
         }
-        let Some(current) = &mut self.current else { return };
-        let has_room = current.lane.gate.may_pull(current.delivery.made(), 0);
+        let Some(Current { generation, delivery, granted, .. }) = &mut self.current else { return };
+        let has_room = delivery.room(0, 0) > 0;
         if has_room && !std::mem::replace(&mut self.had_room, has_room) {
             self.moved = now.patient;
         }
-        if current.lane.gate.may_pull(current.granted, 0) {
-            if current.delivery.made() == current.granted {
+        if delivery.may_grant(*granted) {
+            if delivery.made() == *granted {
                 // Until now it was not allowed to give any.
                 self.moved = now.patient;
             }
-            let gate = &current.lane.gate;
-            current.granted = gate.total_yielded().saturating_add(gate.window());
-            let body = current.granted.to_le_bytes();
-            protocol::put(say, Command::More as u8, current.lane.generation, &body);
+            *granted = delivery.window_end();
+            protocol::put(say, Command::More as u8, *generation, &granted.to_le_bytes());
         }
     }
 
     fn leave_current(&mut self, say: &mut Vec<u8>) {
         if let Some(left) = self.current.take() {
-            protocol::put(say, Command::Stop as u8, left.lane.generation, &[]);
+            protocol::put(say, Command::Stop as u8, left.generation, &[]);
             // Only one that was leaked could still hear of it.
             left.end(Some(Error::halted()));
         }
@@ -235,10 +235,7 @@ impl Session {
         let mut held_up = false;
         while !self.is_unwanted() {
             if let Some(current) = &self.current
-                && !current
-                    .lane
-                    .gate
-                    .may_pull(current.delivery.made() + ranges.len() as u64, used - sent)
+                && current.delivery.room(ranges.len() as u64, used - sent) == 0
             {
                 held_up = true;
                 break;
@@ -260,7 +257,7 @@ impl Session {
             };
             let status = Status::from_byte(what);
             let is_current =
-                self.current.as_ref().is_some_and(|current| current.lane.generation == generation);
+                self.current.as_ref().is_some_and(|current| current.generation == generation);
             let (start, end) = (used + body.start, used + body.end);
             if status == Some(Status::IteratorSuccess) {
                 if is_current {
@@ -391,12 +388,11 @@ impl Talk for Session {
             return true;
         }
         let Some(current) = &self.current else { return true };
-        let gate = &current.lane.gate;
-        let wants = gate.may_pull_or_call(current.delivery.made());
+        let wants = current.delivery.has_room_or_calls();
         // Asked last, so that it is credit that is called out: if what has come is not wanted for want
         // of credit or room, neither is more, and one call serves both.
-        if wants && gate.may_pull_or_call(current.granted) {
-            current.lane.handover.wake();
+        if wants && current.delivery.may_grant_or_calls(current.granted) {
+            current.handover.wake();
         }
         self.had_room = wants;
         wants
@@ -438,7 +434,7 @@ impl Talk for Session {
                 Some(payload) => (None, Some(payload)),
                 None => (Some(fate.again()), None),
             };
-            current.lane.outbox.end(End { fatal, panic, ..End::default() });
+            current.delivery.end(End { fatal, panic, ..End::default() });
         }
         self.board.seal(fate);
     }
