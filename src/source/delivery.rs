@@ -72,11 +72,13 @@ impl Delivery {
     }
 
     /// Whether somebody who may make `granted` records may make more.
+    #[cfg(feature = "function-source")]
     pub(super) fn may_grant(&self, granted: u64) -> bool {
         self.gate.may_pull(granted, 0)
     }
 
     /// The same. If not, the loop is woken when that changes.
+    #[cfg(feature = "function-source")]
     pub(super) fn may_grant_or_calls(&self, granted: u64) -> bool {
         self.gate.may_pull_or_call(granted)
     }

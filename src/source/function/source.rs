@@ -107,7 +107,7 @@ impl<T> FunctionSource<T> {
     }
 
     /// The largest item in bytes, serialized: 64 MiB by default, and less than 4 GiB in any case. A larger
-    /// one is an `Err` of kind [`ErrorKind::Encode`] at its position.
+    /// one is an `Err` of kind [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its position.
     pub fn item_limit(self, bytes: usize) -> Self {
         self.with(|template| template.reply_limit(bytes))
     }
