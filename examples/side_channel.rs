@@ -3,10 +3,9 @@
 
 use subfeed::{FeedExt, Redirect, Request, Template};
 
-fn numbered(item: &(usize, u64), request: &mut Request<'_>) -> Result<(), subfeed::BoxError> {
+fn numbered(item: &(usize, u64), request: &mut Request<'_>) {
     request.push(item.1.to_string());
     request.side("line_numbers").push(item.0.to_string());
-    Ok(())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -452,6 +452,30 @@ where
     }
 }
 
+/// Starts the feed, as [`start`](Builder::start) does.
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+/// for reply in ["a", "b"].into_iter().feed(Template::new("cat")).workers(2) {
+///     println!("{}", reply?);
+/// }
+/// # Ok::<_, subfeed::Error>(())
+/// ```
+impl<I, E, D> IntoIterator for Builder<I, E, D>
+where
+    I: Iterator + Send + 'static,
+    E: Encode<I::Item> + 'static,
+    D: Deliver<I::Item>,
+    D::Store: 'static,
+{
+    type Item = D::Item;
+    type IntoIter = Feed<I::Item, D>;
+
+    fn into_iter(self) -> Feed<I::Item, D> {
+        self.start()
+    }
+}
+
 /// The intake's thread, unless a scope keeps it.
 type Started = std::io::Result<Option<thread::JoinHandle<()>>>;
 

@@ -20,19 +20,16 @@ struct BorrowedSource;
 /// So does an `encode` that borrows; a `decode` may borrow as it likes, since it runs in `next()`.
 ///
 /// ```
-/// use subfeed::{BoxError, FeedExt, Template};
+/// use subfeed::{FeedExt, Template};
 /// let mut seen = 0;
-/// let template = Template::new("cat").decode(|_| { seen += 1; Ok::<_, BoxError>(()) });
+/// let template = Template::new("cat").decode(|_| seen += 1);
 /// ["a"].into_iter().feed_subprocesses(template, 1, 1).count();
 /// assert_eq!(seen, 1);
 /// ```
 /// ```compile_fail,E0597
-/// use subfeed::{BoxError, FeedExt, Template};
+/// use subfeed::{FeedExt, Template};
 /// let suffix = "!".to_owned();
-/// let template = Template::new("cat").encode(|_: &&str, request| {
-///     request.push(&suffix);
-///     Ok::<_, BoxError>(())
-/// });
+/// let template = Template::new("cat").encode(|_: &&str, request| request.push(&suffix));
 /// ["a"].into_iter().feed_subprocesses(template, 1, 1).count();
 /// ```
 struct BorrowedEncode;
@@ -53,6 +50,99 @@ struct SourceThatIsNotSend;
 /// let _feed = (0..3).feed_subprocesses(Template::new("cat"), 1, 1);
 /// ```
 struct ItemsWithoutBytes;
+
+/// `encode` takes a closure without a result, `try_encode` one with it, and no type is to be named.
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+/// let plain = Template::new("cat").encode(|n: &u32, request| request.push_display(n));
+/// (0..3).feed_subprocesses(plain, 1, 1).count();
+/// let fallible = Template::new("cat").try_encode(|text: &&str, request| {
+///     request.push_display(text.parse::<u32>()?);
+///     Ok(())
+/// });
+/// ["1"].into_iter().feed_subprocesses(fallible, 1, 1).count();
+/// ```
+/// ```compile_fail,E0308
+/// use subfeed::Template;
+/// let template = Template::new("cat").encode(|n: &u32, request| {
+///     request.push_display(n);
+///     Ok(())
+/// });
+/// ```
+struct EncodeWithAResult;
+
+/// So it is with `decode` and `try_decode`.
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+/// ["1"].into_iter().feed_subprocesses(Template::new("cat").decode(|reply| reply.len()), 1, 1).count();
+/// let fallible = Template::new("cat").try_decode(|reply| Ok(reply.to_str()?.parse::<u32>()?));
+/// ["1"].into_iter().feed_subprocesses(fallible, 1, 1).count();
+/// ```
+/// ```compile_fail,E0308
+/// use subfeed::Template;
+/// let template = Template::new("cat").try_decode(|reply| reply.len());
+/// ```
+struct DecodeWithoutAResult;
+
+/// `stdin().lines()` holds a lock. A reader does not, and its `Result`s go to `try_feed`.
+///
+/// ```no_run
+/// use std::io::{BufRead, BufReader, stdin};
+/// use subfeed::{FeedExt, Template};
+/// BufReader::new(stdin()).lines().try_feed(Template::new("cat")).start().count();
+/// ```
+/// ```compile_fail,E0277
+/// use subfeed::{FeedExt, Template};
+/// std::io::stdin().lines().map_while(Result::ok).feed_subprocesses(Template::new("cat"), 1, 1);
+/// ```
+/// ```compile_fail,E0277
+/// use std::io::{BufRead, BufReader, stdin};
+/// use subfeed::{FeedExt, Template};
+/// BufReader::new(stdin()).lines().feed_subprocesses(Template::new("cat"), 1, 1);
+/// ```
+struct LinesOfStdin;
+
+/// What is fed with `try_feed` may be iterated like any feed, and its errors are those of the source.
+///
+/// ```
+/// use std::io::{self, BufRead};
+/// use subfeed::{FeedExt, Template};
+/// fn run(input: &'static [u8]) -> io::Result<()> {
+///     for reply in input.lines().try_feed(Template::new("cat")) {
+///         println!("{}", reply?);
+///     }
+///     Ok(())
+/// }
+/// run(b"a").unwrap();
+/// ```
+struct TryFeedOfLines;
+
+/// A reply is a `BString`; text is asked for.
+///
+/// ```
+/// use subfeed::{FeedExt, Template};
+/// let mut feed = ["a"].into_iter().feed_subprocesses(Template::new("cat").text(), 1, 1);
+/// assert_eq!(feed.next().unwrap().unwrap().as_str(), "a");
+/// ```
+/// ```compile_fail,E0599
+/// use subfeed::{FeedExt, Template};
+/// let mut feed = ["a"].into_iter().feed_subprocesses(Template::new("cat"), 1, 1);
+/// assert_eq!(feed.next().unwrap().unwrap().as_str(), "a");
+/// ```
+struct ReplyAsText;
+
+/// Nobody else implements what makes requests and values: closures do.
+///
+/// ```compile_fail,E0277
+/// struct Mine;
+/// impl subfeed::Decode for Mine {
+///     type Output = ();
+///     fn decode(&mut self, _: subfeed::Reply<'_>) -> Result<(), subfeed::BoxError> { Ok(()) }
+/// }
+/// ```
+struct DecodeIsSealed;
 
 /// A batch is lent: it cannot be kept while the next is taken, since its credit has not come back.
 ///

@@ -272,7 +272,7 @@
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["hunspell"]) { return Ok(()); }
 //! use subfeed::framing::ReplyFraming;
-//! use subfeed::{BoxError, FeedExt, Template};
+//! use subfeed::{FeedExt, Template};
 //!
 //! let hunspell = Template::new("hunspell")
 //!     .args(["-d", "en_US", "-a"])
@@ -281,9 +281,8 @@
 //!     .encode(|word: &&str, request| {
 //!         request.push("^");
 //!         request.push(word);
-//!         Ok::<_, BoxError>(())
 //!     })
-//!     .decode(|reply| Ok::<_, BoxError>(matches!(reply.first(), Some(b'*' | b'+' | b'-'))));
+//!     .decode(|reply| matches!(reply.first(), Some(b'*' | b'+' | b'-')));
 //! let words = ["receive", "recieve", "!"];
 //! let known: Vec<bool> = words.into_iter().feed_subprocesses_ordered(hunspell, 2, 100).collect::<Result<_, _>>()?;
 //! assert_eq!(known, [true, false, false]);
@@ -313,9 +312,8 @@
 //!     .encode(|(value, weight): &(f64, f64), request| {
 //!         request.push(value.to_string());
 //!         request.side("weights").push(weight.to_string());
-//!         Ok::<_, BoxError>(())
 //!     })
-//!     .decode(|reply| Ok::<f64, BoxError>(std::str::from_utf8(&reply)?.parse()?));
+//!     .try_decode(|reply| Ok(reply.to_str()?.parse::<f64>()?));
 //! let pairs = [(1.5, 2.0), (3.0, 0.5)];
 //! let products: Vec<f64> = pairs.into_iter().feed_subprocesses_ordered(python, 2, 100).collect::<Result<_, _>>()?;
 //! assert_eq!(products, [3.0, 1.5]);

@@ -10,6 +10,19 @@ use crate::threads::{FeedThreads, Threads};
 use crate::through::Through;
 use crate::window::outlet::Order;
 
+/// An iterator that another thread can pull: every `Iterator + Send` is one. It is there for its error message.
+#[diagnostic::on_unimplemented(
+    message = "this iterator cannot be pulled by a thread of its own, because it is not `Send`",
+    label = "a feed pulls its source on a thread of its own",
+    note = "`stdin().lines()` holds a lock: feed `BufReader::new(stdin()).split(b'\\n')` with `try_feed`",
+    note = "in the place of an `Rc` or a `RefCell`, an `Arc` or a `Mutex` can be shared with another thread"
+)]
+pub trait SendIterator: Iterator + Send {}
+
+// Otherwise the compiler speaks of what is not `Send` deep inside, and not of what to do.
+#[diagnostic::do_not_recommend]
+impl<I: Iterator + Send> SendIterator for I {}
+
 /// Adds the feeding methods to every iterator.
 ///
 /// The two three-argument methods are the common case; [`feed`](FeedExt::feed) gives the
@@ -19,16 +32,18 @@ use crate::window::outlet::Order;
 /// The source is pulled by a thread of its own, so it must be `Send` and own what it iterates over. Two
 /// that are not so at first sight:
 ///
-/// - The lines of stdin: `stdin().lines()` holds a lock, which stays on its thread. A reader does not:
+/// - The lines of stdin: `stdin().lines()` holds a lock, which stays on its thread. A reader does not. Its
+///   lines are `Result`s, which [`try_feed`](FeedExt::try_feed) takes; a line that is not UTF-8 is fed like
+///   any other:
 ///
 ///   ```no_run
 ///   use std::io::{BufRead, BufReader, stdin};
 ///   use subfeed::{FeedExt, Template};
-///   let lines = BufReader::new(stdin()).lines().map_while(Result::ok);
-///   for reply in lines.feed_subprocesses_ordered(Template::new("cat"), 2, 100) {
+///   let lines = BufReader::new(stdin()).split(b'\n');
+///   for reply in lines.try_feed(Template::new("cat")).workers(2).buffer(100).start() {
 ///       println!("{}", reply?);
 ///   }
-///   # Ok::<_, subfeed::Error>(())
+///   # Ok::<_, std::io::Error>(())
 ///   ```
 /// - What borrows, as `words.iter()` does: feed it in a scope, with
 ///   [`Builder::start_scoped`](crate::Builder::start_scoped).
@@ -58,7 +73,7 @@ pub trait FeedExt: Iterator + Sized {
         buffer_size: usize,
     ) -> Feed<Self::Item, D>
     where
-        Self: Send + 'static,
+        Self: SendIterator + 'static,
         E: Encode<Self::Item> + 'static,
         D: Deliver<Self::Item>,
         D::Store: 'static,
@@ -88,7 +103,7 @@ pub trait FeedExt: Iterator + Sized {
         buffer_size: usize,
     ) -> Feed<Self::Item, D>
     where
-        Self: Send + 'static,
+        Self: SendIterator + 'static,
         E: Encode<Self::Item> + 'static,
         D: Deliver<Self::Item>,
         D::Store: 'static,
@@ -113,7 +128,7 @@ pub trait FeedExt: Iterator + Sized {
     #[track_caller]
     fn feed_threads<U, F>(self, f: F, n: usize, buffer_size: usize) -> FeedThreads<Self::Item, U>
     where
-        Self: Send + 'static,
+        Self: SendIterator + 'static,
         Self::Item: Send + 'static,
         U: Send + 'static,
         F: Fn(Self::Item) -> U + Send + Sync + 'static,
@@ -151,7 +166,7 @@ pub trait FeedExt: Iterator + Sized {
         buffer_size: usize,
     ) -> FeedThreads<Self::Item, U>
     where
-        Self: Send + 'static,
+        Self: SendIterator + 'static,
         Self::Item: Send + 'static,
         U: Send + 'static,
         F: Fn(Self::Item) -> U + Send + Sync + 'static,
@@ -196,10 +211,11 @@ pub trait FeedExt: Iterator + Sized {
     ///
     /// ```
     /// use subfeed::{BoxError, FeedExt, Template};
-    /// let numbers = ["1", "two", "3"].into_iter().map(|text| {
+    /// fn number(text: &str) -> Result<&str, BoxError> {
     ///     text.parse::<u32>()?;
-    ///     Ok::<_, BoxError>(text)
-    /// });
+    ///     Ok(text)
+    /// }
+    /// let numbers = ["1", "two", "3"].into_iter().map(number);
     /// let mut feed = numbers.try_feed(Template::new("cat")).workers(2).start();
     /// assert_eq!(feed.next().unwrap().unwrap(), "1");
     /// assert!(feed.next().unwrap().unwrap_err().to_string().contains("invalid digit"));

@@ -116,6 +116,8 @@ mod threads;
 mod through;
 mod window;
 
+pub use bstr::{BStr, BString, ByteSlice};
+
 pub use crate::builder::Builder;
 pub use crate::drained::{Drained, Exit};
 pub use crate::entry::Entry;
@@ -131,7 +133,8 @@ pub use crate::stats::{Monitor, Snapshot};
 pub use crate::template::Template;
 pub use crate::template::channel::{LineBuffered, Redirect};
 pub use crate::template::codec::{
-    AsBytes, Decode, DecodeFn, Encode, EncodeFn, Owned, Reply, Request, Side,
+    AsBytes, Decode, DecodeFn, Encode, EncodeFn, Owned, Reply, Request, Side, Text, TryDecodeFn,
+    TryEncodeFn,
 };
 #[cfg(fuzzing)]
 #[doc(hidden)]

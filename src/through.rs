@@ -6,6 +6,7 @@ use crate::entry::{Entry, Route};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::feed::{Answer, decoded, sealed};
 use crate::record::PacketId;
+use crate::template::codec::sealed::Sealed;
 use crate::template::codec::{Decode, Encode, Request};
 use crate::window::inputs::Passing;
 use crate::window::outlet::Given;
@@ -46,6 +47,8 @@ impl<T, M> Join for Entry<T, M> {
         Entry::Mark(mark)
     }
 }
+
+impl<C> Sealed for Through<C> {}
 
 impl<R: Route, E: Encode<R::Work>> Encode<R> for Through<E> {
     const QUICK: bool = E::QUICK;

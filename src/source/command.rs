@@ -34,8 +34,8 @@ use crate::window::packet::{End, Replies};
 /// use subfeed::{Template, iterate_in_subprocess};
 ///
 /// let squares = iterate_in_subprocess(
-///     Template::shell("for n in 1 2 3; do echo $((n * n)); done").decode(|record| {
-///         Ok::<_, subfeed::BoxError>(std::str::from_utf8(record.bytes())?.parse::<u32>()?)
+///     Template::shell("for n in 1 2 3; do echo $((n * n)); done").try_decode(|record| {
+///         Ok(record.to_str()?.parse::<u32>()?)
 ///     }),
 ///     16,
 /// );

@@ -107,13 +107,12 @@ impl<E, D> Template<E, D> {
     /// [`Request::side`](crate::Request::side), framed as a line.
     ///
     /// ```
-    /// use subfeed::{BoxError, FeedExt, Template};
+    /// use subfeed::{FeedExt, Template};
     /// let template = Template::shell(r#"paste -d ' ' - {fd:numbers}"#)
     ///     .side_input("numbers")
     ///     .encode(|(word, n): &(&str, u32), request| {
     ///         request.push(word);
     ///         request.side("numbers").push(n.to_string());
-    ///         Ok::<_, BoxError>(())
     ///     });
     /// let pairs = [("one", 1), ("two", 2)];
     /// let replies: Result<Vec<_>, _> = pairs.into_iter().feed_subprocesses_ordered(template, 1, 8).collect();

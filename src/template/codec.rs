@@ -34,6 +34,23 @@ impl<'a> Request<'a> {
         self.columns[0].bytes.extend_from_slice(bytes.as_ref());
     }
 
+    /// Appends what `value` prints as to the request on stdin, without a string in between: a number, or
+    /// `format_args!("{x:.2}")`.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").encode(|n: &f64, request| request.push_display(format_args!("{n:.2}")));
+    /// let mut feed = [2.345].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap().unwrap(), "2.35");
+    /// ```
+    ///
+    /// # Panics
+    /// If the `Display` of `value` says that it has failed.
+    pub fn push_display(&mut self, value: impl fmt::Display) {
+        // Writing to memory does not fail.
+        io::Write::write_fmt(self, format_args!("{value}")).expect("a Display that does not fail");
+    }
+
     /// The packet id: the position of this item in the input.
     #[must_use]
     pub fn packet(&self) -> u64 {
@@ -141,9 +158,8 @@ impl<'a> Reply<'a> {
     /// # git(&["init", "-q"])?;
     /// # std::fs::write(dir.join("file"), "two\nlines\n")?;
     /// # git(&["add", "file"])?;
-    /// use bstr::{BString, ByteSlice};
     /// use subfeed::framing::ReplyFraming;
-    /// use subfeed::{BoxError, FeedExt, Template};
+    /// use subfeed::{BString, ByteSlice, FeedExt, Template};
     ///
     /// let git = Template::new("git")
     ///     .args(["cat-file", "--batch"])
@@ -152,18 +168,34 @@ impl<'a> Reply<'a> {
     ///     .decode(|reply| {
     ///         let (header, content) = reply.split_header();
     ///         let found = !header.ends_with_str(" missing");
-    ///         Ok::<_, BoxError>(found.then(|| content.to_owned()))
+    ///         found.then(|| content.to_owned())
     ///     });
     /// let objects: Vec<Option<BString>> =
     ///     [":file", "nothing"].into_iter().feed_subprocesses_ordered(git, 2, 100).collect::<Result<_, _>>()?;
     /// assert_eq!(objects, [Some("two\nlines\n".into()), None]);
     /// # std::fs::remove_dir_all(&dir)?;
-    /// # Ok::<(), BoxError>(())
+    /// # Ok::<(), subfeed::BoxError>(())
     /// ```
     #[must_use]
     pub fn split_header(&self) -> (&'a BStr, &'a BStr) {
         let (header, content) = self.bytes.split_once_str("\n").unwrap_or((self.bytes, b""));
         (header.as_bstr(), content.as_bstr())
+    }
+
+    /// The bytes from stdout as text, without a copy.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let numbers = Template::new("cat").try_decode(|reply| Ok(reply.to_str()?.parse::<u32>()?));
+    /// let sum: Result<u32, _> = ["1", "2"].into_iter().feed_subprocesses_ordered(numbers, 1, 8).sum();
+    /// assert_eq!(sum.unwrap(), 3);
+    /// ```
+    ///
+    /// # Errors
+    /// They are not UTF-8.
+    #[doc(alias = "as_str")]
+    pub fn to_str(&self) -> Result<&'a str, std::str::Utf8Error> {
+        std::str::from_utf8(self.bytes)
     }
 
     /// The packet id: the position of the item in the input.
@@ -220,23 +252,30 @@ impl fmt::Debug for Reply<'_> {
     }
 }
 
-/// How an item becomes a request. Implemented by [`AsBytes`] and by closures through
-/// [`Template::encode`](crate::Template::encode).
+pub(crate) mod sealed {
+    /// What only this crate implements.
+    pub trait Sealed {}
+}
+use sealed::Sealed;
+
+/// How an item of type `T` becomes a request: [`AsBytes`], or what [`Template::encode`](crate::Template::encode)
+/// and [`Template::try_encode`](crate::Template::try_encode) make of a closure.
+///
+/// Sealed: it is there to be a bound, as in `fn run<E: Encode<u32>, D: Decode>(template: Template<E, D>)`.
 #[diagnostic::on_unimplemented(
     message = "items of type `{T}` cannot be fed with this template",
     label = "makes no request of `{T}`",
     note = "a template without `encode` takes what is bytes: `String`, `&str`, `Vec<u8>`, any `AsRef<[u8]>`",
     note = "map the items to text, as in `.map(|item| item.to_string())`, or give the template an `.encode(|item: &{T}, request| ...)`",
-    note = "where the items are the `Result`s of an earlier feed, use `try_feed`"
+    note = "where the items are the `Result`s of an earlier feed or of a reader, use `try_feed`"
 )]
-pub trait Encode<T: ?Sized>: Send {
+pub trait Encode<T: ?Sized>: Sealed + Send {
     /// Whether encoding takes no time worth mentioning. If not, the requests before stay within the
     /// executor's reach meanwhile.
+    #[doc(hidden)]
     const QUICK: bool = false;
     /// Writes the bytes of `item`, without framing.
-    ///
-    /// # Errors
-    /// The item becomes an `Err` of kind [`ErrorKind::Encode`] at its position; nothing of it is written.
+    #[doc(hidden)]
     fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError>;
 
     /// The item's bytes, where they are the whole request: a way round [`encode`](Encode::encode) that
@@ -248,23 +287,26 @@ pub trait Encode<T: ?Sized>: Send {
     }
 }
 
-/// How a reply becomes a value. Implemented by [`Owned`] and by closures through
-/// [`Template::decode`](crate::Template::decode).
-pub trait Decode: Send {
+/// How a reply becomes a value: [`Owned`], [`Text`], or what [`Template::decode`](crate::Template::decode) and
+/// [`Template::try_decode`](crate::Template::try_decode) make of a closure.
+///
+/// Sealed: it is there to be a bound, and to name the [`Output`](Decode::Output).
+pub trait Decode: Sealed + Send {
     /// What the feed yields.
     type Output;
     /// Whether `decode` can fail: its error then names the request, which is kept until it is yielded.
+    #[doc(hidden)]
     const FALLIBLE: bool = true;
     /// Makes a value of a reply.
-    ///
-    /// # Errors
-    /// The item becomes an `Err` of kind [`ErrorKind::Decode`] at its position.
+    #[doc(hidden)]
     fn decode(&mut self, reply: Reply<'_>) -> Result<Self::Output, BoxError>;
 }
 
 /// The default way in: an item is its own bytes, `AsRef<[u8]>`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsBytes;
+
+impl Sealed for AsBytes {}
 
 // Otherwise the compiler speaks of `AsRef` instead of what is said at `Encode`.
 #[diagnostic::do_not_recommend]
@@ -295,48 +337,135 @@ impl Decode for Owned {
     }
 }
 
-/// A closure as [`Encode`]; made by [`Template::encode`](crate::Template::encode).
-pub struct EncodeFn<T: ?Sized, F>(pub(crate) F, pub(crate) PhantomData<fn(&T)>);
+impl Sealed for Owned {}
 
-impl<T: ?Sized, F: Clone> Clone for EncodeFn<T, F> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone(), PhantomData)
+/// Replies as text; made by [`Template::text`](crate::Template::text).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Text;
+
+impl Sealed for Text {}
+
+impl Decode for Text {
+    type Output = String;
+    #[inline]
+    fn decode(&mut self, reply: Reply<'_>) -> Result<String, BoxError> {
+        Ok(reply.to_str().map_err(NotText)?.to_owned())
     }
 }
 
-impl<T: ?Sized, F> fmt::Debug for EncodeFn<T, F> {
+/// A reply that was to be text.
+#[derive(Debug)]
+struct NotText(std::str::Utf8Error);
+
+impl fmt::Display for NotText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EncodeFn")
+        f.write_str(
+            "it is not UTF-8 (leave Template::text out to get bytes, or decide with Template::try_decode)",
+        )
     }
 }
 
-impl<T: ?Sized, F, R> Encode<T> for EncodeFn<T, F>
+impl std::error::Error for NotText {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+macro_rules! closures {
+    ($($(#[$doc:meta])* $encode:ident)+ ; $($(#[$doc2:meta])* $decode:ident)+) => {
+        $(
+            $(#[$doc])*
+            pub struct $encode<T: ?Sized, F>(F, PhantomData<fn(&T)>);
+
+            impl<T: ?Sized, F> $encode<T, F> {
+                pub(crate) fn new(f: F) -> Self {
+                    Self(f, PhantomData)
+                }
+            }
+
+            impl<T: ?Sized, F> Sealed for $encode<T, F> {}
+
+            impl<T: ?Sized, F: Clone> Clone for $encode<T, F> {
+                fn clone(&self) -> Self {
+                    Self(self.0.clone(), PhantomData)
+                }
+            }
+
+            impl<T: ?Sized, F> fmt::Debug for $encode<T, F> {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str(stringify!($encode))
+                }
+            }
+        )+
+        $(
+            $(#[$doc2])*
+            #[derive(Clone)]
+            pub struct $decode<F>(pub(crate) F);
+
+            impl<F> Sealed for $decode<F> {}
+
+            impl<F> fmt::Debug for $decode<F> {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str(stringify!($decode))
+                }
+            }
+        )+
+    };
+}
+
+closures! {
+    /// A closure that makes requests; from [`Template::encode`](crate::Template::encode).
+    EncodeFn
+    /// A closure that makes requests and may fail; from [`Template::try_encode`](crate::Template::try_encode).
+    TryEncodeFn
+    ;
+    /// A closure that makes values of replies; from [`Template::decode`](crate::Template::decode).
+    DecodeFn
+    /// A closure that makes values of replies and may fail; from
+    /// [`Template::try_decode`](crate::Template::try_decode).
+    TryDecodeFn
+}
+
+impl<T: ?Sized, F> Encode<T> for EncodeFn<T, F>
 where
-    F: FnMut(&T, &mut Request<'_>) -> Result<(), R> + Send,
-    R: Into<BoxError>,
+    F: FnMut(&T, &mut Request<'_>) + Send,
 {
+    #[inline]
     fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
-        (self.0)(item, request).map_err(Into::into)
+        (self.0)(item, request);
+        Ok(())
     }
 }
 
-/// A closure as [`Decode`]; made by [`Template::decode`](crate::Template::decode).
-#[derive(Clone)]
-pub struct DecodeFn<F>(pub(crate) F);
-
-impl<F> fmt::Debug for DecodeFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DecodeFn")
-    }
-}
-
-impl<O, F, R> Decode for DecodeFn<F>
+impl<T: ?Sized, F> Encode<T> for TryEncodeFn<T, F>
 where
-    F: FnMut(Reply<'_>) -> Result<O, R> + Send,
-    R: Into<BoxError>,
+    F: FnMut(&T, &mut Request<'_>) -> Result<(), BoxError> + Send,
+{
+    #[inline]
+    fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
+        (self.0)(item, request)
+    }
+}
+
+impl<O, F> Decode for DecodeFn<F>
+where
+    F: FnMut(Reply<'_>) -> O + Send,
 {
     type Output = O;
+    const FALLIBLE: bool = false;
+    #[inline]
     fn decode(&mut self, reply: Reply<'_>) -> Result<O, BoxError> {
-        (self.0)(reply).map_err(Into::into)
+        Ok((self.0)(reply))
+    }
+}
+
+impl<O, F> Decode for TryDecodeFn<F>
+where
+    F: FnMut(Reply<'_>) -> Result<O, BoxError> + Send,
+{
+    type Output = O;
+    #[inline]
+    fn decode(&mut self, reply: Reply<'_>) -> Result<O, BoxError> {
+        (self.0)(reply)
     }
 }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::BoxError;
 use crate::template::Template;
+use crate::template::codec::sealed::Sealed;
 use crate::template::codec::{Decode, Encode, Reply, Request};
 
 /// JSON.
@@ -50,6 +51,8 @@ impl<E, D> Template<E, D> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ToJson;
 
+impl Sealed for ToJson {}
+
 impl<T: Serialize + ?Sized> Encode<T> for ToJson {
     fn encode(&mut self, item: &T, request: &mut Request<'_>) -> Result<(), BoxError> {
         serde_json::to_writer(request, item).map_err(Into::into)
@@ -73,6 +76,8 @@ impl<O> fmt::Debug for FromJson<O> {
         f.write_str("FromJson")
     }
 }
+
+impl<O> Sealed for FromJson<O> {}
 
 impl<O: DeserializeOwned> Decode for FromJson<O> {
     type Output = O;

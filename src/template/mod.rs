@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::marker::PhantomData;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ mod validate;
 pub(crate) mod words;
 
 use channel::Channels;
-use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request};
+use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request, Text, TryDecodeFn, TryEncodeFn};
 use command::{CommandLine, Word};
 use framing::{ReplyFraming, RequestFraming};
 use policy::Policy;
@@ -122,11 +121,11 @@ impl Spec {
 /// let doubled: Result<Vec<i64>, subfeed::Error> = (1..=5)
 ///     .feed_subprocesses_ordered(
 ///         Template::new("sed").args(["-u", "s/$/ + 0/"])
-///             .encode(|n: &i32, request| { request.push(n.to_string()); Ok::<_, subfeed::BoxError>(()) })
-///             .decode(|reply| {
-///                 let text = std::str::from_utf8(reply.bytes())?;
+///             .encode(|n: &i32, request| request.push(n.to_string()))
+///             .try_decode(|reply| {
+///                 let text = reply.to_str()?;
 ///                 let n: i64 = text.split(' ').next().unwrap_or_default().parse()?;
-///                 Ok::<_, subfeed::BoxError>(n * 2)
+///                 Ok(n * 2)
 ///             }),
 ///         2,
 ///         100,
@@ -309,12 +308,11 @@ impl<E, D> Template<E, D> {
     /// An error makes this packet an `Err` of kind [`ErrorKind::Check`](crate::ErrorKind::Check),
     /// ends the session, and sends the packets after it again. A panic is resumed in `next()`.
     #[must_use]
-    pub fn check<R: Into<BoxError>>(
+    pub fn check(
         mut self,
-        check: impl Fn(&[u8], &[u8]) -> Result<(), R> + Send + Sync + 'static,
+        check: impl Fn(&[u8], &[u8]) -> Result<(), BoxError> + Send + Sync + 'static,
     ) -> Self {
-        self.spec.check =
-            Some(Arc::new(move |request, reply| check(request, reply).map_err(Into::into)));
+        self.spec.check = Some(Arc::new(check));
         self
     }
 
@@ -332,38 +330,113 @@ impl<E, D> Template<E, D> {
 
     /// Makes bytes of any item: the closure pushes them to the [`Request`]. Runs on the intake's thread.
     ///
-    /// An error makes the item an `Err` of kind [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its
-    /// position. A panic is caught there and resumed in `next()`, at its position; the input ends with it.
+    /// A closure that may fail is given with [`try_encode`](Template::try_encode). A panic is caught there
+    /// and resumed in `next()`, at its position; the input ends with it.
     ///
     /// ```
-    /// use subfeed::{BoxError, FeedExt, Template};
-    /// let template = Template::new("cat").encode(|n: &u32, request| {
-    ///     request.push(n.to_string());
-    ///     Ok::<_, BoxError>(())
-    /// });
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").encode(|n: &u32, request| request.push(n.to_string()));
     /// let back: Result<Vec<_>, _> = (1u32..4).feed_subprocesses_ordered(template, 2, 8).collect();
     /// assert_eq!(back.unwrap(), ["1", "2", "3"]);
     /// ```
     #[must_use]
-    pub fn encode<T: ?Sized, F, R>(self, f: F) -> Template<EncodeFn<T, F>, D>
+    pub fn encode<T: ?Sized, F>(self, f: F) -> Template<EncodeFn<T, F>, D>
     where
-        F: FnMut(&T, &mut Request<'_>) -> Result<(), R> + Send,
-        R: Into<BoxError>,
+        F: FnMut(&T, &mut Request<'_>) + Send,
     {
-        Template { spec: self.spec, encode: EncodeFn(f, PhantomData), decode: self.decode }
+        Template { spec: self.spec, encode: EncodeFn::new(f), decode: self.decode }
     }
 
-    /// Makes a value of each reply. Runs in `next()`.
+    /// [`encode`](Template::encode) with a closure that may fail. `?` and `.into()` make a [`BoxError`]
+    /// of any error and of any text.
     ///
-    /// An error makes the item an `Err` of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) at its
-    /// position; iteration goes on.
+    /// An error makes the item an `Err` of kind [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its
+    /// position, with what the closure returned as its [cause](crate::Error::cause). Nothing of the item is
+    /// written, and iteration goes on.
+    ///
+    /// ```
+    /// use subfeed::{ErrorKind, FeedExt, Template};
+    /// let template = Template::new("cat").try_encode(|text: &&str, request| {
+    ///     let n: u32 = text.trim().parse()?;
+    ///     request.push(n.to_string());
+    ///     Ok(())
+    /// });
+    /// let items = [" 1", "two"].into_iter().feed_subprocesses_ordered(template, 2, 8);
+    /// let items: Vec<_> = items.collect();
+    /// assert_eq!(items[0].as_ref().unwrap(), "1");
+    /// assert_eq!(items[1].as_ref().unwrap_err().kind(), ErrorKind::Encode);
+    /// ```
     #[must_use]
-    pub fn decode<O, F, R>(self, f: F) -> Template<E, DecodeFn<F>>
+    pub fn try_encode<T: ?Sized, F>(self, f: F) -> Template<TryEncodeFn<T, F>, D>
     where
-        F: FnMut(Reply<'_>) -> Result<O, R> + Send,
-        R: Into<BoxError>,
+        F: FnMut(&T, &mut Request<'_>) -> Result<(), BoxError> + Send,
+    {
+        Template { spec: self.spec, encode: TryEncodeFn::new(f), decode: self.decode }
+    }
+
+    /// Makes a value of each reply. Runs in `next()`, on the consumer's thread.
+    ///
+    /// A closure that may fail is given with [`try_decode`](Template::try_decode).
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let lengths = Template::new("cat").decode(|reply| reply.len());
+    /// let lengths: Result<Vec<usize>, _> =
+    ///     ["one", "three"].into_iter().feed_subprocesses_ordered(lengths, 2, 8).collect();
+    /// assert_eq!(lengths.unwrap(), [3, 5]);
+    /// ```
+    #[must_use]
+    pub fn decode<O, F>(self, f: F) -> Template<E, DecodeFn<F>>
+    where
+        F: FnMut(Reply<'_>) -> O + Send,
     {
         Template { spec: self.spec, encode: self.encode, decode: DecodeFn(f) }
+    }
+
+    /// [`decode`](Template::decode) with a closure that may fail. `?` and `.into()` make a [`BoxError`]
+    /// of any error and of any text.
+    ///
+    /// An error makes the item an `Err` of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) at its
+    /// position, with the request and with what the closure returned as its
+    /// [cause](crate::Error::cause); iteration goes on.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let numbers = Template::new("cat").try_decode(|reply| Ok(reply.to_str()?.parse::<i64>()?));
+    /// let mut feed = ["7", "x"].into_iter().feed_subprocesses_ordered(numbers, 2, 8);
+    /// assert_eq!(feed.next().unwrap().unwrap(), 7);
+    /// let error = feed.next().unwrap().unwrap_err();
+    /// assert_eq!(error.request().unwrap(), "x\n");
+    /// ```
+    #[must_use]
+    pub fn try_decode<O, F>(self, f: F) -> Template<E, TryDecodeFn<F>>
+    where
+        F: FnMut(Reply<'_>) -> Result<O, BoxError> + Send,
+    {
+        Template { spec: self.spec, encode: self.encode, decode: TryDecodeFn(f) }
+    }
+
+    /// Gives each reply as a [`String`]. A reply that is not UTF-8 is an `Err` of kind
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) at its position.
+    ///
+    /// Without it a reply is a [`BString`](crate::BString): bytes that print, and compare with `&str`, as text
+    /// does, whatever is in them.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").text();
+    /// let names: Vec<String> =
+    ///     ["Ada", "Zo\u{eb}"].into_iter().feed_subprocesses_ordered(template, 2, 8).collect::<Result<_, _>>()?;
+    /// assert_eq!(names.join(" and "), "Ada and Zo\u{eb}");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
+    #[doc(alias = "as_str")]
+    #[doc(alias = "to_str")]
+    #[doc(alias = "utf8")]
+    #[doc(alias = "String")]
+    #[must_use]
+    pub fn text(self) -> Template<E, Text> {
+        Template { spec: self.spec, encode: self.encode, decode: Text }
     }
 }
 

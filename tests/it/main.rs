@@ -10,6 +10,7 @@ mod common;
 
 mod bad_input;
 mod buffering;
+mod closures;
 mod codec;
 mod config;
 mod conservation;

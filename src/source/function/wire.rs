@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::BoxError;
+use crate::template::codec::sealed::Sealed;
 use crate::template::codec::{Decode, Reply};
 
 pub(super) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, postcard::Error> {
@@ -48,6 +49,8 @@ impl<T> Default for Item<T> {
         Self(PhantomData)
     }
 }
+
+impl<T> Sealed for Item<T> {}
 
 impl<T: DeserializeOwned> Decode for Item<T> {
     type Output = T;
