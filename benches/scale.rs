@@ -19,7 +19,7 @@ use common::baselines;
 use common::fresh;
 use common::harness::{Bench, CpuTime, MICROS, MILLIS, PLAIN, Side, Unit, resident_memory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use subfeed::{AsBytes, BoxError, Decode, FeedExt, Reply, Template};
+use subfeed::{AsBytes, Decode, FeedExt, Template};
 
 const MANY: u64 = 1_000;
 /// Four descriptors each, and a few.
@@ -75,8 +75,7 @@ fn cpu_per_record(bench: &mut Bench, enough: bool) {
 /// Children that sleep for each record, and the worker's number as the reply.
 fn sleepers() -> Template<AsBytes, impl Decode<Output = usize>> {
     let (program, (key, value)) = baselines::sleeper_command();
-    let worker = |reply: Reply<'_>| Ok::<_, BoxError>(reply.worker());
-    Template::new(program).env(key, value).decode(worker)
+    Template::new(program).env(key, value).decode(|reply| reply.worker())
 }
 
 fn nap() -> &'static [u8] {

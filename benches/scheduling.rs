@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use common::baselines::{self, PARETO_SEED, Slept};
 use common::harness::Bench;
-use subfeed::{BoxError, FeedExt, Order, Reply, Template};
+use subfeed::{FeedExt, Order, Reply, Template};
 
 const WORKERS: usize = 8;
 const WINDOW: usize = 1_000;
@@ -55,11 +55,10 @@ fn fed(times: &[Duration], order: Order) -> Slept {
         .env(key, value)
         .encode(|record: &(usize, Duration), request| {
             request.push(baselines::sleep_request(record.0, record.1));
-            Ok::<(), BoxError>(())
         })
-        .decode(|reply: Reply<'_>| {
+        .try_decode(|reply: Reply<'_>| {
             let slept = baselines::parse_sleep(&reply).ok_or("not what a sleeping child says")?;
-            Ok::<_, BoxError>((reply.worker(), slept))
+            Ok((reply.worker(), slept))
         });
     let (give, given) = mpsc::channel::<(usize, Duration)>();
     let source = given.into_iter();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
-use subfeed::{BoxError, Error, ErrorKind, FeedExt, Redirect, Template};
+use subfeed::{Error, ErrorKind, FeedExt, Redirect, Template};
 
 use crate::common::{Dir, numbers, with_patience, within};
 
@@ -69,7 +69,6 @@ fn one_bad(template: Template, items: [(&'static str, String); 3]) -> Error {
         } else {
             request.side(channel).push(text);
         }
-        Ok::<_, BoxError>(())
     });
     let mut replies: Vec<_> =
         items.into_iter().feed_subprocesses_ordered(template, 1, 10).collect();
@@ -169,9 +168,9 @@ fn a_header_that_is_no_header_fails_its_packet() {
         }
         let bad = "echo not a header; cat >/dev/null";
         let good = "echo $x missing";
-        let template = answers(bad, good).replies(ReplyFraming::git_batch()).decode(|reply| {
-            Ok::<_, BoxError>(reply.split(|b| *b == b' ').next().unwrap_or_default().to_vec())
-        });
+        let template = answers(bad, good)
+            .replies(ReplyFraming::git_batch())
+            .decode(|reply| reply.split(|b| *b == b' ').next().unwrap_or_default().to_vec());
         let mut replies: Vec<_> = numbers(3).feed_subprocesses_ordered(template, 1, 3).collect();
         let error = replies.remove(0).unwrap_err();
         assert_eq!((error.kind(), error.packet()), (ErrorKind::Reply, Some(0)), "{error}");

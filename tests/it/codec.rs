@@ -137,11 +137,11 @@ fn large_records_come_back_whole() {
 fn an_item_that_encode_refuses_is_an_error_in_place() {
     within(|| {
         let dir = Dir::new();
-        let template = child("log").arg(dir.path("log")).encode(|text: &&str, request| {
+        let template = child("log").arg(dir.path("log")).try_encode(|text: &&str, request| {
             // Half of it is written before the refusal, and must not go out.
             request.push("n=");
             request.push(text.parse::<u32>()?.to_string());
-            Ok::<_, ParseIntError>(())
+            Ok(())
         });
         let items: Vec<_> =
             ["1", "two", "3"].into_iter().feed_subprocesses_ordered(template, 1, 8).collect();
@@ -160,9 +160,8 @@ fn an_item_that_encode_refuses_is_an_error_in_place() {
 #[test]
 fn a_reply_that_decode_refuses_is_an_error_in_place_that_names_its_request() {
     within(|| {
-        let template = child("echo").decode(|reply| -> Result<u32, BoxError> {
-            Ok(std::str::from_utf8(reply.bytes())?.parse()?)
-        });
+        let template = child("echo")
+            .try_decode(|reply| -> Result<u32, BoxError> { Ok(reply.to_str()?.parse()?) });
         for workers in [1, 3] {
             let feed = ["1", "two", "3"].into_iter().feed_subprocesses_ordered(
                 template.clone(),
@@ -191,11 +190,10 @@ fn replies_and_requests_know_their_packet() {
             .encode(|_: &(), request| {
                 let packet = request.packet().to_string();
                 request.push(packet);
-                Ok::<_, Error>(())
             })
             .decode(|reply: Reply<'_>| {
                 assert!(reply.worker() < 3);
-                Ok::<_, Error>((reply.packet(), reply.to_str_lossy().into_owned()))
+                (reply.packet(), reply.to_str_lossy().into_owned())
             });
         let feed =
             std::iter::repeat_n((), 500).feed(template).workers(3).first_packet(u64::MAX - 9);
@@ -214,11 +212,10 @@ fn closures_may_keep_state() {
             .encode(move |_: &(), request| {
                 written += 1;
                 request.push(written.to_string());
-                Ok::<_, Error>(())
             })
             .decode(move |_| {
                 read += 1;
-                Ok::<_, Error>(read)
+                read
             });
         let feed = std::iter::repeat_n((), 50).feed_subprocesses_ordered(template, 3, 8);
         assert_eq!(feed.map(Result::unwrap).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
@@ -230,8 +227,8 @@ fn a_request_is_a_writer_and_a_reply_is_a_slice() {
     within(|| {
         use std::io::Write;
         let template = Template::new("cat")
-            .encode(|n: &f64, request| write!(request, "{n:.2}"))
-            .decode(|reply| Ok::<_, Error>(reply.starts_with(b"2") && reply.as_ref().len() == 4));
+            .try_encode(|n: &f64, request| Ok(write!(request, "{n:.2}")?))
+            .decode(|reply| reply.starts_with(b"2") && reply.as_ref().len() == 4);
         let feed = [2.345, 1.0].into_iter().feed_subprocesses_ordered(template, 1, 8);
         assert_eq!(feed.collect::<Result<Vec<_>, _>>().unwrap(), [true, false]);
     });
@@ -301,11 +298,9 @@ fn a_scoped_start_borrows_its_source_and_its_closures() {
                 .encode(|word: &&String, request| {
                     request.push(word.as_str());
                     request.push(&suffix);
-                    Ok::<_, Error>(())
                 })
                 .decode(|reply| {
                     lengths.push(reply.len());
-                    Ok::<_, Error>(())
                 });
             let feed = words.iter().feed(template).workers(2).keep_input().start_scoped(scope);
             for ((word, reply), expected) in feed.zip(&words) {

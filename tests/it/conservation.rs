@@ -271,7 +271,11 @@ fn check_stops_a_filter_that_skips_at_once() {
     within(|| {
         let source = (0..40).map(|k| if k == 20 { "skip".to_owned() } else { k.to_string() });
         let template = child("skip").check(|request, reply| {
-            if request.strip_suffix(b"\n") == Some(reply) { Ok(()) } else { Err("not its own") }
+            if request.strip_suffix(b"\n") == Some(reply) {
+                Ok(())
+            } else {
+                Err("not its own".into())
+            }
         });
         // Every reply is its own or an error; which packets are charged is the tool's doing.
         let pulled = Pulled::default();
@@ -483,7 +487,7 @@ fn failures_obey_the_window_as_successes_do() {
     within(|| {
         for order in [Order::Input, Order::Completion] {
             let pulled = Pulled::default();
-            let template = Template::new("cat").encode(|_: &String, _| Err::<(), _>("never"));
+            let template = Template::new("cat").try_encode(|_: &String, _| Err("never".into()));
             let mut feed = pulled.numbers().feed(template).buffer(6).order(order).start();
             for k in 0..50 {
                 assert!(feed.next().unwrap().is_err());

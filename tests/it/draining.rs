@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use subfeed::framing::RequestFraming;
-use subfeed::{BoxError, ErrorKind, FeedExt, Redirect, Request, Template};
+use subfeed::{ErrorKind, FeedExt, Redirect, Request, Template};
 
 use crate::alone;
 use crate::common::{Belongings, Dir, Pulled, child, numbers, with_patience, within};
@@ -211,9 +211,9 @@ fn halting_by_policy_is_an_error_of_drain() {
     within(|| {
         for halt in [subfeed::Halt::Now(2), subfeed::Halt::Soon(2)] {
             let template = Template::new("cat").stdout(Redirect::Null).halt(halt);
-            let template = template.encode(|k: &u32, request| {
+            let template = template.try_encode(|k: &u32, request| {
                 request.push(k.to_string());
-                if k.is_multiple_of(3) { Err("a third") } else { Ok(()) }
+                if k.is_multiple_of(3) { Err("a third".into()) } else { Ok(()) }
             });
             let error = (0u32..).feed(template).workers(2).drain().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Halted, "{error}");
@@ -237,8 +237,7 @@ fn an_item_that_cannot_be_encoded_is_among_the_failed() {
 #[test]
 fn a_panic_of_encode_is_resumed_by_drain() {
     within(|| {
-        let template =
-            Template::new("cat").encode(|_: &u32, _| -> Result<(), BoxError> { panic!("here") });
+        let template = Template::new("cat").encode(|_: &u32, _| panic!("here"));
         let drain = || (0u32..10).feed(template).drain();
         let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(drain)).unwrap_err();
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"here"));
@@ -310,7 +309,6 @@ fn a_worker_with_optional_inputs_only_is_drained() {
             .optional_side_input("side", RequestFraming::line(), 1 << 20)
             .encode(|item: &String, request| {
                 request.side("side").push(item);
-                Ok::<_, BoxError>(())
             });
         let drained = numbers(500).feed(template).workers(2).buffer(20).drain().unwrap();
         assert!(drained.all_ended_well(), "{drained:?}");
@@ -348,9 +346,8 @@ fn a_worker_that_never_ends_is_waited_for_only_as_long_as_asked() {
     });
 }
 
-fn side_only(item: &String, request: &mut Request<'_>) -> Result<(), BoxError> {
+fn side_only(item: &String, request: &mut Request<'_>) {
     request.side("side").push(item);
-    Ok(())
 }
 
 /// In the Python subfeed a standard stream that leads nowhere raised, and so did a side channel that nobody writes to.

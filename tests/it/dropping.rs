@@ -274,7 +274,6 @@ fn a_drop_returns_while_encode_blocks() {
                 wait.pass();
             }
             request.push(n.to_string());
-            Ok::<_, subfeed::Error>(())
         });
         let mut feed = (0..100).feed_subprocesses_ordered(template, 2, 9);
         assert_eq!(feed.next().unwrap().unwrap(), "0");

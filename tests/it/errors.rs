@@ -297,10 +297,10 @@ fn the_error_of_an_earlier_stage_keeps_its_story_but_ends_nothing_here() {
         // A fatal error of the first stage is an item of the second.
         let first = numbers(3).feed_subprocesses_ordered(Template::new("no-such-program"), 1, 8);
         let template =
-            Template::new("cat").encode(|item: &Result<bstr::BString, BoxError>, request| {
+            Template::new("cat").try_encode(|item: &Result<bstr::BString, BoxError>, request| {
                 match item {
                     Ok(bytes) => request.push(bytes),
-                    Err(error) => return Err(error.to_string()),
+                    Err(error) => return Err(error.to_string().into()),
                 }
                 Ok(())
             });
@@ -323,9 +323,9 @@ fn an_error_of_ours_that_encode_returns_is_no_longer_fatal() {
             feed.map(Result::unwrap_err).next().unwrap()
         };
         assert!(make().is_fatal());
-        let template = Template::new("cat").encode(move |n: &u32, request| {
+        let template = Template::new("cat").try_encode(move |n: &u32, request| {
             if *n == 1 {
-                return Err(make());
+                return Err(make().into());
             }
             request.push(n.to_string());
             Ok(())

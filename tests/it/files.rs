@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
 
-use subfeed::{BoxError, ErrorKind, FeedExt, Order, Redirect, Template};
+use subfeed::{ErrorKind, FeedExt, Order, Redirect, Template};
 
 use crate::alone;
 use crate::common::{Belongings, Dir, eventually, numbers, texts, within};
@@ -48,8 +48,7 @@ fn sides_may_be_files_with_the_workers_number() {
             .side_input_file("words", dir.path("{id}.words"))
             .side_output_file("log", dir.path("{id}.log"))
             .decode(|reply| {
-                let expected = format!("word of {}", reply.worker());
-                if *reply == *expected.as_bytes() { Ok(()) } else { Err(format!("{reply:?}")) }
+                assert_eq!(reply.to_str(), Ok(&*format!("word of {}", reply.worker())))
             });
         let feed = numbers(300).feed_subprocesses(template, 2, 30);
         assert_eq!(feed.map(Result::unwrap).count(), 300);
@@ -72,7 +71,6 @@ fn a_tool_may_read_its_stdin_from_a_file() {
                 .recycle_after_records(7)
                 .encode(|item: &String, request| {
                     request.side("side").push(item);
-                    Ok::<_, BoxError>(())
                 });
         let replies = texts(numbers(50).feed_subprocesses_ordered(template, 2, 20));
         assert_eq!(replies, numbers(50).map(|k| format!("salt {k}")).collect::<Vec<_>>());
@@ -90,7 +88,7 @@ fn each_worker_may_have_a_directory_of_its_own() {
             .current_dir(dir.path("home{id}"))
             .decode(|reply| {
                 let home = format!("/home{}", reply.worker());
-                if reply.ends_with(home.as_bytes()) { Ok(()) } else { Err(format!("{reply:?}")) }
+                assert!(reply.ends_with(home.as_bytes()), "{reply:?}");
             });
         assert_eq!(numbers(60).feed_subprocesses(template, 3, 10).map(Result::unwrap).count(), 60);
     });
@@ -138,9 +136,9 @@ fn a_child_inherits_its_three_streams_and_its_own_side_channels_only() {
                 .side_output_file("second", "/dev/null")
                 .side_input_file("third", "/dev/null")
                 .env("GO", &go)
-                .decode(|reply| {
+                .try_decode(|reply| {
                     let text = String::from_utf8(reply.bytes().to_vec())?;
-                    Ok::<_, BoxError>((reply.worker(), text))
+                    Ok((reply.worker(), text))
                 })
         };
         let own_only = |reply: &str| {

@@ -281,7 +281,7 @@ fn memory_stays_bounded_while_far_more_streams_through() {
 fn what_errors_keep_of_their_packets_is_bounded_too() {
     within(|| {
         // Refused before they are sent, since they contain the delimiter; or refused by `check`.
-        let refused = Template::new("cat").check(|_, _| Err("never right"));
+        let refused = Template::new("cat").check(|_, _| Err("never right".into()));
         let refused = refused.give_up_after(u32::MAX).backoff(Duration::ZERO, Duration::ZERO);
         for (template, record, kind) in [
             (Template::new("cat"), "r\n".repeat(5_000), ErrorKind::Encode),
@@ -420,7 +420,6 @@ fn a_slow_encode_holds_up_its_own_item_and_not_those_before() {
                 thread::yield_now();
             }
             request.push(k.to_string());
-            Ok::<_, subfeed::Error>(())
         });
         let mut feed = (0..).feed_subprocesses_ordered(template, 2, 1_000);
         for k in 0..200 {

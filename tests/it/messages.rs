@@ -136,9 +136,8 @@ fn a_cause_is_printed_once_by_display_and_by_a_walk_along_the_sources() {
     within(|| {
         let missing = failure(Template::new("no-such-program"));
         let decoded = {
-            let template = Template::new("cat").decode(|reply| -> Result<u32, BoxError> {
-                Ok(std::str::from_utf8(reply.bytes())?.parse()?)
-            });
+            let template = Template::new("cat")
+                .try_decode(|reply| -> Result<u32, BoxError> { Ok(reply.to_str()?.parse()?) });
             let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 8);
             feed.next().unwrap().unwrap_err()
         };

@@ -87,9 +87,9 @@ fn keep_input_gives_each_reply_its_own_input() {
     within(|| {
         for order in [Order::Input, Order::Completion] {
             let source = (0..500).map(|k| if k % 50 == 7 { -k } else { k });
-            let template = Template::new("cat").encode(|n: &i32, request| {
+            let template = Template::new("cat").try_encode(|n: &i32, request| {
                 if *n < 0 {
-                    return Err("negative");
+                    return Err("negative".into());
                 }
                 request.push(n.to_string());
                 Ok(())

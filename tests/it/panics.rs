@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use subfeed::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
-use subfeed::{BoxError, FeedExt, Order, Template};
+use subfeed::{FeedExt, Order, Template};
 
 use crate::common::{Barrier, Plain, Pulled, child, numbers, texts, within};
 
@@ -77,7 +77,6 @@ fn a_panic_of_encode_comes_at_its_position() {
                 if *n == k {
                     throw(k);
                 }
-                Ok::<_, BoxError>(())
             });
             panics_at((0..).feed_subprocesses_ordered(template, 2, 16), k);
         }
@@ -87,12 +86,12 @@ fn a_panic_of_encode_comes_at_its_position() {
 #[test]
 fn a_panic_of_decode_comes_at_its_position_and_costs_only_its_item() {
     within(|| {
-        let template = Template::new("cat").decode(|reply| {
-            let n: u64 = std::str::from_utf8(&reply)?.parse()?;
+        let template = Template::new("cat").try_decode(|reply| {
+            let n: u64 = reply.to_str()?.parse()?;
             if n == 7 {
                 throw(7);
             }
-            Ok::<_, BoxError>(n)
+            Ok(n)
         });
         let mut feed = numbers(20).feed_subprocesses_ordered(template, 2, 8);
         let (items, payload) = until_panic(&mut feed);
@@ -111,7 +110,7 @@ fn a_panic_of_check_comes_at_its_position() {
                 if reply == k.to_string().as_bytes() {
                     throw(k);
                 }
-                Ok::<_, BoxError>(())
+                Ok(())
             });
             panics_at(numbers(100).feed_subprocesses_ordered(template, 3, 16), k);
         }
@@ -193,7 +192,6 @@ fn in_completion_order_a_panic_waits_for_all_that_was_pulled_before_it() {
                     throw(k);
                 }
                 request.push(n.to_string());
-                Ok::<_, BoxError>(())
             });
             let mut feed = (0..).feed_subprocesses(template, 3, 30);
             let (items, payload) = until_panic(&mut feed);
@@ -371,15 +369,13 @@ fn closures_run_where_they_must() {
             .encode(move |n: &u64, request| {
                 encode();
                 request.push(n.to_string());
-                Ok::<_, BoxError>(())
             })
             .check(move |_, _| {
                 check();
-                Ok::<_, BoxError>(())
+                Ok(())
             })
             .decode(move |_| {
                 decode();
-                Ok::<_, BoxError>(())
             });
         let feed = (0..50).inspect(move |_| source()).feed_subprocesses_ordered(template, 3, 8);
         assert_eq!(feed.map(Result::unwrap).count(), 50);

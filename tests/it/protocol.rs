@@ -43,7 +43,6 @@ fn a_feed_of_items_that_are_send_and_not_sync_is_send() {
         use std::cell::Cell;
         let template = Template::new("cat").encode(|n: &Cell<u32>, request| {
             request.push(n.get().to_string());
-            Ok::<_, Error>(())
         });
         let feed = (0..3).map(Cell::new).feed(template).keep_input().start();
         let moved = std::thread::spawn(move || feed.map(|(n, _)| n.unwrap().get()).sum::<u32>());

@@ -427,7 +427,6 @@ fn a_feeder_with_options_of_its_own_and_a_panic_in_encode() {
             count.fetch_add(1, SeqCst);
             assert_ne!(*n, 3, "a hook that panics");
             request.push(n.to_string());
-            Ok::<_, BoxError>(())
         });
         let feeder = Feeder::with(4, |items| items.feed(template).workers(1).buffer(2).drain());
         let refused = (0..).find_map(|n| feeder.feed(n).err());

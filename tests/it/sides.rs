@@ -11,14 +11,9 @@ use crate::common::tools::here;
 use crate::common::{Dir, numbers, texts, within};
 
 /// Pairs: the first part goes to stdin, the second to the side input `side`.
-#[allow(clippy::unnecessary_wraps, reason = "what encode takes")]
-pub(crate) fn in_step<A: AsRef<[u8]>, B: AsRef<[u8]>>(
-    pair: &(A, B),
-    request: &mut Request<'_>,
-) -> Result<(), BoxError> {
+pub(crate) fn in_step<A: AsRef<[u8]>, B: AsRef<[u8]>>(pair: &(A, B), request: &mut Request<'_>) {
     request.push(&pair.0);
     request.side("side").push(&pair.1);
-    Ok(())
 }
 
 /// `sh -c script` with the side input `side`, on descriptor 3.
@@ -67,7 +62,6 @@ fn the_number_is_in_the_environment_and_has_two_digits() {
             .side_input_file("second", "/dev/null")
             .encode(|item: &String, request| {
                 request.push(item);
-                Ok::<_, BoxError>(())
             });
         for reply in texts(numbers(8).feed_subprocesses(template, 4, 8)) {
             let fds: BTreeSet<u32> = reply.split(' ').map(|fd| fd.parse().unwrap()).collect();
@@ -149,7 +143,6 @@ fn a_tool_may_be_fed_through_the_side_alone() {
             Template::new("cat").arg("{fd:side}").stdin(Redirect::Null).side_input("side").encode(
                 |item: &String, request| {
                     request.side("side").push(item);
-                    Ok::<_, BoxError>(())
                 },
             );
         let feed = numbers(1_000).feed_subprocesses_ordered(template, 3, 100);
@@ -167,7 +160,6 @@ fn a_tool_on_the_side_that_skips_records_is_found_out_at_the_end() {
             .side_input("side")
             .encode(|item: &String, request| {
                 request.side("side").push(item);
-                Ok::<_, BoxError>(())
             });
         let replies: Vec<_> = numbers(10).feed_subprocesses_ordered(template, 1, 100).collect();
         assert_eq!(replies.len(), 10);
@@ -280,7 +272,7 @@ fn a_side_output_is_part_of_the_reply() {
     within(|| {
         let script = "while read -r x; do echo \"side $x\" >&3; echo \"reply $x\"; done";
         for order in [Order::Input, Order::Completion] {
-            let template = sh_with_output(script).decode(both);
+            let template = sh_with_output(script).try_decode(both);
             let feed = numbers(2_000).feed(template).workers(3).buffer(300).order(order).start();
             let mut replies = feed.collect::<Result<Vec<_>, _>>().unwrap();
             let mut expected: Vec<_> =
@@ -298,7 +290,7 @@ fn a_side_output_is_part_of_the_reply() {
 fn a_part_may_be_empty_and_may_come_first_or_last() {
     within(|| {
         let script = "while read -r x; do echo >&3; echo \"$x\"; read -r x || exit 0; echo; echo \"$x\" >&3; done";
-        let template = sh_with_output(script).decode(both);
+        let template = sh_with_output(script).try_decode(both);
         let feed = numbers(100).feed_subprocesses_ordered(template, 1, 20);
         for (k, reply) in feed.enumerate() {
             let k_th = (k.to_string(), String::new());
@@ -320,9 +312,9 @@ fn a_part_may_be_larger_than_any_pipe() {
             .args(["-MIO::Handle", "-e"])
             .raw_arg(format!("$| = 1; {script}"))
             .side_output("side", ReplyFraming::line())
-            .decode(|reply| {
+            .try_decode(|reply| {
                 let side = reply.side("side").ok_or("no side")?;
-                Ok::<_, BoxError>((reply.len(), side.len()))
+                Ok((reply.len(), side.len()))
             });
         let sizes = [0, 1_000_000, 10, 300_000, 70_000, 4_096];
         let items = sizes.map(|size: usize| size.to_string()).into_iter();
@@ -340,7 +332,7 @@ fn the_end_of_both_outputs_may_be_the_end_of_the_parts() {
             .requests(RequestFraming::raw())
             .replies(ReplyFraming::until_eof())
             .side_output("side", ReplyFraming::until_eof())
-            .decode(both);
+            .try_decode(both);
         let feed = numbers(20).feed_subprocesses_ordered(template, 4, 10);
         for (k, reply) in feed.enumerate() {
             let length = k.to_string().len();
@@ -354,7 +346,7 @@ fn one_part_until_the_end_makes_it_one_process_for_each_packet() {
     within(|| {
         let script = "exec 3>{fd:side}; read -r x; echo $x; printf \"all of $x\" >&3";
         let template =
-            Template::shell(script).side_output("side", ReplyFraming::until_eof()).decode(both);
+            Template::shell(script).side_output("side", ReplyFraming::until_eof()).try_decode(both);
         let feed = numbers(12).feed_subprocesses_ordered(template, 3, 6);
         for (k, reply) in feed.enumerate() {
             assert_eq!(reply.unwrap(), (k.to_string(), format!("all of {k}")));
@@ -368,7 +360,7 @@ fn check_sees_replies_that_have_side_outputs() {
         let script = "while read -r x; do echo \"$x\"; echo >&3; done";
         let template = sh_with_output(script).check(|request, reply| {
             let same = request.trim_ascii_end() == reply && reply != b"13";
-            if same { Ok(()) } else { Err("an unlucky number") }
+            if same { Ok(()) } else { Err("an unlucky number".into()) }
         });
         let replies: Vec<_> = numbers(30).feed_subprocesses_ordered(template, 2, 10).collect();
         for (k, reply) in replies.into_iter().enumerate() {

@@ -8,7 +8,7 @@ use crate::common::{
 };
 use bstr::BString;
 use subfeed::framing::{Prefix, ReplyFraming};
-use subfeed::{BoxError, Error, ErrorKind, FeedExt, Signal, Template, iterate_in_subprocess};
+use subfeed::{Error, ErrorKind, FeedExt, Signal, Template, iterate_in_subprocess};
 
 fn lines(script: &str) -> Template {
     Template::shell(script)
@@ -155,9 +155,8 @@ fn it_is_fused_after_the_end_and_after_an_error() {
 #[test]
 fn a_record_that_decode_or_check_refuses_is_an_error_at_its_position() {
     within(|| {
-        let template = lines("printf '1\\nx\\n3\\n'").decode(|record| {
-            Ok::<_, BoxError>(std::str::from_utf8(record.bytes())?.parse::<u32>()?)
-        });
+        let template = lines("printf '1\\nx\\n3\\n'")
+            .try_decode(|record| Ok(record.to_str()?.parse::<u32>()?));
         let items: Vec<_> = iterate_in_subprocess(template, 8).iter().collect();
         assert_eq!((items[0].as_ref().unwrap(), items[2].as_ref().unwrap()), (&1, &3));
         let error = items[1].as_ref().unwrap_err();
@@ -167,7 +166,7 @@ fn a_record_that_decode_or_check_refuses_is_an_error_at_its_position() {
         );
 
         let template = lines("seq 4")
-            .check(|_, record| if record == b"3" { Err("not that one") } else { Ok(()) });
+            .check(|_, record| if record == b"3" { Err("not that one".into()) } else { Ok(()) });
         let items = collect(template, 8);
         let error = items[2].as_ref().unwrap_err();
         assert_eq!((error.kind(), error.packet(), items.len()), (ErrorKind::Check, Some(2), 4));
@@ -358,7 +357,7 @@ fn a_panic_of_check_is_resumed_in_next() {
     within(|| {
         let template = lines("seq 3").check(|_, record| {
             assert_ne!(record, b"2", "boom");
-            Ok::<_, BoxError>(())
+            Ok(())
         });
         let source = iterate_in_subprocess(template, 8);
         let mut records = source.iter();

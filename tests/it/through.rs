@@ -60,7 +60,6 @@ fn errors_of_two_feeds_and_a_source_come_out_of_the_last_in_their_places() {
         });
         let poison = child("poison").retries(0).encode(|text: &bstr::BString, request| {
             request.push(if text == "7" { "poison".as_bytes() } else { text });
-            Ok::<_, BoxError>(())
         });
         let feed = every_third_fails(12).try_feed(first).workers(2).buffer(4).start();
         let feed = feed.try_feed(poison).workers(2).buffer(4).start();

@@ -86,7 +86,7 @@ fn awk_that_answers_twice() {
 fn sort_is_found_out_by_a_check() {
     let requests: Vec<String> = (0..300).rev().map(|n| format!("line {n:04}")).collect();
     let sort = Template::new("sort").check(|request, reply| {
-        if request.strip_suffix(b"\n") == Some(reply) { Ok(()) } else { Err("out of order") }
+        if request.strip_suffix(b"\n") == Some(reply) { Ok(()) } else { Err("out of order".into()) }
     });
     let replies = ask(sort, &requests);
     assert_eq!(replies.len(), requests.len());
@@ -108,7 +108,7 @@ fn sort_is_found_out_by_a_check() {
 fn grep_that_flushes_is_found_out_by_a_check() {
     let requests = lines(500);
     let grep = Template::new("grep").args(["--line-buffered", "[0-8]$"]).check(|request, reply| {
-        if request.strip_suffix(b"\n") == Some(reply) { Ok(()) } else { Err("not mine") }
+        if request.strip_suffix(b"\n") == Some(reply) { Ok(()) } else { Err("not mine".into()) }
     });
     let replies = ask(grep, &requests);
     let mut found = 0;
