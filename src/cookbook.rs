@@ -155,7 +155,7 @@
 //!
 //! ```no_run
 //! use subfeed::framing::{ReplyFraming, RequestFraming};
-//! use subfeed::{BoxError, FeedExt, Template};
+//! use subfeed::{FeedExt, Template};
 //!
 //! let stockfish = Template::new("stockfish")
 //!     .skip_lines(1)
@@ -163,7 +163,6 @@
 //!     .replies(ReplyFraming::end_line(["bestmove"]))
 //!     .encode(|position: &&str, request| {
 //!         request.push(format!("ucinewgame\nposition fen {position}\ngo depth 12\n"));
-//!         Ok::<_, BoxError>(())
 //!     });
 //! let positions = ["7k/5QQ1/8/8/8/8/8/K7 b - - 0 1"];
 //! for analysis in positions.into_iter().feed_subprocesses_ordered(stockfish, 4, 100) {
@@ -185,14 +184,14 @@
 //! # std::fs::write(dir.join(".gitignore"), "*.o\n")?;
 //! # let repository = &dir;
 //! use subfeed::framing::{ReplyFraming, RequestFraming};
-//! use subfeed::{BoxError, FeedExt, Template};
+//! use subfeed::{FeedExt, Template};
 //!
 //! let git = Template::new("git")
 //!     .args(["check-ignore", "--stdin", "-z", "-v", "-n"])
 //!     .current_dir(repository)
 //!     .requests(RequestFraming::delimited(0))
 //!     .replies(ReplyFraming::fields(0, 4))
-//!     .decode(|reply| Ok::<_, BoxError>(!reply.starts_with(b"\0")));
+//!     .decode(|reply| !reply.starts_with(b"\0"));
 //! let paths = ["main.c", "main.o"];
 //! let ignored: Vec<bool> = paths.into_iter().feed_subprocesses_ordered(git, 2, 100).collect::<Result<_, _>>()?;
 //! assert_eq!(ignored, [false, true]);
@@ -245,7 +244,7 @@
 //! # git(&["add", "file"])?;
 //! # let repository = &dir;
 //! use subfeed::framing::ReplyFraming;
-//! use subfeed::{BoxError, FeedExt, Template};
+//! use subfeed::{FeedExt, Template};
 //!
 //! let git = Template::new("git")
 //!     .args(["cat-file", "--batch"])
@@ -254,7 +253,7 @@
 //!     .decode(|reply| {
 //!         let (header, content) = reply.split_header();
 //!         let found = !header.ends_with(b" missing");
-//!         Ok::<_, BoxError>(found.then(|| content.to_vec()))
+//!         found.then(|| content.to_vec())
 //!     });
 //! let objects: Vec<Option<Vec<u8>>> =
 //!     [":file", "nothing"].into_iter().feed_subprocesses_ordered(git, 2, 100).collect::<Result<_, _>>()?;

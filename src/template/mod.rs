@@ -286,10 +286,18 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// How replies are cut out of stdout. Default: lines.
+    /// How replies are cut out of stdout. Default: lines. Takes a [`Sentinel`](framing::Sentinel) as it is.
+    ///
+    /// ```
+    /// use subfeed::framing::Sentinel;
+    /// use subfeed::{FeedExt, Template};
+    /// let sh = Template::new("sh").replies(Sentinel::new("echo {mark}"));
+    /// let replies = ["seq 2", ":"].into_iter().feed_subprocesses_ordered(sh, 1, 8);
+    /// assert_eq!(replies.collect::<Result<Vec<_>, _>>().unwrap(), ["1\n2\n", ""]);
+    /// ```
     #[must_use]
-    pub fn replies(mut self, framing: ReplyFraming) -> Self {
-        self.spec.replies = framing;
+    pub fn replies(mut self, framing: impl Into<ReplyFraming>) -> Self {
+        self.spec.replies = framing.into();
         self
     }
 

@@ -115,6 +115,13 @@ impl Default for ReplyFraming {
     }
 }
 
+/// [`ReplyFraming::sentinel`], so that `Template::replies(Sentinel::new(...))` will do.
+impl From<Sentinel> for ReplyFraming {
+    fn from(sentinel: Sentinel) -> Self {
+        Self::sentinel(sentinel)
+    }
+}
+
 impl ReplyFraming {
     /// One line. The default.
     ///
