@@ -138,9 +138,13 @@ pub(crate) fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
 pub(crate) fn without_tests(code: &str) -> String {
     let mut out = code.to_owned();
     let mut from = 0;
-    while let Some(at) = out[from..].find("#[cfg(test)]").map(|at| from + at) {
+    while let Some(at) = out[from..].find("#[cfg(").map(|at| from + at) {
         from = at + 1;
-        let item = out[at..].trim_start_matches("#[cfg(test)]").trim_start();
+        let Some((condition, item)) = out[at..].split_once(']') else { continue };
+        if !words(condition).any(|(_, word)| word == "test") {
+            continue;
+        }
+        let item = item.trim_start();
         let item = item.trim_start_matches("pub(crate) ");
         if !item.starts_with("mod ") {
             continue;
