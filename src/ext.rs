@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::feed::{Deliver, Feed};
 use crate::template::Template;
 use crate::template::codec::Encode;
+#[cfg(feature = "threads")]
 use crate::threads::{FeedThreads, Threads};
 use crate::through::Through;
 use crate::window::outlet::Order;
@@ -125,6 +126,7 @@ pub trait FeedExt: Iterator + Sized {
     ///
     /// # Panics
     /// As [`Threads`].
+    #[cfg(feature = "threads")]
     #[track_caller]
     fn feed_threads<U, F>(self, f: F, n: usize, buffer_size: usize) -> FeedThreads<Self::Item, U>
     where
@@ -158,6 +160,7 @@ pub trait FeedExt: Iterator + Sized {
     ///
     /// # Panics
     /// As [`Threads`].
+    #[cfg(feature = "threads")]
     #[track_caller]
     fn feed_threads_ordered<U, F>(
         self,
@@ -189,6 +192,7 @@ pub trait FeedExt: Iterator + Sized {
     ///     .collect();
     /// assert_eq!(volumes, [28, 80, 162]);
     /// ```
+    #[cfg(feature = "threads")]
     fn feed_in_threads(self) -> Threads<Self> {
         Threads::new(self)
     }

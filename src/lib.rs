@@ -66,8 +66,11 @@
 //!
 //! # Features
 //!
-//! None is on by default.
+//! `threads` alone is on by default.
 //!
+//! - `threads`: functions in the threads of rayon's pools, or of a scope: [`feed_threads`](FeedExt::feed_threads)
+//!   and [`feed_in_threads`](FeedExt::feed_in_threads), [`Queue::threads`], and the stages of a [`pipeline`] that run
+//!   in threads. Without it four crates fewer are built, rayon among them.
 //! - `function-source`: functions of your own program as sources, run in a child that is the program again
 //!   ([`source::Function`]).
 //! - `json`: `Template::json` writes items as JSON texts and reads replies as values.
@@ -102,6 +105,7 @@ mod entry;
 mod error;
 mod ext;
 mod feed;
+#[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "most stages are threads"))]
 pub mod pipeline;
 mod queue;
 #[cfg(doctest)]
@@ -112,8 +116,10 @@ pub mod source;
 mod stats;
 mod subprocess;
 mod template;
+#[cfg(feature = "threads")]
 mod threads;
 mod through;
+#[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "shelves and help are for threads"))]
 mod window;
 
 pub use bstr::{BStr, BString, ByteSlice};
@@ -143,6 +149,7 @@ pub use crate::template::framing;
 #[cfg(feature = "json")]
 pub use crate::template::json::{FromJson, ToJson};
 pub use crate::template::policy::{Halt, OnStall};
+#[cfg(feature = "threads")]
 pub use crate::threads::{FeedThreads, InPool, InScope, Place, Threads};
 pub use crate::through::Through;
 pub use crate::window::outlet::Order;

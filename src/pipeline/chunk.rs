@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::control::Counts;
 use super::flow::{Flow, Pass};
-use super::work::Out;
+use super::results::Out;
 use crate::threads::FeedThreads;
 
 /// Gathers what comes out of a relay, which pulls ahead meanwhile.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::control::Counts;
 use super::flow::{Flow, Pass, StageError};
-use super::work::Out;
+use super::results::Out;
 use crate::window::unwind;
 
 /// The items that come to an [`iterate`](super::Pipeline::iterate) stage.

@@ -57,34 +57,46 @@
 //! The idea of named stages, of marks that overtake nothing, and of the two kinds of pipelines is that of
 //! Python's paipa.
 
+#[cfg(feature = "threads")]
 mod chunk;
 mod control;
 mod flow;
+#[cfg(feature = "threads")]
 mod iterate;
 mod profile;
+mod results;
 mod run;
 mod stage;
+#[cfg(feature = "threads")]
 mod work;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "threads")]
 use std::time::Duration;
 
+#[cfg(feature = "threads")]
 use rayon::ThreadPool;
 
+#[cfg(feature = "threads")]
 use self::chunk::Chunks;
 use self::control::Counts;
 pub use self::control::{Control, OnError, StageReport};
 pub use self::flow::StageError;
 use self::flow::{Flow, Pass, Unnamed};
+#[cfg(feature = "threads")]
 pub use self::iterate::Items;
+#[cfg(feature = "threads")]
 use self::iterate::Iterate;
 pub use self::profile::{Profile, ProfileStep, Step};
+use self::results::{Out, Results};
 pub use self::run::{Report, Run};
 pub use self::stage::Stage;
-use self::work::{Out, Results, relay, threads, work};
+#[cfg(feature = "threads")]
+use self::work::{relay, threads, work};
 use crate::entry::Entry;
+#[cfg(feature = "threads")]
 use crate::error::BoxError;
 use crate::ext::FeedExt;
 use crate::template::Template;
@@ -146,6 +158,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     }
 
     /// One item becomes one.
+    #[cfg(feature = "threads")]
     #[track_caller]
     pub fn map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
@@ -160,6 +173,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     /// are the hooks for a worker's start and end.
     ///
     /// A panic of `init` fails the item that the worker was to work on.
+    #[cfg(feature = "threads")]
     #[track_caller]
     pub fn map_init<U, S, N, F>(self, stage: impl Into<Stage>, init: N, f: F) -> Pipeline<U, M>
     where
@@ -173,6 +187,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
 
     /// One item becomes one, or a failure. The closure gets the item by reference, since it may have to be
     /// tried again ([`Stage::retries`]).
+    #[cfg(feature = "threads")]
     #[track_caller]
     pub fn try_map<U, R, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
@@ -201,6 +216,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     }
 
     /// One item becomes one, or nothing.
+    #[cfg(feature = "threads")]
     #[track_caller]
     pub fn filter_map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
@@ -213,6 +229,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
 
     /// One item becomes any number of them, all of which are made (and held) before the first is passed
     /// on; for an endless number see [`iterate`](Pipeline::iterate).
+    #[cfg(feature = "threads")]
     #[track_caller]
     pub fn flat_map<V, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<V::Item, M>
     where
@@ -291,6 +308,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     /// assert_eq!(sums, [1, 3, 6, 10]);
     /// # Ok::<(), subfeed::pipeline::StageError>(())
     /// ```
+    #[cfg(feature = "threads")]
     #[track_caller]
     pub fn iterate<U, I, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
@@ -321,6 +339,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     ///
     /// # Panics
     /// If `size` is 0.
+    #[cfg(feature = "threads")]
     #[track_caller]
     pub fn chunk(
         self,
@@ -378,6 +397,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         Run::new(self.flow, self.control)
     }
 
+    #[cfg(feature = "threads")]
     #[track_caller]
     fn in_threads<U, S, N, F>(self, stage: Stage, init: N, f: F) -> Pipeline<U, M>
     where
@@ -393,6 +413,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     }
 
     /// Adds a stage that runs in `n` threads.
+    #[cfg(feature = "threads")]
     #[track_caller]
     fn stage<U, I>(
         self,

@@ -1,4 +1,4 @@
-//! Stages that work on items in parallel, and the end that every stage has.
+//! Stages that work on items in threads.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,18 +7,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::control::Counts;
 use super::flow::{Flow, Pass, StageError};
+use super::results::Out;
 use super::stage::Stage;
 use crate::ext::FeedExt;
 use crate::threads::FeedThreads;
 use crate::window::unwind;
-
-/// What a stage makes of one item.
-#[derive(Debug)]
-pub(super) enum Out<U> {
-    None,
-    One(U),
-    Many(std::vec::IntoIter<U>),
-}
 
 /// Threads of the stage's own: what one stage waits for must not keep another from working.
 pub(super) fn threads(stage: &Stage, n: usize) -> Result<Arc<ThreadPool>, StageError> {
@@ -87,66 +80,4 @@ where
     M: Send + 'static,
 {
     flow.feed_in_threads().workers(1).buffer(stage.buffer).pool(pool).try_map(Ok)
-}
-
-/// The results of a stage, one by one, and the hook behind the last.
-pub(super) struct Results<I, U> {
-    /// `None` once it is over.
-    stage: Option<I>,
-    many: std::vec::IntoIter<U>,
-    counts: Arc<Counts>,
-    on_end: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl<I, U> Results<I, U> {
-    pub(super) fn new(
-        stage: I,
-        counts: Arc<Counts>,
-        on_end: Option<Box<dyn FnOnce() + Send>>,
-    ) -> Self {
-        Self { stage: Some(stage), many: Vec::new().into_iter(), counts, on_end }
-    }
-}
-
-impl<I, U, M> Iterator for Results<I, U>
-where
-    I: Iterator<Item = Flow<Out<U>, M>>,
-{
-    type Item = Flow<U, M>;
-
-    fn next(&mut self) -> Option<Flow<U, M>> {
-        loop {
-            if let Some(item) = self.many.next() {
-                Counts::add(&self.counts.given, 1);
-                return Some(Ok(item));
-            }
-            match self.stage.as_mut()?.next() {
-                Some(Ok(Out::None)) => {}
-                Some(Ok(Out::One(item))) => {
-                    Counts::add(&self.counts.given, 1);
-                    return Some(Ok(item));
-                }
-                Some(Ok(Out::Many(many))) => self.many = many,
-                Some(Err(pass)) => return Some(Err(pass)),
-                None => {
-                    // Its threads and their states first: the hook is the last of the stage.
-                    self.stage = None;
-                    if let Some(hook) = self.on_end.take() {
-                        hook();
-                    }
-                    return None;
-                }
-            }
-        }
-    }
-}
-
-impl<I, U> Drop for Results<I, U> {
-    fn drop(&mut self) {
-        self.stage = None;
-        if let Some(hook) = self.on_end.take() {
-            // Dropping never panics.
-            let _ = unwind::catch(hook);
-        }
-    }
 }

@@ -19,6 +19,7 @@ use crate::ext::FeedExt;
 use crate::feed::{Deliver, Feed};
 use crate::template::Template;
 use crate::template::codec::Encode;
+#[cfg(feature = "threads")]
 use crate::threads::FeedThreads;
 use crate::window::unwind::{self, Payload};
 
@@ -274,6 +275,7 @@ impl<T, F: Timed> Queue<T, F> {
     }
 }
 
+#[cfg(feature = "threads")]
 impl<T: Send + 'static, U: Send + 'static> Queue<T, FeedThreads<T, U>> {
     /// A queue for a closure in `n` threads of rayon's global pool. `buffer_size` items may have been
     /// pulled and not yet been got, and as many wait in the inlet.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::feed::{Deliver, Feed, Scoped};
+#[cfg(feature = "threads")]
 use crate::threads::FeedThreads;
 
 /// An iterator whose next item can be waited for with a limit: [`Feed`] and [`FeedThreads`], scoped or not.
@@ -55,6 +56,7 @@ impl<T, D: Deliver<T>> Timed for Feed<T, D> {
     }
 }
 
+#[cfg(feature = "threads")]
 impl<T: Send, U> Timed for FeedThreads<T, U> {
     fn next_before(&mut self, deadline: Instant) -> Result<Option<U>, NotYet> {
         if self.is_ready_before(deadline) { Ok(self.next()) } else { Err(NotYet) }

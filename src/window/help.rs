@@ -91,7 +91,7 @@ impl Help {
 /// Outlet, about to sleep: does a piece of the work of this feed or of one that it waits for, if this
 /// is a thread of a pool. Says whether it did.
 pub(crate) fn help(gate: &Arc<Gate>) -> bool {
-    if rayon::current_thread_index().is_none() {
+    if !is_in_a_pool() {
         return false;
     }
     let helper = thread::current();
@@ -103,5 +103,13 @@ pub(crate) fn help(gate: &Arc<Gate>) -> bool {
         }
         next = lock(&gate.help.ends).upstream.clone();
     }
+    false
+}
+
+/// Whether this thread is one of a pool's.
+fn is_in_a_pool() -> bool {
+    #[cfg(feature = "threads")]
+    return rayon::current_thread_index().is_some();
+    #[cfg(not(feature = "threads"))]
     false
 }

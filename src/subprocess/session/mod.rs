@@ -171,6 +171,7 @@ pub(crate) struct News {
 #[derive(Debug)]
 pub(crate) struct Session {
     slot: usize,
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "told in events alone"))]
     serial: u64,
     label: Arc<Label>,
     child: Child,
