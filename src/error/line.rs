@@ -46,6 +46,7 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
 }
 
 /// The most that [`quoted`] and [`one_line`] add to what they keep.
+#[allow(dead_code, reason = "Rust 1.88 does not see what a constant without a name uses")]
 pub(super) const AROUND: usize = "\"\"[... 18446744073709551615 bytes ...]\"\"".len();
 
 enum Ends {

@@ -384,6 +384,7 @@ impl Error {
 
 /// How many bytes each part of a line may take. All of them together, and what stands between them, are no
 /// more than [`LONGEST`](most::LONGEST).
+#[allow(dead_code, reason = "Rust 1.88 does not see what a constant without a name uses")]
 mod most {
     use super::AROUND;
 
