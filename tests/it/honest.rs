@@ -126,7 +126,7 @@ fn a_launcher_in_between_is_waited_for_and_the_hint_says_so() {
         // The reader is in a session of its own: none of our business, as far as anybody can tell.
         let template = Template::new("setsid").args(["-w", "tr", "a-z", "A-Z"]);
         let template = template.end_timeout(Duration::from_secs(30));
-        let snapshot = waits_and_says(template, "nobody in its process group reads");
+        let snapshot = waits_and_says(template, "has left its process group");
         assert_eq!((snapshot.recycles, snapshot.deaths), (0, 0));
     });
 }
