@@ -17,6 +17,8 @@ use crate::subprocess::evidence::{Evidence, Look, Looks, Obstacle, Outside, Stop
 mod doubts;
 mod programs;
 mod terminal;
+#[path = "../../../../tests/common/tools.rs"]
+mod tools;
 mod waiting;
 
 const PATIENCE: Duration = Duration::from_secs(60);
