@@ -29,8 +29,9 @@ use crate::source::limit::Moment;
 use crate::source::talk::{Exit, Stand, Talk};
 use crate::subprocess::child::{Child, Step};
 use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
+use crate::subprocess::evidence::Look;
 use crate::subprocess::os::{Setup, Unix};
-use crate::subprocess::protocol::{Operation, Spawned, StartError, Time, Verdict};
+use crate::subprocess::protocol::{Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::template::Spec;
 use crate::window::unwind::{self, Payload};
@@ -398,7 +399,7 @@ impl<T: Talk> Machine for Solo<T> {
 
     fn left_unread(&mut self, _: usize, _: usize, _: u64) {}
 
-    fn looked(&mut self, _: usize, _: Verdict) {}
+    fn looked(&mut self, _: usize, _: Look) {}
 
     fn exited(&mut self, _: usize) {
         let now = self.now;

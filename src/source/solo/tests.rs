@@ -363,7 +363,7 @@ impl Os for Fake {
         false
     }
 
-    fn look(&mut self, _: &[usize]) -> Vec<Verdict> {
+    fn look(&mut self, _: &[usize], _: Now) -> Vec<Look> {
         Vec::new()
     }
 
