@@ -320,6 +320,14 @@ pub(crate) fn unread(pipe: &File) -> Option<u64> {
     u64::try_from(bytes).ok()
 }
 
+/// The reading end of a pipe that we write to, opened once more: what it holds can be asked for after the
+/// writing end is closed, and its reader sees the end of its input all the same. Linux only.
+pub(crate) fn reading_end(pipe: &File) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()
+}
+
 /// What a pipe that was full is enlarged to.
 ///
 /// With the kernel's 64 KiB the two ends take turns; with this much they overlap. More gains nothing.

@@ -185,11 +185,13 @@ fn a_worker_that_kills_itself_on_the_first_record_of_all_is_an_item_error() {
 }
 
 #[test]
-fn one_reply_too_many_after_the_last_is_reported_by_finish_and_costs_no_packet() {
+fn one_reply_too_many_after_the_last_takes_the_place_of_the_last_item() {
     within(|| {
-        let mut feed = numbers(20).feed_subprocesses_ordered(child("trailing"), 1, 8);
-        assert_eq!(texts(feed.by_ref()), numbers(20).collect::<Vec<_>>());
-        let error = feed.finish().unwrap_err();
+        let mut items = all(numbers(20).feed_subprocesses_ordered(child("trailing"), 1, 8));
+        assert_eq!(items.len(), 20);
+        let error = items.pop().unwrap().unwrap_err();
+        assert_eq!(texts(items.into_iter()), numbers(19).collect::<Vec<_>>());
+        assert!(error.is_fatal() && error.packet() == Some(19), "{error:?}");
         assert!(matches!(error.kind(), ErrorKind::ReplyCount { owed: 20, got: 21 }), "{error:?}");
         assert!(error.to_string().contains("one too many"), "{error}");
     });
@@ -245,8 +247,11 @@ fn a_worker_that_answers_nothing_is_a_wrong_count() {
             conserved(&items, n);
             let kinds: Vec<_> =
                 items.iter().map(|item| item.as_ref().unwrap_err().kind()).collect();
+            // Each is asked alone, and has been skipped; of a tool that never answers that is enough in time.
             let counted = |kind: &ErrorKind| matches!(kind, ErrorKind::ReplyCount { got: 0, .. });
-            assert_eq!(kinds.iter().filter(|kind| counted(kind)).count(), 1, "{kinds:?}");
+            let given_up = |kind: &ErrorKind| *kind == ErrorKind::Died;
+            assert!(kinds.iter().any(|kind| counted(kind) || given_up(kind)), "{kinds:?}");
+            assert!(n > 1 || counted(&kinds[0]), "{kinds:?}");
         }
     });
 }

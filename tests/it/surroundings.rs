@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -98,8 +99,9 @@ fn out_of_descriptors_without_a_worker_the_feed_ends_whatever_was_the_last_straw
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         for more in 0..14 {
             allow_fds(more);
-            let items: Vec<_> =
-                numbers(5).feed_subprocesses_ordered(Template::new("cat"), 3, 9).collect();
+            // It is tried again for half a minute, unless something ends the run before.
+            let template = Template::new("cat").run_timeout(Duration::from_millis(500));
+            let items: Vec<_> = numbers(5).feed_subprocesses_ordered(template, 3, 9).collect();
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
             if items.iter().all(Result::is_ok) {
                 assert!(more >= 6 && items.len() == 5, "{more} more");
@@ -113,7 +115,10 @@ fn out_of_descriptors_without_a_worker_the_feed_ends_whatever_was_the_last_straw
             assert_eq!(causes.len(), 1, "{more} more: {items:?}");
             assert!(causes[0].is_fatal());
             assert!(
-                matches!(causes[0].kind(), ErrorKind::Spawn | ErrorKind::Thread),
+                matches!(
+                    causes[0].kind(),
+                    ErrorKind::Spawn | ErrorKind::Thread | ErrorKind::Timeout
+                ),
                 "{more} more: {items:?}"
             );
             before.restored();

@@ -81,7 +81,10 @@ fn not_made(what: &'static str, error: std::io::Error) -> Error {
 fn run(plan: Plan, talk: impl Talk, poller: Arc<Readiness>) {
     let (spec, command) = (Arc::clone(&plan.spec), Arc::clone(&plan.command));
     // What lies in a pipe is ahead of the consumer, and not counted: it stays as small as it is.
-    let os = Unix::new(Setup { spec, command, slots: 1, enlarges: false }, poller);
+    let os = Unix::new(
+        Setup { spec, command, slots: 1, enlarges: false, counts_leftovers: false },
+        poller,
+    );
     let mut event_loop = EventLoop::new(Solo::new(plan, talk), os, 1);
     // A panic here is a bug of ours: the consumer gets it rather than waiting for ever.
     let panic = unwind::catch(|| event_loop.run()).err();

@@ -236,6 +236,7 @@ impl Look {
     }
 
     /// Whether there are open channels and every one holds bytes that the worker has not read.
+    #[cfg(test)]
     pub(crate) fn has_all_unread(&self) -> bool {
         !self.unread.is_empty() && self.unread.iter().all(|&bytes| bytes > 0)
     }
@@ -372,6 +373,7 @@ impl Looks {
 
     /// When another look can first show that the worker is asleep; `None` where the last look was not of one
     /// at rest.
+    #[cfg(test)]
     pub(crate) fn settled_at(&self, apart: Duration) -> Option<Duration> {
         let earlier = self.earlier.as_ref().filter(|earlier| earlier.is_at_rest())?;
         Some(earlier.at.saturating_add(apart))

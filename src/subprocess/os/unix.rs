@@ -16,7 +16,7 @@ use crate::subprocess::exit::ExitWatch;
 use crate::subprocess::os::{Event, Os, Port};
 use crate::subprocess::probe::{ChannelId, Suspect, look_at_all};
 use crate::subprocess::process::{
-    Launcher, MOST_ROOMY, Process, block_sigpipe, enlarge, has_no_reader, unread,
+    Launcher, MOST_ROOMY, Process, block_sigpipe, enlarge, has_no_reader, reading_end, unread,
 };
 use crate::subprocess::protocol::{Now, Spawned, StartError};
 use crate::subprocess::readiness::{Interest, Readiness, Ready};
@@ -35,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) slots: usize,
     /// Pipes may be enlarged once they are full: not where what lies in one is lost with its reader.
     pub(crate) enlarges: bool,
+    /// What a child leaves unread of an input must be known also after that was closed.
+    pub(crate) counts_leftovers: bool,
 }
 
 /// Processes, pipes and the poller.
@@ -48,6 +50,7 @@ pub(crate) struct Unix {
     keys: Keys,
     children: Vec<Option<Child>>,
     enlarges: bool,
+    counts_leftovers: bool,
     terminal: bool,
     /// Children whose exit no descriptor tells of.
     unwatched: usize,
@@ -61,6 +64,8 @@ struct Child {
     exit_is_told: bool,
     /// Which pipes the inputs are, for the evidence of a stall.
     input_ids: Vec<Option<ChannelId>>,
+    /// The other ends of inputs that were closed, which tell what was left in them.
+    leftovers: Vec<Option<File>>,
 }
 
 impl Unix {
@@ -82,6 +87,7 @@ impl Unix {
             ready: Ready::new(),
             keys,
             children: (0..setup.slots).map(|_| None).collect(),
+            counts_leftovers: setup.counts_leftovers,
             enlarges: setup.enlarges && setup.slots <= MOST_ROOMY,
             unwatched: 0,
         }
@@ -190,6 +196,7 @@ impl Os for Unix {
         };
         self.children[slot] = Some(Child {
             input_ids: process.inputs.iter().map(|input| input.as_ref().and_then(id)).collect(),
+            leftovers: process.inputs.iter().map(|_| None).collect(),
             process,
             exit,
             exit_is_told: false,
@@ -226,7 +233,13 @@ impl Os for Unix {
     fn close(&mut self, slot: usize, port: Port) {
         let Some(child) = &mut self.children[slot] else { return };
         let file = match port {
-            Port::Input(channel) => child.process.inputs[channel].take(),
+            Port::Input(channel) => {
+                let file = child.process.inputs[channel].take();
+                if self.counts_leftovers {
+                    child.leftovers[channel] = file.as_ref().and_then(reading_end);
+                }
+                file
+            }
             Port::Output(output) => child.process.outputs[output].take(),
             Port::Stderr => child.process.stderr.take(),
             Port::Exit => None,
@@ -243,7 +256,8 @@ impl Os for Unix {
     }
 
     fn unread(&mut self, slot: usize, channel: usize) -> Option<u64> {
-        unread(self.children[slot].as_ref()?.process.inputs[channel].as_ref()?)
+        let child = self.children[slot].as_ref()?;
+        unread(child.process.inputs[channel].as_ref().or(child.leftovers[channel].as_ref())?)
     }
 
     fn has_no_reader(&mut self, slot: usize, channel: usize) -> bool {

@@ -495,12 +495,13 @@ impl Scheduler {
 
     /// Time has passed.
     pub(crate) fn tick(&mut self) {
-        if self.timers.take_feed(self.now) {
-            self.look_at_feed();
-        }
         while let Some(slot) = self.timers.pop(self.now) {
             let readable = self.may_read(slot);
             self.at(slot, |session, cx, news| session.tick(readable, cx, news));
+        }
+        // What a session's own limit has ended by now needs no limit of the feed's.
+        if self.timers.take_feed(self.now) {
+            self.look_at_feed();
         }
     }
 

@@ -243,7 +243,11 @@ impl Session {
             "the worker wrote more replies than it was sent requests ({owed}); the extra one begins {said}"
         );
         let error = self.describe(ErrorKind::ReplyCount { owed, got: owed + 1 }, message);
-        news.fatal = Some(if self.closing {
+        news.fatal = Some(if let Some(said) = &self.said_unasked {
+            error.hint(format!(
+                "it said {said} before it was asked anything: if that is a banner, skip it (Template::skip_lines, skip_until, ready)"
+            ))
+        } else if self.closing {
             error.hint(format!(
                 "if the tool prints this at the end of its input, declare it: Template::skip_at_end({:?}); if it answers more than once, frame its replies by what ends them",
                 String::from_utf8_lossy(&rest[..rest.len().min(80)])

@@ -52,7 +52,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::error::{Error, Limit};
+use crate::error::{Error, Limit, excerpt};
 use crate::record::{PacketId, Pool, Run};
 use crate::stats::{Counters, Stats};
 use crate::subprocess::child::Child;
@@ -202,6 +202,8 @@ pub(crate) struct Session {
     /// When anything last moved in or out.
     moved: Now,
     closed_output_at: Option<Now>,
+    /// What it had said before it was asked anything.
+    said_unasked: Option<String>,
     /// It had answered everything and closed its stdout, but went on running until it was killed.
     lingered: bool,
 }
@@ -260,6 +262,7 @@ impl Session {
             head_since: now,
             moved: now,
             closed_output_at: None,
+            said_unasked: None,
             lingered: false,
         };
         tell!(debug, session, "started");
@@ -289,7 +292,9 @@ impl Session {
 
     /// Whether it has answered and may say more, so that it may turn out to have said too much.
     pub(crate) fn may_say_more(&self) -> bool {
-        self.has_answered() && !self.outputs.iter().all(Output::is_closed)
+        self.has_answered()
+            && !self.child.is_killed()
+            && !self.outputs.iter().all(Output::is_closed)
     }
 
     /// Whether it has answered while its stdin was open.
@@ -380,6 +385,10 @@ impl Session {
     /// Gives it packets.
     pub(crate) fn give(&mut self, run: Run, cx: &Context<'_>, news: &mut News) {
         let now = cx.now.patient;
+        if self.is_fresh() {
+            let said = self.outputs[0].uncut();
+            self.said_unasked = (!said.is_empty()).then(|| excerpt(said));
+        }
         if self.owed() == 0 {
             self.head_since = now;
             self.depth.resumed(now);

@@ -265,6 +265,8 @@ impl World {
         let fine = ports.signalled
             || !child.is_alive()
             || is_torn(&self.schedule, &ports.tail)
+            // Decided in the turn in which the feed came to its end, for a reason of its own.
+            || self.now <= since.saturating_add(Duration::from_millis(1))
             || self.now >= since.saturating_add(DROP_GRACE);
         must!(fine, "{signal:?} to session {} before the grace is over", child.pid);
         Ok(())
