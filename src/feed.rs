@@ -363,6 +363,8 @@ impl Batches {
     /// # Errors
     /// As there.
     pub fn finish(mut self) -> Result<Snapshot, Error> {
+        // A batch that was forgotten is out.
+        self.outlet.release_span();
         finish(&mut self.outlet)?;
         Ok(self.monitor().snapshot())
     }
@@ -381,7 +383,7 @@ impl fmt::Debug for Batches {
 }
 
 /// Replies to consecutive packets, lent. The credit for them goes back when this is dropped, and with it
-/// whatever was not taken, errors included.
+/// whatever was not taken, errors included. Where it is forgotten (`mem::forget`), that is so at the next call.
 pub struct Batch<'a> {
     outlet: &'a mut Outlet,
     taken: u64,

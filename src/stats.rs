@@ -19,7 +19,7 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Bytes of requests and replies held right now.
             pub held_bytes: u64,
-            /// Items yielded so far, as far as the consumer has let on: it tells in bulk.
+            /// Items yielded so far.
             pub yielded: u64,
             /// What would make this feed faster or sounder, if something was noticed: the fix by name.
             pub hint: Option<String>,

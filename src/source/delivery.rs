@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::record::{Buffer, PacketId, Pool};
+use crate::subprocess::protocol::Now;
 use crate::subprocess::session::READ_BYTES;
-use crate::window::gate::Gate;
+use crate::window::gate::{Gate, Pace};
 use crate::window::outbox::Outbox;
 use crate::window::packet::{Cut, End, Label, Outcome, Replies, Span};
 
@@ -18,6 +19,11 @@ pub(super) struct Delivery {
     label: Arc<Label>,
     pool: Arc<Pool>,
     spans: Vec<Span>,
+    /// How it waits for room, and for room for what a child may be granted to make; and which of the two was
+    /// asked for last.
+    pace: Pace,
+    grant_pace: Pace,
+    asks_for_grant: bool,
     made: u64,
 }
 
@@ -29,6 +35,9 @@ impl Delivery {
             label: Arc::new(Label { worker: 0, pid: None, command }),
             pool: Arc::new(Pool::new(4, 4 * READ_BYTES)),
             spans: Vec::new(),
+            pace: Pace::new(),
+            grant_pace: Pace::new(),
+            asks_for_grant: false,
             made: 0,
         }
     }
@@ -61,9 +70,16 @@ impl Delivery {
         self.window_end().saturating_sub(made).max(1)
     }
 
-    /// Whether there is room for one more record. If not, the loop is woken when there is.
-    pub(super) fn has_room_or_calls(&self) -> bool {
-        self.gate.may_pull_or_call(self.made)
+    /// Whether there is room for one more record. If not, the loop is woken when there is, and asks again at
+    /// the [deadline](Delivery::deadline).
+    pub(super) fn has_room_or_calls(&mut self, now: Now) -> bool {
+        self.asks_for_grant = false;
+        self.gate.poll_pull(&mut self.pace, self.made, || 0, || now)
+    }
+
+    /// When to ask again what was asked last, whatever happens.
+    pub(super) fn deadline(&self) -> Option<Now> {
+        if self.asks_for_grant { self.grant_pace.deadline() } else { self.pace.deadline() }
     }
 
     /// How many records may be made in all, so far.
@@ -79,8 +95,9 @@ impl Delivery {
 
     /// The same. If not, the loop is woken when that changes.
     #[cfg(feature = "function-source")]
-    pub(super) fn may_grant_or_calls(&self, granted: u64) -> bool {
-        self.gate.may_pull_or_call(granted)
+    pub(super) fn may_grant_or_calls(&mut self, granted: u64, now: Now) -> bool {
+        self.asks_for_grant = true;
+        self.gate.poll_pull(&mut self.grant_pace, granted, || 0, || now)
     }
 
     // ---------------------------------------------------------------- the outbox

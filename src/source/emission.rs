@@ -289,8 +289,8 @@ impl Talk for Emission {
         self.fail(self.delivery.describe(limit.error("command")).fatal());
     }
 
-    fn wants(&mut self, _: Time) -> bool {
-        let wants = self.is_unwanted() || self.delivery.has_room_or_calls();
+    fn wants(&mut self, now: Time) -> bool {
+        let wants = self.is_unwanted() || self.delivery.has_room_or_calls(now.real);
         self.had_room = wants;
         wants
     }
@@ -310,6 +310,10 @@ impl Talk for Emission {
         }
         let Heard { taken: cut, held_up } = self.cut(&unread[taken..], eof);
         Heard { taken: taken + cut, held_up }
+    }
+
+    fn asks_again(&self) -> Option<Now> {
+        self.delivery.deadline()
     }
 
     fn is_through(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, StderrExcerpt};
 use crate::signal::Signal;
 use crate::source::limit::TimeLimit;
-use crate::subprocess::protocol::Time;
+use crate::subprocess::protocol::{Now, Time};
 use crate::window::unwind::Payload;
 
 /// What a source says to its child and makes of what it hears.
@@ -21,8 +21,13 @@ pub(super) trait Talk: Send {
     fn limits(&self) -> impl Iterator<Item = TimeLimit>;
     /// This one has run out.
     fn is_late(&mut self, limit: &TimeLimit);
-    /// Whether more of the child's output is wanted now. If not, whoever changes that wakes the loop.
+    /// Whether more of the child's output is wanted now. If not, what changes that wakes the loop; and it is
+    /// asked [again](Talk::asks_again) at a time.
     fn wants(&mut self, now: Time) -> bool;
+    /// When it is to be asked again, in real time.
+    fn asks_again(&self) -> Option<Now> {
+        None
+    }
     /// Takes from the front of what has been read and not been taken.
     fn hear(&mut self, unread: &[u8], eof: bool, now: Time) -> Heard;
     /// The output has ended, and nothing in it is still to be taken; or nothing in it is wanted.

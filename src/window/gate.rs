@@ -1,18 +1,40 @@
 //! The gate in front of the source: how far ahead it may be pulled, and whether at all.
 //!
-//! One side asks ([`Gate::may_pull`], the intake), two sides give back: the outlet what was yielded,
-//! and whoever drops bytes their number. Giving back is cheap while the intake runs; when it sleeps,
-//! the giver wakes it.
+//! One side asks: whoever pulls, which is the intake, or the supervisor of a source. Two sides give: the outlet
+//! says what was yielded, and whoever lets go of bytes their number.
+//!
+//! # Credit
+//! The outlet publishes every single output: a store, and a look at the number with which somebody wants to be
+//! woken ([`look_at`](Gate::look_at)). To be woken for each output would cost two system calls and two switches an
+//! item. So whoever has no credit *lingers* at first: for [`LINGER`] at most, only a quarter of the window wakes
+//! it. Then it sleeps, and the first credit does. Where lingering does not pay, as behind a consumer that
+//! waits for the very input that one credit would let through, it is left out for a while. The README beside this
+//! file has the figures.
+//!
+//! # Invariants
+//! 1. `progress` has one writer, the outlet, and never goes back. Input `pulled` may be pulled if
+//!    `pulled - yielded < window`.
+//! 2. While whoever pulls sleeps or lingers, `puller` says so; `look_at` is written under its lock alone. It is
+//!    the first output of use, or a later one while it lingers.
+//! 3. Whoever pulls stores `look_at`, then reads `progress`, then sleeps; the outlet stores `progress`, then reads
+//!    `look_at`. All are `SeqCst`: of two who do this at the same time, one sees the other. The same holds for
+//!    `short_of_bytes` and `held`.
+//! 4. An outlet that is about to sleep ends the lingering, if there is a credit. So does whoever else knows that the
+//!    consumer sleeps ([`settle`](Gate::settle)).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
 use crate::window::help::Help;
-use crate::window::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use crate::window::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use crate::window::sync::thread::{self, Thread};
-use crate::window::sync::{self, OnceLock};
+use crate::window::sync::{self, Mutex, OnceLock, lock};
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -20,16 +42,108 @@ pub(crate) struct Gate {
     window: u64,
     /// Bytes that may be held before pulling stops.
     max_bytes: usize,
-    yielded: CachePadded<AtomicU64>,
+    /// Credits that may gather.
+    bulk: u64,
+    progress: CachePadded<Progress>,
+    /// Bytes counted in and not counted out, [`Progress::spent`] not considered.
     held: CachePadded<AtomicUsize>,
+    /// With this output, or a later one, the outlet has a look at who sleeps. [`NEVER`] while nobody does.
+    look_at: CachePadded<AtomicU64>,
+    /// Whoever pulls sleeps for want of room, not of credit.
+    short_of_bytes: AtomicBool,
+    /// Whoever pulls sleeps, or is about to.
+    puller: Mutex<Option<Puller>>,
     stop: AtomicBool,
-    /// What the intake sleeps for: one of the three constants below.
-    asleep: AtomicU8,
     intake: OnceLock<Waker>,
     /// How deep the intake's thread is inside the `next()` of other feeds, which this gate can wake.
     inside_feed: AtomicUsize,
     /// What a consumer that would otherwise sleep can do for this feed.
     pub(crate) help: Help,
+}
+
+/// How far the outlet has come.
+#[derive(Debug)]
+struct Progress {
+    /// Packets yielded.
+    yielded: AtomicU64,
+    /// Bytes held for them.
+    spent: AtomicUsize,
+}
+
+/// What whoever pulls sleeps for.
+#[derive(Clone, Copy, Debug)]
+struct Puller {
+    /// The first output of use.
+    first: u64,
+    /// With this one nothing is under way any more, and an input may be pulled whatever is held.
+    last: u64,
+}
+
+/// No output has this number.
+const NEVER: u64 = u64::MAX;
+
+/// For so long credits gather at most. Longer than the tick of the usual kernels: a timer that ends before the
+/// next tick costs a write to the timer's hardware when it is set and another when it is not needed any more.
+const LINGER: Duration = Duration::from_millis(10);
+/// With so many credits, or a quarter of the window, lingering has paid.
+const PAYS: u64 = 8;
+/// So often at most it is left out where it has not.
+const LEFT_OUT: u32 = 1_024;
+
+/// What whoever pulls remembers between two looks at the gate.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// How far the outlet had come when it looked last. What it reads for every input is nothing that the
+    /// consumer writes for every output.
+    yielded: u64,
+    spent: usize,
+    wait: Wait,
+    /// What it waits for is room.
+    for_bytes: bool,
+    /// So many times to come it does not linger.
+    left_out: u32,
+    /// So many after the next time in vain.
+    penalty: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wait {
+    No,
+    /// Until then, on its own clock.
+    Lingers(Duration),
+    /// Having lingered in vain, or not at all.
+    Sleeps {
+        in_vain: bool,
+    },
+}
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self { yielded: 0, spent: 0, wait: Wait::No, for_bytes: false, left_out: 0, penalty: 1 }
+    }
+
+    /// When to [ask](Gate::poll_pull) again, whatever happens.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        match self.wait {
+            Wait::Lingers(until) => Some(until),
+            _ => None,
+        }
+    }
+
+    /// It may pull, with that many credits. Learns of the wait, if there was one, what to do the next time.
+    fn go(&mut self, credits: u64, enough: u64) {
+        let wait = std::mem::replace(&mut self.wait, Wait::No);
+        if !std::mem::take(&mut self.for_bytes) && credits >= enough {
+            (self.left_out, self.penalty) = (0, 1);
+        } else if let Wait::Sleeps { in_vain: true } = wait {
+            self.left_out = self.penalty;
+            self.penalty = (self.penalty * 2).min(LEFT_OUT);
+        } else if self.left_out > 0 {
+            self.left_out -= 1;
+        } else {
+            self.penalty = (self.penalty - 1).max(1);
+        }
+    }
 }
 
 /// How whoever pulls is woken: the intake is a thread that parks, a supervisor waits in its poller.
@@ -47,10 +161,6 @@ impl std::fmt::Debug for Waker {
     }
 }
 
-const AWAKE: u8 = 0;
-const FOR_CREDIT: u8 = 1;
-const FOR_BYTES: u8 = 2;
-
 sync::thread_local! {
     /// The gate of the feed whose intake this thread is.
     static OURS: RefCell<Option<Arc<Gate>>> = const { RefCell::new(None) };
@@ -61,10 +171,16 @@ impl Gate {
         Self {
             window,
             max_bytes,
-            yielded: CachePadded::new(AtomicU64::new(0)),
+            bulk: (window / 4).clamp(1, 4096),
+            progress: CachePadded::new(Progress {
+                yielded: AtomicU64::new(0),
+                spent: AtomicUsize::new(0),
+            }),
             held: CachePadded::new(AtomicUsize::new(0)),
+            look_at: CachePadded::new(AtomicU64::new(NEVER)),
+            short_of_bytes: AtomicBool::new(false),
+            puller: Mutex::new(None),
             stop: AtomicBool::new(false),
-            asleep: AtomicU8::new(AWAKE),
             intake: OnceLock::new(),
             inside_feed: AtomicUsize::new(0),
             help: Help::default(),
@@ -94,71 +210,204 @@ impl Gate {
         self.window
     }
 
+    // ---------------------------------------------------------------- asking
+
     /// Whether one more input may be pulled after `pulled` of them; `open` bytes are in the open batch.
     ///
     /// An input is always allowed when nothing else is under way: a record larger than `max_bytes`
     /// travels alone rather than never.
     pub(crate) fn may_pull(&self, pulled: u64, open: usize) -> bool {
-        let ahead = pulled.saturating_sub(self.total_yielded());
-        ahead == 0
-            || (ahead < self.window && self.held.load(SeqCst).saturating_add(open) < self.max_bytes)
+        let (yielded, spent) = self.look_at_progress();
+        self.allows(pulled, open, yielded, spent)
     }
 
-    /// The same for whoever asks often: `known` is the number of outputs that it knows to have been
-    /// yielded, and is brought up to date where that is not enough.
+    /// The same for whoever asks often, and remembers what it saw.
     #[inline]
-    pub(crate) fn may_pull_knowing(&self, pulled: u64, open: usize, known: &mut u64) -> bool {
+    pub(crate) fn may_pull_at(&self, pace: &Pace, pulled: u64, open: usize) -> bool {
+        self.allows(pulled, open, pace.yielded, pace.spent)
+    }
+
+    #[inline]
+    fn allows(&self, pulled: u64, open: usize, yielded: u64, spent: usize) -> bool {
         // A drained feed counts a packet twice that it takes back and writes again.
-        let ahead = pulled.saturating_sub(*known);
-        if ahead > 0
-            && ahead < self.window
-            && self.held.load(SeqCst).saturating_add(open) < self.max_bytes
-        {
-            return true;
-        }
-        *known = self.total_yielded();
-        self.may_pull(pulled, open)
+        let ahead = pulled.saturating_sub(yielded);
+        ahead == 0 || (ahead < self.window && self.has_room(open, spent))
+    }
+
+    #[inline]
+    fn has_room(&self, open: usize, spent: usize) -> bool {
+        let held = self.held.load(SeqCst).wrapping_sub(spent);
+        held.saturating_add(open) < self.max_bytes
+    }
+
+    /// Packets yielded and bytes spent, to be read before what is held.
+    fn look_at_progress(&self) -> (u64, usize) {
+        (self.progress.yielded.load(SeqCst), self.progress.spent.load(SeqCst))
+    }
+
+    fn credits(&self, pulled: u64, yielded: u64) -> u64 {
+        yielded.saturating_add(self.window).saturating_sub(pulled)
     }
 
     /// Intake: sleeps until an input may be pulled, or the feed is stopped.
     ///
     /// `open` counts the bytes of the open batch, as long as nobody has taken it and counted them.
-    pub(crate) fn wait_to_pull(&self, pulled: u64, open: impl Fn() -> usize) {
-        loop {
-            let short = pulled.saturating_sub(self.total_yielded()) >= self.window;
-            self.asleep.store(if short { FOR_CREDIT } else { FOR_BYTES }, SeqCst);
-            if self.may_pull(pulled, open()) || self.is_stopped() {
-                self.asleep.store(AWAKE, SeqCst);
+    pub(crate) fn wait_to_pull(&self, pace: &mut Pace, pulled: u64, open: impl Fn() -> usize) {
+        // The clock is read where it has to be: it starts with the first look at it.
+        let start = Cell::new(None);
+        let now = || match start.get() {
+            None => {
+                start.set(Some(Instant::now()));
+                Duration::ZERO
+            }
+            Some(start) => start.elapsed(),
+        };
+        let mut first = true;
+        while !self.poll_pull(pace, pulled, &open, now) {
+            if self.is_stopped() {
                 return;
             }
-            if short && pulled.saturating_sub(self.total_yielded()) < self.window {
-                // A credit came before the flag was up: what is missing now is bytes, and whoever
-                // gives those back looks for the other flag.
-                continue;
+            match pace.deadline() {
+                None => thread::park(),
+                Some(until) if std::mem::take(&mut first) => thread::park_timeout(until),
+                Some(until) => thread::park_timeout(until.saturating_sub(now())),
             }
-            thread::park();
         }
     }
 
-    /// Whether one more may be pulled after `pulled`; if not, the next change for the better is called
-    /// out (see [`call_when_open`](Gate::call_when_open)). Never blocks.
-    pub(crate) fn may_pull_or_call(&self, pulled: u64) -> bool {
-        loop {
-            if self.may_pull(pulled, 0) {
-                return true;
+    /// Whether one more may be pulled after `pulled`; if not, the next change for the better is called out. Never
+    /// blocks. Whoever asks asks again when it is called, and at the [deadline](Pace::deadline).
+    pub(crate) fn poll_pull(
+        &self,
+        pace: &mut Pace,
+        pulled: u64,
+        open: impl Fn() -> usize,
+        now: impl Fn() -> Duration,
+    ) -> bool {
+        (pace.yielded, pace.spent) = self.look_at_progress();
+        match pace.wait {
+            Wait::No => {
+                let lingers = self.bulk > 1 && pace.left_out == 0;
+                let enough = if lingers { self.bulk } else { 1 };
+                let credits = self.credits(pulled, pace.yielded);
+                if credits >= enough && self.may_pull_at(pace, pulled, open()) {
+                    pace.go(credits, self.bulk.min(PAYS));
+                    return true;
+                }
+                pace.wait = if lingers {
+                    Wait::Lingers(now().saturating_add(LINGER))
+                } else {
+                    Wait::Sleeps { in_vain: false }
+                };
             }
-            let short = pulled.saturating_sub(self.total_yielded()) >= self.window;
-            self.asleep.store(if short { FOR_CREDIT } else { FOR_BYTES }, SeqCst);
-            let short_now = pulled.saturating_sub(self.total_yielded()) >= self.window;
-            if !self.may_pull(pulled, 0) && short == short_now {
+            Wait::Lingers(until) => {
+                if lock(&self.puller).is_none() {
+                    // It was woken: there is enough, or somebody knows better than to linger.
+                    pace.wait = Wait::Sleeps { in_vain: false };
+                } else if now() >= until {
+                    pace.wait = Wait::Sleeps { in_vain: true };
+                }
+            }
+            Wait::Sleeps { .. } => {}
+        }
+        let lingers = matches!(pace.wait, Wait::Lingers(_));
+        let look_at = self.sleep_for_credit(pulled, lingers);
+        (pace.yielded, pace.spent) = self.look_at_progress();
+        if pace.yielded < look_at {
+            pace.for_bytes = false;
+            return false;
+        }
+        if !self.may_pull_at(pace, pulled, open()) {
+            self.sleep_for_bytes(pulled, lingers);
+            (pace.yielded, pace.spent) = self.look_at_progress();
+            if !self.may_pull_at(pace, pulled, open()) {
+                pace.for_bytes = true;
                 return false;
             }
-            self.asleep.store(AWAKE, SeqCst);
+        }
+        self.wake_up();
+        pace.go(self.credits(pulled, pace.yielded), self.bulk.min(PAYS));
+        true
+    }
+
+    /// Whoever pulls is about to sleep, or to linger, for want of credit. Says until which output.
+    fn sleep_for_credit(&self, pulled: u64, lingers: bool) -> u64 {
+        let first = pulled.saturating_add(1).saturating_sub(self.window);
+        let more = if lingers && first > 0 { self.bulk - 1 } else { 0 };
+        let until = first.saturating_add(more);
+        let mut puller = lock(&self.puller);
+        *puller = Some(Puller { first, last: pulled });
+        self.short_of_bytes.store(false, SeqCst);
+        self.look_at.store(until, SeqCst);
+        until
+    }
+
+    /// Whoever pulls has credit, but no room. Any output may make some; while it lingers, the outlet looks only
+    /// when it is done with what it has in hand.
+    fn sleep_for_bytes(&self, pulled: u64, lingers: bool) {
+        let mut puller = lock(&self.puller);
+        *puller = Some(Puller { first: 0, last: pulled });
+        self.short_of_bytes.store(true, SeqCst);
+        self.look_at.store(if lingers { pulled } else { 0 }, SeqCst);
+    }
+
+    /// Whoever pulls does not sleep. Says whether it did.
+    fn wake_up(&self) -> bool {
+        let mut puller = lock(&self.puller);
+        self.look_at.store(NEVER, SeqCst);
+        self.short_of_bytes.store(false, SeqCst);
+        puller.take().is_some()
+    }
+
+    // ---------------------------------------------------------------- giving
+
+    /// Outlet: so many packets have been yielded since the start, and so many bytes were held for them.
+    #[inline]
+    pub(crate) fn publish(&self, packets: u64, bytes: usize) {
+        self.progress.spent.store(bytes, Relaxed);
+        self.progress.yielded.store(packets, SeqCst);
+        if packets >= self.look_at.load(SeqCst) {
+            self.look();
         }
     }
 
-    fn wake(&self) {
-        if self.asleep.swap(AWAKE, SeqCst) != AWAKE {
+    /// Outlet: done with a span. Says whether this brought what is held under the limit, as much having been
+    /// spent [before](Gate::publish) it.
+    pub(crate) fn span_is_done(&self, spent_before: usize) -> bool {
+        if self.short_of_bytes.load(SeqCst) {
+            self.look();
+        }
+        let spent = self.progress.spent.load(Relaxed);
+        let held = self.held.load(SeqCst);
+        spent != spent_before
+            && held.wrapping_sub(spent_before) >= self.max_bytes
+            && held.wrapping_sub(spent) < self.max_bytes
+    }
+
+    /// The consumer sleeps, or is about to: whoever pulls does not linger if it has what it sleeps for.
+    pub(crate) fn settle(&self) {
+        if self.look_at.load(SeqCst) != NEVER {
+            self.look();
+        }
+    }
+
+    /// Wakes whoever pulls, if it sleeps and has what it sleeps for.
+    #[cold]
+    fn look(&self) {
+        let Some(Puller { first, last }) = *lock(&self.puller) else { return };
+        let (yielded, spent) = self.look_at_progress();
+        let due = if self.short_of_bytes.load(SeqCst) {
+            yielded >= last || self.has_room(0, spent)
+        } else {
+            yielded >= first
+        };
+        if due {
+            self.rouse();
+        }
+    }
+
+    fn rouse(&self) {
+        if self.wake_up() {
             self.unpark();
         }
     }
@@ -171,16 +420,14 @@ impl Gate {
         }
     }
 
-    /// Outlet: `total` packets have been yielded since the start.
-    pub(crate) fn yielded(&self, total: u64) {
-        self.yielded.store(total, SeqCst);
-        if self.asleep.load(SeqCst) != AWAKE {
-            self.wake();
-        }
+    /// The same as [`publish`](Gate::publish) where whoever does it [releases](Gate::release) the bytes.
+    #[cfg(test)]
+    pub(crate) fn yielded(&self, packets: u64) {
+        self.publish(packets, self.progress.spent.load(SeqCst));
     }
 
     pub(crate) fn total_yielded(&self) -> u64 {
-        self.yielded.load(SeqCst)
+        self.progress.yielded.load(SeqCst)
     }
 
     /// Counts bytes in.
@@ -193,16 +440,20 @@ impl Gate {
         if bytes == 0 {
             return false;
         }
-        let before = self.held.fetch_sub(bytes, SeqCst);
+        let spent = self.progress.spent.load(SeqCst);
+        let before = self.held.fetch_sub(bytes, SeqCst).wrapping_sub(spent);
         debug_assert!(before >= bytes, "released more than was held");
-        if self.asleep.load(SeqCst) == FOR_BYTES {
-            self.wake();
+        if self.short_of_bytes.load(SeqCst) && !self.is_full() {
+            self.rouse();
         }
         before >= self.max_bytes && before - bytes < self.max_bytes
     }
 
+    /// Bytes held. Never less than there are.
     pub(crate) fn held(&self) -> usize {
-        self.held.load(SeqCst)
+        // In this order: what was spent had been counted in before.
+        let spent = self.progress.spent.load(SeqCst);
+        self.held.load(SeqCst).wrapping_sub(spent)
     }
 
     /// Whether more is held than may be.
@@ -262,25 +513,128 @@ mod tests {
         assert!(gate.may_pull(3, 0) && !gate.may_pull(4, 0));
     }
 
-    #[test]
-    fn who_waits_elsewhere_is_called_once_for_each_time_it_asked() {
-        let gate = Gate::new(2, 100);
-        let calls = Arc::new(AtomicUsize::new(0));
+    /// Whoever pulls, on a clock of its own.
+    struct Pulling<'a> {
+        gate: &'a Gate,
+        pace: Pace,
+        now: Duration,
+    }
+
+    impl Pulling<'_> {
+        fn poll(&mut self, pulled: u64) -> bool {
+            let now = self.now;
+            self.gate.poll_pull(&mut self.pace, pulled, || 0, || now)
+        }
+
+        fn lingers(&self) -> bool {
+            self.pace.deadline().is_some()
+        }
+
+        /// The time for which it lingers is over.
+        fn linger(&mut self) {
+            self.now = self.pace.deadline().expect("it lingers");
+        }
+    }
+
+    /// A gate, and how often whoever pulls there has been called.
+    fn called(window: u64, max_bytes: usize) -> (Gate, Arc<AtomicUsize>) {
+        let (gate, calls) = (Gate::new(window, max_bytes), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&calls);
         gate.call_when_open(move || {
             count.fetch_add(1, SeqCst);
         });
-        assert!(gate.may_pull_or_call(1));
+        (gate, calls)
+    }
+
+    #[test]
+    fn who_waits_elsewhere_is_called_once_for_each_time_it_asked() {
+        let (gate, calls) = called(2, 100);
+        let mut pulling = Pulling { gate: &gate, pace: Pace::new(), now: Duration::ZERO };
+        assert!(pulling.poll(1));
         gate.yielded(1);
         assert_eq!(calls.load(SeqCst), 0, "nobody waited");
-        assert!(!gate.may_pull_or_call(3));
+        assert!(!pulling.poll(3));
         gate.yielded(2);
         gate.yielded(3);
         assert_eq!(calls.load(SeqCst), 1);
         gate.hold(150);
-        assert!(gate.may_pull_or_call(3) && !gate.may_pull_or_call(4));
+        assert!(pulling.poll(3) && !pulling.poll(4));
         gate.release(100);
         assert_eq!(calls.load(SeqCst), 2);
+    }
+
+    #[test]
+    fn credits_gather_while_whoever_pulls_lingers_and_then_the_first_is_called_out() {
+        let (gate, calls) = called(40, usize::MAX);
+        let mut pulling = Pulling { gate: &gate, pace: Pace::new(), now: Duration::ZERO };
+        assert!(!pulling.poll(40) && pulling.lingers());
+        gate.yielded(9);
+        assert!(!pulling.poll(40), "called for something else, it goes on lingering");
+        assert_eq!(calls.load(SeqCst), 0);
+        gate.yielded(10);
+        assert!(calls.load(SeqCst) == 1 && pulling.poll(40));
+        // The time is over before a quarter of the window has come together.
+        assert!(!pulling.poll(50) && pulling.lingers());
+        pulling.linger();
+        assert!(!pulling.poll(50) && !pulling.lingers());
+        gate.yielded(11);
+        assert!(calls.load(SeqCst) == 2 && pulling.poll(50));
+    }
+
+    #[test]
+    fn a_consumer_that_sleeps_ends_the_lingering_if_there_is_a_credit() {
+        let (gate, calls) = called(80, usize::MAX);
+        let mut pulling = Pulling { gate: &gate, pace: Pace::new(), now: Duration::ZERO };
+        assert!(!pulling.poll(80) && pulling.lingers());
+        gate.settle();
+        assert_eq!(calls.load(SeqCst), 0, "nothing is due");
+        gate.yielded(1);
+        gate.settle();
+        assert!(calls.load(SeqCst) == 1 && pulling.poll(80));
+    }
+
+    #[test]
+    fn lingering_that_does_not_pay_is_left_out_more_and_more_often_until_it_would_pay() {
+        let (gate, _) = called(800, usize::MAX);
+        let mut pulling = Pulling { gate: &gate, pace: Pace::new(), now: Duration::ZERO };
+        let mut lingered = Vec::new();
+        let mut pulled = 800;
+        for k in 0..64 {
+            assert!(!pulling.poll(pulled));
+            if pulling.lingers() {
+                lingered.push(k);
+                pulling.linger();
+                assert!(!pulling.poll(pulled));
+            }
+            gate.yielded(pulled - 800 + 1);
+            assert!(pulling.poll(pulled));
+            pulled += 1;
+        }
+        assert_eq!(lingered, [0, 2, 5, 10, 19, 36]);
+        // Credits come by the dozen.
+        assert!(!pulling.poll(pulled) && !pulling.lingers());
+        gate.yielded(pulled - 800 + 12);
+        assert!(pulling.poll(pulled));
+        pulled += 12;
+        assert!(!pulling.poll(pulled) && pulling.lingers());
+    }
+
+    #[test]
+    fn bytes_that_are_spent_make_room_one_output_at_a_time_for_whoever_sleeps() {
+        let (gate, calls) = called(80, 100);
+        let mut pulling = Pulling { gate: &gate, pace: Pace::new(), now: Duration::ZERO };
+        gate.hold(130);
+        assert!(!pulling.poll(8) && pulling.lingers());
+        gate.publish(1, 10);
+        assert!(!gate.span_is_done(0), "there is no room yet");
+        pulling.linger();
+        assert!(!pulling.poll(8));
+        gate.publish(2, 20);
+        gate.publish(3, 30);
+        assert_eq!((calls.load(SeqCst), gate.held()), (0, 100));
+        gate.publish(4, 40);
+        assert!(calls.load(SeqCst) == 1 && pulling.poll(8));
+        assert!(gate.span_is_done(0) && !gate.span_is_done(40));
     }
 
     #[test]

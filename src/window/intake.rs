@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::record::{Batch, PacketId, Requests};
-use crate::window::gate::Gate;
+use crate::window::gate::{Gate, Pace};
 use crate::window::packet::{Outcome, Replies, Span};
 use crate::window::packing::Pack;
 use crate::window::slot::Slot;
@@ -221,7 +221,7 @@ impl<B: Batch, R> Intake<B, R> {
     {
         let slot = &self.handover.slot;
         let mut aside: Option<Box<B>> = None;
-        let mut known = 0;
+        let mut pace = Pace::new();
         // Of the open batch. Its number too: a request may have no bytes at all.
         let (mut weight, mut count) = (0, 0);
         loop {
@@ -230,9 +230,9 @@ impl<B: Batch, R> Intake<B, R> {
             if count > 0 {
                 self.handover.feed();
             }
-            if !self.gate.may_pull_knowing(at.pulled, weight, &mut known) {
+            if !self.gate.may_pull_at(&pace, at.pulled, weight) {
                 let open = || if slot.has_batch() { weight } else { 0 };
-                self.gate.wait_to_pull(at.pulled, open);
+                self.gate.wait_to_pull(&mut pace, at.pulled, open);
             }
             if self.gate.is_stopped() {
                 return self.flush(slot.unpark());

@@ -98,10 +98,13 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     queue: Queue<R>,
     fresh: Vec<Span<R>>,
     current: Option<Span<R>>,
+    /// Packets yielded, and the bytes that were held for them.
     yielded: u64,
-    published: u64,
-    /// Credits that gather before they are given back while the consumer runs.
-    bulk: u64,
+    spent: usize,
+    /// What of that has been looked at for the executor's sake.
+    spent_before: usize,
+    /// The bytes of one packet of the current span.
+    each: usize,
     end: Option<End>,
     done: bool,
     /// A fatal error has been given: what is left is what had been pulled before it.
@@ -126,7 +129,6 @@ impl<B: Batch, R> Outlet<B, R> {
         order: Order,
         first: PacketId,
     ) -> Self {
-        let bulk = (gate.window() / 8).clamp(1, 4096);
         Self {
             gate,
             handover,
@@ -139,8 +141,9 @@ impl<B: Batch, R> Outlet<B, R> {
             fresh: Vec::new(),
             current: None,
             yielded: 0,
-            published: 0,
-            bulk,
+            spent: 0,
+            spent_before: 0,
+            each: 0,
             end: None,
             done: false,
             cut_short: false,
@@ -158,14 +161,15 @@ impl<B: Batch, R> Outlet<B, R> {
         if self.current.as_ref().is_none_or(|span| span.count == 0) && !self.advance() {
             return None;
         }
-        self.yielded += 1;
-        if self.yielded - self.published >= self.bulk {
-            self.publish();
-        }
         let span = self.current.as_mut()?;
         let packet = span.first;
         span.first = packet.plus(1);
         span.count -= 1;
+        let bytes = if span.count == 0 { span.weight } else { self.each };
+        span.weight -= bytes;
+        self.yielded += 1;
+        self.spent = self.spent.wrapping_add(bytes);
+        self.gate.publish(self.yielded, self.spent);
         if !matches!(span.outcome, Outcome::Replies(_) | Outcome::Halted) {
             let given = match std::mem::replace(&mut span.outcome, Outcome::Passed) {
                 Outcome::Failed(error) => {
@@ -212,14 +216,7 @@ impl<B: Batch, R> Outlet<B, R> {
 
     /// Gives back the credit for a span taken whole.
     pub(crate) fn release_span(&mut self) {
-        if let Some(span) = &mut self.current {
-            self.yielded += span.count;
-            span.count = 0;
-        }
         self.drop_current();
-        if self.yielded - self.published >= self.bulk {
-            self.publish();
-        }
     }
 
     fn panicked(&mut self, payload: Payload) -> ! {
@@ -228,17 +225,24 @@ impl<B: Batch, R> Outlet<B, R> {
         unwind::resume(payload)
     }
 
+    /// Lets go of the current span. What was not taken out of it, because the consumer took it whole (and may
+    /// have forgotten it), counts as yielded.
     fn drop_current(&mut self) {
-        if let Some(span) = self.current.take()
-            && self.gate.release(span.weight)
-        {
+        let Some(span) = self.current.take() else { return };
+        if span.count > 0 {
+            self.yielded += span.count;
+            self.spent = self.spent.wrapping_add(span.weight);
+            self.gate.publish(self.yielded, self.spent);
+        }
+        let before = std::mem::replace(&mut self.spent_before, self.spent);
+        if self.gate.span_is_done(before) {
             self.handover.wake();
         }
     }
 
-    fn publish(&mut self) {
-        self.published = self.yielded;
-        self.gate.yielded(self.yielded);
+    fn set_current(&mut self, span: Span<R>) {
+        self.each = if span.count > 1 { (span.weight as u64 / span.count) as usize } else { 0 };
+        self.current = Some(span);
     }
 
     /// Makes the next span current. `false` at the end.
@@ -254,7 +258,7 @@ impl<B: Batch, R> Outlet<B, R> {
         }
         loop {
             if let Some(span) = self.queue.take() {
-                self.current = Some(span);
+                self.set_current(span);
                 return Ok(true);
             }
             if !self.fetch(deadline)? {
@@ -271,9 +275,7 @@ impl<B: Batch, R> Outlet<B, R> {
         let mut taken = self.outbox.take(&mut self.fresh);
         if matches!(taken, Taken::Nothing) {
             // About to sleep: everybody gets what they are due.
-            if self.published != self.yielded {
-                self.publish();
-            }
+            self.gate.settle();
             if self.gate.is_full() {
                 // The executor may have stopped reading for want of room; only it knows who holds
                 // the head, and it asks the gate how far we are.
@@ -348,7 +350,7 @@ impl<B: Batch, R> Outlet<B, R> {
             && end.panic.is_none()
             && let Some(span) = window.take_any()
         {
-            self.current = Some(span);
+            self.set_current(span);
             return true;
         }
         if let Some(error) = end.fatal.take() {

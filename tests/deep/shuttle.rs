@@ -37,7 +37,14 @@ mod window {
     pub mod sync {
         //! In the place of `src/window/sync.rs`.
         pub use shuttle::sync::{Mutex, MutexGuard, atomic};
-        pub use shuttle::{thread, thread_local};
+        pub use shuttle::thread_local;
+        pub mod thread {
+            pub use shuttle::thread::{JoinHandle, Thread, current, park, spawn, yield_now};
+            /// There is no time in a model: any wait with a limit may be over at once.
+            pub fn park_timeout(_limit: std::time::Duration) {
+                yield_now();
+            }
+        }
         pub use std::sync::OnceLock;
         pub mod channel {
             pub use shuttle::sync::mpsc::{

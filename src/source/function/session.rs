@@ -383,15 +383,15 @@ impl Talk for Session {
         self.fail(self.place(limit.error("child")), Stand::Kill);
     }
 
-    fn wants(&mut self, _: Time) -> bool {
+    fn wants(&mut self, now: Time) -> bool {
         if self.is_unwanted() {
             return true;
         }
-        let Some(current) = &self.current else { return true };
-        let wants = current.delivery.has_room_or_calls();
+        let Some(current) = &mut self.current else { return true };
+        let wants = current.delivery.has_room_or_calls(now.real);
         // Asked last, so that it is credit that is called out: if what has come is not wanted for want
         // of credit or room, neither is more, and one call serves both.
-        if wants && current.delivery.may_grant_or_calls(current.granted) {
+        if wants && current.delivery.may_grant_or_calls(current.granted, now.real) {
             current.handover.wake();
         }
         self.had_room = wants;
@@ -408,6 +408,10 @@ impl Talk for Session {
             return Heard { taken: unread.len(), held_up: false };
         }
         heard
+    }
+
+    fn asks_again(&self) -> Option<Now> {
+        self.current.as_ref()?.delivery.deadline()
     }
 
     fn is_through(&self) -> bool {

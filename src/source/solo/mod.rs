@@ -450,7 +450,8 @@ impl<T: Talk> Machine for Solo<T> {
             }
             State::Unstarted | State::Reaped(_) => (None, None),
         };
-        Rest::Until(limits.into_iter().chain(leaves_by).chain(child).min())
+        let again = self.talk.asks_again().map(|at| at.saturating_sub(now.real));
+        Rest::Until(limits.into_iter().chain(leaves_by).chain(child).chain(again).min())
     }
 
     fn wake(&mut self) {}
