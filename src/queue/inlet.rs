@@ -1,8 +1,9 @@
 //! The inlet: a bounded channel from many producers to one source iterator.
 //!
-//! Not a std or crossbeam channel, for three reasons: it can be stopped from either side while others
-//! still have handles; what nobody took can be had back; and its iterator, asleep on the intake of a
-//! feed, is woken when that feed is stopped, as an earlier feed's outlet would be.
+//! Not a std or crossbeam channel, for four reasons: it can be stopped from either side while others
+//! still have handles; what nobody took can be had back; its iterator, asleep on the intake of a
+//! feed, is woken when that feed is stopped, as an earlier feed's outlet would be; and who waits for room
+//! may be that feed's consumer, so that its intake need not wait for more credit than there is.
 //!
 //! # Invariants
 //! 1. Every item put with `Ok` is in the inlet until the iterator yields it, or until somebody takes it
@@ -15,7 +16,7 @@ use std::collections::VecDeque;
 use std::error;
 use std::fmt;
 use std::iter::FusedIterator;
-use std::sync::{Arc, Condvar, PoisonError};
+use std::sync::{Arc, Condvar, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::window::gate::Gate;
@@ -53,12 +54,13 @@ pub fn inlet<T>(capacity: usize) -> (Producer<T>, Inlet<T>) {
             stopped: false,
             left: false,
             asleep: None,
+            puller: Weak::new(),
             waiting: 0,
         }),
         room: Condvar::new(),
         capacity,
     });
-    (Producer { shared: Arc::clone(&shared) }, Inlet { shared })
+    (Producer { shared: Arc::clone(&shared) }, Inlet { shared, is_begun: false })
 }
 
 struct Shared<T> {
@@ -76,6 +78,8 @@ struct State<T> {
     left: bool,
     /// Where the iterator sleeps.
     asleep: Option<Thread>,
+    /// The gate of the feed whose intake has the iterator.
+    puller: Weak<Gate>,
     /// Producers that wait for room.
     waiting: usize,
 }
@@ -98,9 +102,14 @@ impl<T> Shared<T> {
         self.room.notify_all();
     }
 
+    fn is_pulled_by(&self, gate: Option<&Arc<Gate>>) {
+        lock(&self.state).puller = gate.map(Arc::downgrade).unwrap_or_default();
+    }
+
     /// Waits for room until then, for ever if there is no end to it.
     fn put(&self, item: T, until: Option<Instant>) -> Result<(), TryPutError<T>> {
         let mut state = lock(&self.state);
+        let mut waits = false;
         loop {
             if state.stopped || state.left {
                 return Err(TryPutError::Stopped(item));
@@ -121,6 +130,16 @@ impl<T> Shared<T> {
                     _ => return Err(TryPutError::Full(item)),
                 },
             };
+            if !std::mem::replace(&mut waits, true)
+                && let Some(puller) = state.puller.upgrade()
+            {
+                // About to sleep, on what may be the thread of the consumer.
+                drop(state);
+                puller.settle();
+                drop(puller);
+                state = lock(&self.state);
+                continue;
+            }
             state.waiting += 1;
             state = self.wait(state, limit);
             state.waiting -= 1;
@@ -221,6 +240,8 @@ impl<T> fmt::Debug for Producer<T> {
 /// What comes out of an inlet: a source for a feed. From [`inlet`].
 pub struct Inlet<T> {
     shared: Arc<Shared<T>>,
+    /// It has been asked for an item.
+    is_begun: bool,
 }
 
 impl<T> Iterator for Inlet<T> {
@@ -228,11 +249,15 @@ impl<T> Iterator for Inlet<T> {
 
     fn next(&mut self) -> Option<T> {
         let shared = &*self.shared;
+        if !std::mem::replace(&mut self.is_begun, true) {
+            shared.is_pulled_by(Gate::of_this_thread().as_ref());
+        }
         if let Some(item) = take(shared, false) {
             return item;
         }
         // About to sleep: on the intake of a feed, so that whoever stops that feed wakes it.
         let gate = Gate::of_this_thread();
+        shared.is_pulled_by(gate.as_ref());
         let _inside = gate.as_ref().map(|gate| gate.inside_feed());
         loop {
             if let Some(item) = take(shared, true) {
