@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, Scope};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 
 use crate::drained::{Drained, Exit};
 use crate::error::{Error, ErrorKind};
@@ -19,8 +19,9 @@ use crate::template::codec::{Decode, Encode};
 use crate::template::{Spec, Template};
 use crate::window::gate::Gate;
 use crate::window::intake::{Handover, Intake, Supply};
+use crate::window::joins::{Behind, ExecutorThread, IntakeThread};
 use crate::window::outbox::Outbox;
-use crate::window::outlet::{Order, Outlet, Threads};
+use crate::window::outlet::{Order, Outlet};
 use crate::window::packet::{End, SessionEnd};
 use crate::window::packing::{Scribe, Store, Writer};
 use crate::window::workers::Workers;
@@ -270,7 +271,7 @@ where
     fn launch(
         self,
         keep_requests: bool,
-        spawn_intake: impl FnOnce(Intake, I, Writer<E, D::Store>, Sender<()>) -> Started,
+        spawn_intake: impl FnOnce(Intake, I, Writer<E, D::Store>) -> Started,
     ) -> Feed<I::Item, D> {
         // What cannot run yields its one error, whatever the source would have yielded.
         let stillborn = (1, Some(1));
@@ -282,23 +283,22 @@ where
         }
         let parts = self.parts(keep_requests, hint.1);
         let Template { encode, decode, .. } = self.template;
-        let (done, intake_done) = bounded(0);
-        let mut threads = Threads { executor: None, intake: None, intake_done };
+        let mut behind = Behind::default();
         if parts.ready.is_none() {
             hint = stillborn;
         }
         if let Some((scheduler, supply, intake, scribe, poller)) = parts.ready {
             let outbox = Arc::clone(&parts.outbox);
-            let event_loop = thread::Builder::new()
-                .name("subfeed-loop".to_owned())
-                .spawn(move || swarm::run(scheduler, supply, outbox, poller));
+            let event_loop = ExecutorThread::spawn("subfeed-loop", move || {
+                swarm::run(scheduler, supply, outbox, poller);
+            });
             let started = event_loop.and_then(|event_loop| {
-                threads.executor = Some(event_loop);
+                behind.executor = Some(event_loop);
                 let store = parts.store.clone();
-                spawn_intake(intake, self.source, Writer { scribe, encode, store }, done)
+                spawn_intake(intake, self.source, Writer { scribe, encode, store })
             });
             match started {
-                Ok(intake) => threads.intake = intake,
+                Ok(intake) => behind.intake = intake,
                 Err(error) => {
                     hint = stillborn;
                     let error =
@@ -311,14 +311,8 @@ where
                 }
             }
         }
-        let mut outlet = Outlet::new(
-            parts.gate,
-            parts.handover,
-            parts.outbox,
-            threads,
-            parts.order,
-            parts.first,
-        );
+        let mut outlet =
+            Outlet::new(parts.gate, parts.handover, parts.outbox, behind, parts.order, parts.first);
         outlet.panics_last = true;
         let Parts { stats, store, names, .. } = parts;
         Feed { outlet, decode, store, stats, names, hint }
@@ -440,13 +434,11 @@ where
         D::Store: 'scope,
     {
         let keep = <D as sealed::Deliver<_>>::FALLIBLE;
-        let feed = self.launch(keep, |intake, source, writer, done| {
-            let run = move || {
-                let _done = done;
-                intake.run(source, writer);
-            };
-            let intake = thread::Builder::new().name("subfeed-intake".to_owned());
-            intake.spawn_scoped(scope, run).map(|_| None)
+        let feed = self.launch(keep, |intake, source, writer| {
+            IntakeThread::spawn(
+                move || intake.run(source, writer),
+                |run| named_intake().spawn_scoped(scope, run).map(|_| None),
+            )
         });
         Scoped::new(feed.keeping_to_its_hint())
     }
@@ -477,19 +469,22 @@ where
 }
 
 /// The intake's thread, unless a scope keeps it.
-type Started = std::io::Result<Option<thread::JoinHandle<()>>>;
+type Started = std::io::Result<Option<IntakeThread>>;
 
-fn spawn<I, E, S>(intake: Intake, source: I, writer: Writer<E, S>, done: Sender<()>) -> Started
+fn spawn<I, E, S>(intake: Intake, source: I, writer: Writer<E, S>) -> Started
 where
     I: Iterator + Send + 'static,
     E: Encode<I::Item> + 'static,
     S: Store<I::Item> + Send + 'static,
 {
-    let run = move || {
-        let _done = done;
-        intake.run(source, writer);
-    };
-    thread::Builder::new().name("subfeed-intake".to_owned()).spawn(run).map(Some)
+    IntakeThread::spawn(
+        move || intake.run(source, writer),
+        |run| named_intake().spawn(run).map(Some),
+    )
+}
+
+fn named_intake() -> thread::Builder {
+    thread::Builder::new().name("subfeed-intake".to_owned())
 }
 
 fn scribe(spec: &Spec) -> Scribe {

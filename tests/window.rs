@@ -6,3 +6,5 @@
 mod common;
 #[path = "window/credits.rs"]
 mod credits;
+#[path = "window/joins.rs"]
+mod joins;

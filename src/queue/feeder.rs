@@ -10,7 +10,7 @@ use crate::ext::FeedExt;
 use crate::feed::Deliver;
 use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
-use crate::window::unwind;
+use crate::window::{joins, unwind};
 
 /// Feeds workers from code that has items rather than an iterator of them, and is a guard: when it goes,
 /// everything that was fed has been dealt with, and every worker has ended and been reaped.
@@ -37,7 +37,8 @@ use crate::window::unwind;
 /// [`finish`](Feeder::finish) says how it went. A feeder that is only dropped does the same and forgets
 /// the report, except that while a panic unwinds, what is still in the inlet is not fed any more. Both
 /// wait for the workers, as long as these take, unless
-/// [`Template::end_timeout`](crate::Template::end_timeout) is set.
+/// [`Template::end_timeout`](crate::Template::end_timeout) is set. One that is dropped inside of a feed (by its
+/// source, `encode` or `check`) does not wait.
 #[must_use = "a feeder that is dropped at once feeds nothing"]
 pub struct Feeder<T> {
     producer: Producer<T>,
@@ -121,7 +122,10 @@ impl<T> Drop for Feeder<T> {
         if thread::panicking() {
             let _ = unwind::catch(|| drop(self.producer.take_back()));
         }
-        if let Some(Ok(thread)) = self.drain.take() {
+        // A thread of ours may be what the drain waits for.
+        if let Some(Ok(thread)) = self.drain.take()
+            && !joins::is_ours()
+        {
             let _ = thread.join();
         }
     }

@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::window::gate::Gate;
+use crate::window::joins;
 use crate::window::sync::thread::{self, Thread};
 use crate::window::sync::{Mutex, MutexGuard, lock};
 
@@ -250,13 +251,13 @@ impl<T> Iterator for Inlet<T> {
     fn next(&mut self) -> Option<T> {
         let shared = &*self.shared;
         if !std::mem::replace(&mut self.is_begun, true) {
-            shared.is_pulled_by(Gate::of_this_thread().as_ref());
+            shared.is_pulled_by(joins::puller().as_ref());
         }
         if let Some(item) = take(shared, false) {
             return item;
         }
         // About to sleep: on the intake of a feed, so that whoever stops that feed wakes it.
-        let gate = Gate::of_this_thread();
+        let gate = joins::puller();
         shared.is_pulled_by(gate.as_ref());
         let _inside = gate.as_ref().map(|gate| gate.inside_feed());
         loop {

@@ -4,8 +4,6 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
-use crossbeam_channel::never;
-
 use crate::error::Error;
 use crate::feed::{Answer, decoded};
 use crate::record::PacketId;
@@ -16,8 +14,9 @@ use crate::template::codec::{Decode, Owned};
 use crate::template::{Spec, Template};
 use crate::window::gate::Gate;
 use crate::window::intake::Handover;
+use crate::window::joins::Behind;
 use crate::window::outbox::Outbox;
-use crate::window::outlet::{Given, Order, Outlet, Threads};
+use crate::window::outlet::{Given, Order, Outlet};
 use crate::window::packet::{End, Replies};
 
 /// Iterates over the records that a command prints.
@@ -126,7 +125,7 @@ impl<D: Decode + Clone> CommandSource<D> {
         let window = u64::try_from(self.buffer_size).unwrap_or(u64::MAX).max(1);
         let gate = Arc::new(Gate::new(window, self.max_bytes));
         let outbox = Arc::new(Outbox::default());
-        let mut threads = Threads { executor: None, intake: None, intake_done: never() };
+        let mut behind = Behind::default();
         let begun = self.validate().and_then(|()| {
             let poller = solo::poller()?;
             let wake = || {
@@ -150,7 +149,7 @@ impl<D: Decode + Clone> CommandSource<D> {
                 output: 0,
                 closes_input: true,
             };
-            threads.executor = Some(solo::spawn(plan, talk, poller)?);
+            behind.executor = Some(solo::spawn(plan, talk, poller)?);
             Ok(handover)
         });
         let handover = begun.unwrap_or_else(|error| {
@@ -158,7 +157,7 @@ impl<D: Decode + Clone> CommandSource<D> {
             Arc::new(Handover::new(|| {}))
         });
         let first = PacketId(0);
-        let outlet = Outlet::new(gate, handover, outbox, threads, Order::Completion, first);
+        let outlet = Outlet::new(gate, handover, outbox, behind, Order::Completion, first);
         Records { outlet, decode: self.decode.clone() }
     }
 }

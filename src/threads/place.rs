@@ -19,8 +19,9 @@ use crate::feed::Scoped;
 use crate::record::PacketId;
 use crate::window::gate::Gate;
 use crate::window::intake::{Arrival, Handover, Intake, Supply};
+use crate::window::joins::{Behind, IntakeThread};
 use crate::window::outbox::Outbox;
-use crate::window::outlet::{Order, Outlet, Threads as Behind};
+use crate::window::outlet::{Order, Outlet};
 use crate::window::packet::End;
 use crate::window::packing::Pack;
 use crate::window::unwind;
@@ -122,34 +123,36 @@ impl<T: Send, U> Frame<T, U> {
     }
 
     /// Starts the intake, and gives the consumer its end.
-    fn feed<I, P>(
+    fn feed<'s, I, P>(
         self,
         handover: Arc<Handover<Items<T>>>,
         input: Input<I, P>,
         worker_set: Hold,
-        spawn: impl FnOnce(thread::Builder, Pull<I, P, T, U>) -> io::Result<Option<JoinHandle<()>>>,
+        spawn: impl FnOnce(thread::Builder, Pull<'s>) -> io::Result<Option<JoinHandle<()>>>,
     ) -> FeedThreads<T, U>
     where
-        I: Iterator,
-        P: Pack<I::Item, Batch = Items<T>>,
+        I: Iterator + Send + 's,
+        P: Pack<I::Item, Batch = Items<T>> + Send + 's,
+        T: 's,
+        U: Send + 's,
     {
         let Self { gate, outbox, send, .. } = self;
         let Input { source, pack, order, first } = input;
         let hint = source.size_hint();
-        let (done, intake_done) = bounded(0);
         let intake = Intake {
             gate: Arc::clone(&gate),
             handover: Arc::clone(&handover),
             batches: send,
             first,
         };
-        let pull = Pull { intake, source, pack, _done: done };
         let builder = thread::Builder::new().name("subfeed-intake".to_owned());
-        let intake = spawn(builder, pull).unwrap_or_else(|error| {
-            not_started(&gate, &outbox, error);
-            None
-        });
-        let behind = Behind { executor: None, intake, intake_done };
+        let pull = move || intake.run(source, pack);
+        let intake =
+            IntakeThread::spawn(pull, |pull| spawn(builder, pull)).unwrap_or_else(|error| {
+                not_started(&gate, &outbox, error);
+                None
+            });
+        let behind = Behind { executor: None, intake };
         let outlet = Outlet::new(gate, handover, outbox, behind, order, first);
         FeedThreads { outlet, _worker_set: worker_set, passing: None, hint }
     }
@@ -164,24 +167,7 @@ struct Input<I, P> {
 }
 
 /// What the intake's thread does.
-struct Pull<I, P, T: Send, U> {
-    intake: Intake<Items<T>, Values<U>>,
-    source: I,
-    pack: P,
-    /// Disconnected when all is done.
-    _done: Sender<()>,
-}
-
-impl<I, P, T, U> Pull<I, P, T, U>
-where
-    I: Iterator,
-    T: Send,
-    P: Pack<I::Item, Batch = Items<T>>,
-{
-    fn run(self) {
-        self.intake.run(self.source, self.pack);
-    }
-}
+type Pull<'s> = Box<dyn FnOnce() + Send + 's>;
 
 impl sealed::Place<'static> for InPool {
     type Feed<T: Send + 'static, U: 'static> = FeedThreads<T, U>;
@@ -217,7 +203,7 @@ impl sealed::Place<'static> for InPool {
         let handover = worker_set.handover();
         let input = Input { source, pack, order, first };
         frame.feed(handover, input, Hold(Some(worker_set)), |thread, pull| {
-            thread.spawn(move || pull.run()).map(Some)
+            thread.spawn(pull).map(Some)
         })
     }
 }
@@ -269,7 +255,7 @@ impl<'scope> sealed::Place<'scope> for InScope<'scope, '_> {
         frame.feed(handover, input, Hold(None), |thread, pull| {
             let started = match missing {
                 Some(error) => Err(error),
-                None => thread.spawn_scoped(scope, move || pull.run()).map(|_| None),
+                None => thread.spawn_scoped(scope, pull).map(|_| None),
             };
             if started.is_err() {
                 // Nobody else would tell the hands that are there, and the scope waits for them.

@@ -22,19 +22,20 @@
 //! 4. An outlet that is about to sleep ends the lingering, if there is a credit. So does whoever else knows that the
 //!    consumer sleeps ([`settle`](Gate::settle)).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
 use crate::window::help::Help;
+use crate::window::joins::{self, Joining};
 use crate::window::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
 use crate::window::sync::thread::{self, Thread};
-use crate::window::sync::{self, Mutex, OnceLock, lock};
+use crate::window::sync::{Mutex, OnceLock, lock};
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -55,8 +56,10 @@ pub(crate) struct Gate {
     puller: Mutex<Option<Puller>>,
     stop: AtomicBool,
     intake: OnceLock<Waker>,
-    /// How deep the intake's thread is inside the `next()` of other feeds, which this gate can wake.
+    /// How deep the intake's thread is inside other feeds: in a `next()`, which this gate can wake, or in a drop.
     inside_feed: AtomicUsize,
+    /// The feed for whose threads the intake waits.
+    joins: Mutex<Option<Arc<Self>>>,
     /// What a consumer that would otherwise sleep can do for this feed.
     pub(crate) help: Help,
 }
@@ -161,11 +164,6 @@ impl std::fmt::Debug for Waker {
     }
 }
 
-sync::thread_local! {
-    /// The gate of the feed whose intake this thread is.
-    static OURS: RefCell<Option<Arc<Gate>>> = const { RefCell::new(None) };
-}
-
 impl Gate {
     pub(crate) fn new(window: u64, max_bytes: usize) -> Self {
         Self {
@@ -183,6 +181,7 @@ impl Gate {
             stop: AtomicBool::new(false),
             intake: OnceLock::new(),
             inside_feed: AtomicUsize::new(0),
+            joins: Mutex::new(None),
             help: Help::default(),
         }
     }
@@ -190,20 +189,12 @@ impl Gate {
     /// Intake: this thread pulls the source from now on.
     pub(crate) fn enter(self: &Arc<Self>) {
         let _ = self.intake.set(Waker::Thread(thread::current()));
-        OURS.with(|ours| *ours.borrow_mut() = Some(Arc::clone(self)));
+        joins::become_intake(self);
     }
 
     /// Who pulls does not park but waits elsewhere, and is woken by this call.
     pub(crate) fn call_when_open(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.intake.set(Waker::Call(Box::new(wake)));
-    }
-
-    /// The gate of the feed that pulls on this thread, if this is an intake.
-    ///
-    /// An outlet that waits on such a thread ends when that feed is stopped: so dropping the last
-    /// stage of a chain wakes every stage.
-    pub(crate) fn of_this_thread() -> Option<Arc<Self>> {
-        OURS.try_with(|ours| ours.borrow().clone()).ok().flatten()
     }
 
     pub(crate) fn window(&self) -> u64 {
@@ -487,6 +478,28 @@ impl Gate {
 
     pub(crate) fn is_inside_feed(&self) -> bool {
         self.inside_feed.load(SeqCst) > 0
+    }
+
+    /// The intake is about to wait for the threads of another feed. `None` if they wait for it, which they do if it
+    /// is its own.
+    pub(crate) fn about_to_join(self: &Arc<Self>, other: &Arc<Self>) -> Option<Joining<'_>> {
+        *lock(&self.joins) = Some(Arc::clone(other));
+        let joining = Joining { puller: self, _inside: self.inside_feed() };
+        let mut seen: Vec<Arc<Self>> = Vec::new();
+        let mut next = Some(Arc::clone(other));
+        while let Some(gate) = next {
+            if Arc::ptr_eq(&gate, self) || seen.iter().any(|seen| Arc::ptr_eq(seen, &gate)) {
+                return None;
+            }
+            next = lock(&gate.joins).clone();
+            seen.push(gate);
+        }
+        Some(joining)
+    }
+
+    pub(crate) fn has_joined(&self) {
+        let other = lock(&self.joins).take();
+        drop(other);
     }
 }
 

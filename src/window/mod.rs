@@ -13,6 +13,7 @@ pub(crate) mod gate;
 pub(crate) mod help;
 pub(crate) mod inputs;
 pub(crate) mod intake;
+pub(crate) mod joins;
 pub(crate) mod outbox;
 pub(crate) mod outlet;
 pub(crate) mod packet;

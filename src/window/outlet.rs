@@ -7,17 +7,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use crate::error::Error;
 use crate::record::{Batch, PacketId, Requests};
 use crate::window::gate::Gate;
 use crate::window::help::help;
 use crate::window::intake::Handover;
+use crate::window::joins::{self, Behind};
 use crate::window::outbox::{Outbox, Taken};
 use crate::window::packet::{End, Outcome, Replies, SessionEnd, Span};
 use crate::window::reorder::Window;
-use crate::window::sync::thread::{self, JoinHandle};
+use crate::window::sync::thread;
 use crate::window::unwind::{self, Payload};
 
 /// In which order replies are yielded.
@@ -79,22 +78,12 @@ impl<A> Given<A> {
     }
 }
 
-/// The threads behind an outlet, and how to be rid of them.
-#[derive(Debug)]
-pub(crate) struct Threads {
-    pub(crate) executor: Option<JoinHandle<()>>,
-    /// `None` where a scope joins it.
-    pub(crate) intake: Option<JoinHandle<()>>,
-    /// Disconnected when the intake's thread is done.
-    pub(crate) intake_done: Receiver<()>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     gate: Arc<Gate>,
     handover: Arc<Handover<B>>,
     outbox: Arc<Outbox<R>>,
-    threads: Threads,
+    behind: Behind,
     queue: Queue<R>,
     fresh: Vec<Span<R>>,
     current: Option<Span<R>>,
@@ -125,7 +114,7 @@ impl<B: Batch, R> Outlet<B, R> {
         gate: Arc<Gate>,
         handover: Arc<Handover<B>>,
         outbox: Arc<Outbox<R>>,
-        threads: Threads,
+        behind: Behind,
         order: Order,
         first: PacketId,
     ) -> Self {
@@ -133,7 +122,7 @@ impl<B: Batch, R> Outlet<B, R> {
             gate,
             handover,
             outbox,
-            threads,
+            behind,
             queue: match order {
                 Order::Input => Queue::Ordered(Window::new(first)),
                 Order::Completion => Queue::Unordered(VecDeque::new()),
@@ -290,7 +279,7 @@ impl<B: Batch, R> Outlet<B, R> {
             }
         }
         if matches!(taken, Taken::Nothing) {
-            let upstream_of = Gate::of_this_thread();
+            let upstream_of = joins::puller();
             let _inside = upstream_of.as_ref().map(|gate| gate.inside_outlet(&self.gate));
             loop {
                 taken = self.outbox.take_or_sleep(self.queue.head(), &mut self.fresh);
@@ -418,29 +407,8 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 
     fn join(&mut self) {
-        let upstream_of = Gate::of_this_thread();
-        let _inside = upstream_of.as_ref().map(|gate| gate.inside_feed());
-        if let Some(executor) = self.threads.executor.take() {
-            let _ = executor.join();
-        }
-        let Some(intake) = self.threads.intake.take() else { return };
-        // The intake ends by itself unless it is inside code of the user's, which nothing can interrupt:
-        // the source's `next()` or `encode`, for which it parks, or else the source's `Drop`. Inside
-        // another feed it has been woken and will be out within that one's bound.
-        for round in 0.. {
-            match self.threads.intake_done.recv_timeout(DETACH_AFTER) {
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => {
-                    let _ = intake.join();
-                    return;
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    let inside = self.handover.slot.is_parked() || round >= ROUNDS;
-                    if inside && !self.gate.is_inside_feed() {
-                        return;
-                    }
-                }
-            }
-        }
+        let Self { handover, gate, behind, .. } = self;
+        behind.join(gate, || handover.slot.is_parked());
     }
 }
 
@@ -449,14 +417,9 @@ impl<B: Batch, R> Outlet<B, R> {
 /// woken, at the cost of two switches, for the first of it. Where one is idle, it costs a microsecond.
 const YIELDS: u32 = 4;
 
-/// How long a stopped intake that seems to be inside the user's `next()` is given to come out.
-const DETACH_AFTER: Duration = Duration::from_millis(50);
-/// So many times as long, if it does not seem to be: descheduled, it has a few instructions to go.
-const ROUNDS: u32 = 9;
-
 impl<B: Batch, R> Drop for Outlet<B, R> {
     fn drop(&mut self) {
-        if !self.done || self.threads.executor.is_some() || self.threads.intake.is_some() {
+        if !self.done || !self.behind.is_empty() {
             self.stop();
             self.join();
         }

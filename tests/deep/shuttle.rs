@@ -18,6 +18,8 @@ mod gate;
 mod help;
 #[path = "../../src/window/intake.rs"]
 mod intake;
+#[path = "../../src/window/joins.rs"]
+mod joins;
 #[path = "../../src/window/outbox.rs"]
 mod outbox;
 #[path = "../../src/window/packet.rs"]
@@ -33,13 +35,17 @@ mod slot;
 #[path = "../../src/window/unwind.rs"]
 mod unwind;
 mod window {
-    pub(crate) use crate::{delimiters, gate, help, intake, outbox, packet, packing, slot, unwind};
+    pub(crate) use crate::{
+        delimiters, gate, help, intake, joins, outbox, packet, packing, slot, unwind,
+    };
     pub mod sync {
         //! In the place of `src/window/sync.rs`.
         pub use shuttle::sync::{Mutex, MutexGuard, atomic};
         pub use shuttle::thread_local;
         pub mod thread {
-            pub use shuttle::thread::{JoinHandle, Thread, current, park, spawn, yield_now};
+            pub use shuttle::thread::{
+                Builder, JoinHandle, Thread, current, park, spawn, yield_now,
+            };
             /// There is no time in a model: any wait with a limit may be over at once.
             pub fn park_timeout(_limit: std::time::Duration) {
                 yield_now();
@@ -48,7 +54,8 @@ mod window {
         pub use std::sync::OnceLock;
         pub mod channel {
             pub use shuttle::sync::mpsc::{
-                Receiver, SendError, SyncSender as Sender, TryRecvError, sync_channel as bounded,
+                Receiver, RecvTimeoutError, SendError, SyncSender as Sender, TryRecvError,
+                sync_channel as bounded,
             };
         }
         pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,10 +4,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::never;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
@@ -23,8 +21,9 @@ use crate::template::policy::Signal;
 use crate::template::{Spec, Template};
 use crate::window::gate::Gate;
 use crate::window::intake::Handover;
+use crate::window::joins::{Behind, ExecutorThread};
 use crate::window::outbox::Outbox;
-use crate::window::outlet::{Order, Outlet, Threads};
+use crate::window::outlet::{Order, Outlet};
 
 /// A function that runs in a child, to be iterated again and again; made by
 /// [`Function::iterate_in_subprocess`](crate::source::Function::iterate_in_subprocess).
@@ -52,7 +51,7 @@ pub struct FunctionSource<T> {
 struct Running {
     board: Arc<Board>,
     poller: Option<Arc<Readiness>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<ExecutorThread>,
 }
 
 impl Running {
@@ -71,8 +70,7 @@ impl Drop for Running {
         self.board.close();
         self.wake()();
         if let Some(thread) = self.thread.take() {
-            // Whatever went wrong in it has been told.
-            let _ = thread.join();
+            thread.join();
         }
     }
 }
@@ -229,7 +227,7 @@ impl<T> FunctionSource<T> {
         Ok(message)
     }
 
-    fn try_launch(&self, board: &Arc<Board>) -> Result<(Arc<Readiness>, JoinHandle<()>), Error> {
+    fn try_launch(&self, board: &Arc<Board>) -> Result<(Arc<Readiness>, ExecutorThread), Error> {
         let spec = Arc::new(self.template.spec.clone());
         let opening = self.opening(&spec)?;
         let poller = solo::poller()?;
@@ -260,8 +258,8 @@ impl<T> FunctionSource<T> {
             outbox: Arc::clone(&outbox),
         });
         running.wake()();
-        let threads = Threads { executor: None, intake: None, intake_done: never() };
-        Outlet::new(gate, handover, outbox, threads, Order::Completion, PacketId(0))
+        let behind = Behind::default();
+        Outlet::new(gate, handover, outbox, behind, Order::Completion, PacketId(0))
     }
 }
 

@@ -22,7 +22,6 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use crate::error::{Error, ErrorKind};
 use crate::source::limit::Moment;
@@ -34,6 +33,7 @@ use crate::subprocess::os::{Setup, Unix};
 use crate::subprocess::protocol::{Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::template::Spec;
+use crate::window::joins::ExecutorThread;
 use crate::window::unwind::{self, Payload};
 
 use unread::Unread;
@@ -60,10 +60,8 @@ pub(super) fn spawn(
     plan: Plan,
     talk: impl Talk + 'static,
     poller: Arc<Readiness>,
-) -> Result<JoinHandle<()>, Error> {
-    let thread = thread::Builder::new().name("subfeed-source".to_owned());
-    thread
-        .spawn(move || run(plan, talk, poller))
+) -> Result<ExecutorThread, Error> {
+    ExecutorThread::spawn("subfeed-source", move || run(plan, talk, poller))
         .map_err(|error| not_made("a thread of the source cannot be started", error))
 }
 

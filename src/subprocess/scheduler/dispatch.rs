@@ -26,7 +26,11 @@ pub(super) struct Lines {
 
 impl Lines {
     fn is_empty(&self) -> bool {
-        self.warm.is_empty() && self.cold.is_empty() && self.last.is_empty()
+        self.warm.is_empty() && self.cold.is_empty()
+    }
+
+    fn has_last(&self) -> bool {
+        !self.last.is_empty()
     }
 
     fn enter(&mut self, slot: usize, session: &Session, withholding: bool) {
@@ -73,6 +77,10 @@ impl Scheduler {
         while self.backlog.has_free() {
             if warm + cold == 0 {
                 if self.lines.warm.is_empty() && self.lines.cold.is_empty() {
+                    // A session that is about to start comes before them.
+                    if self.is_starting() {
+                        return;
+                    }
                     let Some(slot) = self.lines.last.pop_front() else { return };
                     self.lines.cold.push_back(slot);
                 }
@@ -102,9 +110,20 @@ impl Scheduler {
         }
     }
 
+    /// Whether a session is on its way, or could be started now.
+    fn is_starting(&self) -> bool {
+        let now = self.now.patient;
+        self.slots.iter().any(|slot| match slot {
+            Slot::Vacant { not_before } => *not_before <= now,
+            Slot::Starting => true,
+            Slot::Live { .. } => false,
+        })
+    }
+
     /// Whether room has turned up since the last dispatch, and there is something to put there.
     pub(crate) fn can_dispatch(&self) -> bool {
-        !self.shutdown.is_stopping() && self.backlog.has_free() && !self.lines.is_empty()
+        let line = !self.lines.is_empty() || (self.lines.has_last() && !self.is_starting());
+        line && !self.shutdown.is_stopping() && self.backlog.has_free()
     }
 
     /// Whether what waits to be given out begins with the packet that the consumer waits for.

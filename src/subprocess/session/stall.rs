@@ -201,7 +201,8 @@ impl Session {
             // no more.
             (Evidence::EventLoop | Evidence::Opaque(_) | Evidence::Deaf { .. }, _) => {
                 let never = self.flight.replies() == 0;
-                if parting.is_none() && cx.waits && self.may_guess(cx) {
+                let deaf = matches!(evidence, Evidence::Deaf { .. });
+                if parting.is_none() && cx.waits && self.may_guess(cx) && !deaf {
                     self.depth.widen();
                 } else if cx.input_has_ended && (never || late) {
                     self.close(parting.unwrap_or(Why::Recycled), cx, news);
