@@ -158,7 +158,7 @@ impl<T: Talk> Solo<T> {
         self.talk.reaped(Exit { error, panic, ..exit });
     }
 
-    fn is_over(&self) -> bool {
+    fn is_finished(&self) -> bool {
         match &self.state {
             State::Reaped(exit) => {
                 exit.error.is_some() || self.stand != Stand::Go || self.talk.is_through()
@@ -293,7 +293,7 @@ impl<T: Talk> Machine for Solo<T> {
     }
 
     fn hand_over(&mut self) -> bool {
-        self.is_over()
+        self.is_finished()
     }
 
     fn next_operation(&mut self) -> Option<Operation> {

@@ -163,8 +163,10 @@ struct Fake {
     heir: Option<Heir>,
     /// What another output holds.
     noise: VecDeque<u8>,
-    /// What is still in its output whenever the consumer makes room.
+    /// What is still in its output whenever the consumer makes room, and when it is released.
     left: Vec<usize>,
+    /// All that was ever in its output.
+    said: String,
     /// The most that one read or write moves.
     most: usize,
     room: usize,
@@ -216,11 +218,12 @@ impl Fake {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Say(text) if self.status.is_none() || self.heir == Some(Heir::OfOutput) => {
+            Act::Say(text) if !self.output_closed => {
                 self.in_output.extend(text.bytes());
+                self.said.push_str(text);
                 self.event(Port::Output(self.output), false);
             }
-            Act::Complain(text) if self.status.is_none() => {
+            Act::Complain(text) if !self.stderr_closed => {
                 self.in_stderr.extend(text.bytes());
                 self.event(Port::Stderr, false);
             }
@@ -369,6 +372,7 @@ impl Os for Fake {
 
     fn release(&mut self, _: usize) -> Option<ExitStatus> {
         self.note(Released);
+        self.left.push(self.in_output.len());
         self.runs = false;
         if self.fails() { None } else { self.status.map(ExitStatus::from_raw) }
     }
@@ -421,6 +425,7 @@ struct Played {
     done: Vec<(u64, Done)>,
     written: String,
     left: Vec<usize>,
+    said: String,
     calls: usize,
     spawned: bool,
 }
@@ -460,6 +465,7 @@ impl Scene {
             heir: self.heir,
             noise: VecDeque::new(),
             left: Vec::new(),
+            said: String::new(),
             most,
             room: self.room,
             written: Vec::new(),
@@ -483,6 +489,7 @@ impl Scene {
         assert!(!fake.runs, "its child is left behind");
         let written = String::from_utf8_lossy(&fake.written).into_owned();
         let (done, left, calls) = (fake.done.clone(), fake.left.clone(), fake.calls);
+        let said = fake.said.clone();
         event_loop.into_machine().reaped(None);
         let mut shared = shared.lock();
         assert_eq!(shared.reaped.len(), 1);
@@ -494,6 +501,7 @@ impl Scene {
             done,
             written,
             left,
+            said,
             calls,
             spawned: shared.started.is_some(),
         }
@@ -731,4 +739,96 @@ fn whichever_call_fails_it_ends_and_nothing_is_heard_that_was_not_said() {
         }
     }
     assert!(played > 500, "{played} calls that fail are too few");
+}
+
+/// Numbers from a seed (splitmix64).
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// A scene of which anything may be expected.
+fn any_scene(rng: &mut Rng) -> Scene {
+    let words = ["a\n", "bb\ncc\n", "d", "\n", "", "eee\nf\ngggg\n"];
+    let mut script = Vec::new();
+    let mut at = 0;
+    for _ in 0..rng.below(20) {
+        at += rng.of(&[0, 0, 1, 3, 50, 400]);
+        script.push((
+            at,
+            match rng.below(12) {
+                0 => Act::Complain("oh"),
+                1 | 2 => Act::Listen(1 + rng.below(9)),
+                3 | 4 => Act::Credit(1 + rng.below(3) as u64),
+                5 if rng.one_in(4) => Act::Hush,
+                6 if rng.one_in(9) => DROPPED,
+                7 if rng.one_in(9) => Act::Stand(Stand::Leave(ms(rng.of(&[0, 30, 600])))),
+                _ => Act::Say(rng.of(&words)),
+            },
+        ));
+    }
+    // In the end it exits, its consumer wants everything, and whoever outlives it may go on for a while.
+    let last = at + rng.of(&[0, 7, 2_000]);
+    script.push((last, Act::Exit(rng.of(&[0, 3]))));
+    for i in 0..rng.below(4) {
+        script.push((last + 60 * i as u64, Act::Say(rng.of(&words))));
+    }
+    script.push((last + rng.of(&[0, 30_000]), Act::Credit(u64::MAX / 4)));
+    script.sort_by_key(|(at, _)| *at);
+    let survives: &[&'static [Signal]] =
+        &[&[], &[Signal::Terminate], &[Signal::Terminate, Signal::Kill]];
+    let mut scene = scene(&script);
+    scene.template = scene.template.end_timeout(rng.of(&[None, Some(ms(0)), Some(ms(90))]));
+    scene.say = rng.of(&["", "words", "many more words than fit"]);
+    scene.credit = rng.of(&[0, 1, 2, 5, u64::MAX / 4]);
+    scene.sneaks = rng.of(&[0, 0, 1, 9]);
+    scene.heir = rng.of(&[None, None, Some(Heir::OfOutput), Some(Heir::OfStderr)]);
+    scene.room = rng.of(&[0, 3, 1_000]);
+    scene.survives = rng.of(survives);
+    scene.channels.2 = rng.one_in(2);
+    scene
+}
+
+#[test]
+fn any_script_ends_and_of_what_was_said_nothing_is_lost_that_was_wanted() {
+    let mut whole = 0;
+    for seed in 0..4_000 {
+        let mut rng = Rng(seed);
+        let scene = any_scene(&mut rng);
+        let fails = rng.one_in(2).then(|| (1 + rng.below(40), rng.one_in(5)));
+        let most = rng.of(&[1, 4, 1_000]);
+        let played = scene.play_failing(most, fails);
+        let about = format!("seed {seed}: {scene:?} {fails:?} {played:?}");
+        let mut said: Vec<&str> = played.said.split('\n').collect();
+        let rest = said.pop();
+        assert!(said.iter().zip(&played.lines).all(|(a, b)| a == b), "{about}");
+        assert!(played.lines.len() <= said.len(), "{about}");
+        assert!(scene.say.starts_with(&played.written), "{about}");
+        let released = played.done.iter().filter(|(_, done)| *done == Released).count();
+        assert_eq!(released, usize::from(played.spawned), "{about}");
+        let unwanted = scene.script.iter().any(|(_, act)| matches!(act, Act::Stand(_)));
+        if fails.is_none() && !unwanted {
+            assert_eq!(played.lines.len(), said.len(), "{about}");
+            assert_eq!(played.half.as_deref(), rest, "{about}");
+            assert_eq!(played.left.last(), Some(&0), "{about}");
+            assert!(played.exit.status.is_some() || scene.survives.len() == 2, "{about}");
+            whole += 1;
+        }
+    }
+    assert!(whole > 1_000, "only {whole} were heard to their end");
 }

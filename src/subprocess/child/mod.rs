@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!              kill                       every signal sent, and the grace over
-//!   Running ----------> Killing ------------------------------------------------> Over (abandoned)
+//!   Running ----------> Killing ------------------------------------------------> Reaped (or left)
 //!      |                   |
 //!      +----- exited ------+
 //!      v
-//!   Exited ---- outputs at their end, or nothing read for a grace ----> Over
+//!   Exited ---- outputs at their end, or nothing read for a grace ----> Reaped
 //! ```
 //!
 //! What the child says and is told is not its business. A worker's session, a command as a source and a
@@ -44,7 +44,7 @@ enum Phase {
         at: Now,
         heard: Now,
     },
-    Over,
+    Reaped,
 }
 
 /// What is due.
@@ -193,7 +193,7 @@ impl Child {
             Phase::Exited { at, .. } if self.open == 0 => Some(at),
             Phase::Exited { .. } if self.paused => None,
             Phase::Exited { at, heard } => Some((heard + DRAIN_GRACE).min(at + LONGEST_DRAIN)),
-            Phase::Running | Phase::Over => None,
+            Phase::Running | Phase::Reaped => None,
         }
     }
 
@@ -205,7 +205,7 @@ impl Child {
         match self.phase {
             Phase::Killing { sent, .. } => {
                 let Some(&(signal, pause)) = policy.kill_sequence.get(sent) else {
-                    self.phase = Phase::Over;
+                    self.phase = Phase::Reaped;
                     self.abandoned = true;
                     return Step::Abandon;
                 };
@@ -217,10 +217,10 @@ impl Child {
                 Step::Signal(signal)
             }
             Phase::Exited { .. } => {
-                self.phase = Phase::Over;
+                self.phase = Phase::Reaped;
                 Step::Finish
             }
-            Phase::Running | Phase::Over => Step::Nothing,
+            Phase::Running | Phase::Reaped => Step::Nothing,
         }
     }
 }
