@@ -275,7 +275,7 @@ pub(crate) fn in_own_process(name: &str, test: impl FnOnce() + Send + 'static) {
     }
     let program = std::env::current_exe().expect("this program");
     let output = Command::new(program)
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"])
         .env(MARK, "1")
         .stdin(Stdio::null())
         .output()

@@ -18,6 +18,7 @@ mod draining;
 mod dropping;
 mod errors;
 mod extremes;
+mod field;
 mod files;
 mod framings;
 mod honest;

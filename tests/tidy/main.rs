@@ -139,3 +139,40 @@ fn every_tool_that_a_test_asks_for_has_its_package_on_the_list() {
     }
     assert!(asked > 50, "only {asked} are found");
 }
+
+/// The kinds of the field trials, by their names.
+fn kinds() -> Vec<String> {
+    let letters = [("A", 1..=9), ("B", 0..=9), ("C", 1..=11), ("D", 0..=10)];
+    letters.into_iter().flat_map(|(letter, n)| n.map(move |n| format!("{letter}{n}"))).collect()
+}
+
+#[test]
+fn every_kind_of_the_field_trials_is_on_the_page() {
+    let page = read("docs/reliability.md");
+    for kind in kinds() {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {kind} |")));
+        let row = row.unwrap_or_else(|| panic!("docs/reliability.md has no row for {kind}"));
+        let own = format!("::{}_", kind.to_lowercase());
+        assert!(row.contains(&own) || row.contains("not built yet"), "no test of its own: {row}");
+    }
+}
+
+#[test]
+fn a_test_that_is_ignored_names_its_kind() {
+    let kinds = kinds();
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut |path, text| {
+        for (at, _) in text.match_indices("#[ignore") {
+            let rest = &text[at..];
+            if rest.starts_with("#[ignore = $kind]") || !rest.starts_with("#[ignore = \"") {
+                continue;
+            }
+            let kind = rest.split('"').nth(1).expect("a reason").to_owned();
+            assert!(kinds.contains(&kind), "{}: {kind}", path.display());
+            // The test's own name, or that of the macro's argument.
+            let (_, name) = rest.split_once("fn ").expect("a test");
+            let own = format!("{}_", kind.to_lowercase());
+            let named = name.starts_with(&own) || name.starts_with('$');
+            assert!(named, "{}: ignored for {kind}: {}", path.display(), &name[..40]);
+        }
+    });
+}

@@ -1,0 +1,695 @@
+//! B: wrong without a word.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use subfeed::framing::{ReplyFraming, Sentinel};
+use subfeed::{
+    Error, ErrorKind, FeedExt, Feeder, Halt, Order, Queue, Redirect, Template,
+    iterate_in_subprocess,
+};
+
+use super::{Door, doors, ends, open_ended};
+use crate::alone;
+use crate::common::tools::here;
+use crate::common::{Dir, child, eventually, numbers, soon, texts};
+
+// ==================================================================== B0: an exit status that nobody knows
+
+/// Lets the system reap every child of this process by itself.
+fn reaped_by_the_system(by: SigHandler, flags: SaFlags) {
+    let action = SigAction::new(by, flags, SigSet::empty());
+    // SAFETY: no handler runs.
+    unsafe { sigaction(Signal::SIGCHLD, &action) }.expect("a signal");
+}
+
+/// Reaps every child of this process until it is dropped.
+struct Reaper(Arc<AtomicBool>, Option<thread::JoinHandle<()>>);
+
+impl Reaper {
+    fn new() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let reaping = thread::spawn(move || {
+            while !stopped.load(SeqCst) {
+                if waitpid(None, Some(WaitPidFlag::WNOHANG)).is_err() {
+                    thread::yield_now();
+                }
+            }
+        });
+        Self(stop, Some(reaping))
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+        self.1.take().expect("once").join().expect("a reaper");
+    }
+}
+
+/// What needs a status to be believed is an error without one, or the status is had in another way.
+fn b0_nothing_is_believed() {
+    let until_eof = |script: &str| Template::shell(script).replies(ReplyFraming::until_eof());
+    for script in ["head -c 3; kill -9 $$", "cat >/dev/null; exit 1", "head -c 3; exit 7"] {
+        for order in [Order::Input, Order::Completion] {
+            let feed = ["abcdef"].into_iter().feed(until_eof(script)).workers(1).order(order);
+            let items: Vec<_> = feed.start().collect();
+            assert_eq!(items.len(), 1);
+            assert!(items[0].is_err(), "{script}: {items:?}");
+        }
+        let mut queue = Queue::subprocesses(until_eof(script), 1, 4);
+        queue.put("abcdef").unwrap();
+        assert!(queue.get().unwrap().is_err(), "{script} in a queue");
+        let template = until_eof(script).retries(1);
+        let mut feed = ["abcdef"].into_iter().feed_subprocesses_ordered(template, 1, 4);
+        assert!(feed.next().unwrap().is_err(), "{script} with retries");
+    }
+    // A side output that ends with its process.
+    let script = "exec 3>{fd:side}; read -r x; echo half >&3; echo half; kill -9 $$";
+    let template = until_eof(script).side_output("side", ReplyFraming::until_eof());
+    let items: Vec<_> = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 4).collect();
+    assert!(items[0].is_err(), "a side output: {items:?}");
+    // A source.
+    for script in ["seq 3; kill -9 $$", "seq 3; exit 1"] {
+        let items: Vec<_> = iterate_in_subprocess(Template::shell(script), 8).iter().collect();
+        assert!(items.last().is_some_and(Result::is_err), "{script}: {items:?}");
+    }
+    // What is told in the end.
+    for script in ["cat; exit 3", "cat; kill -9 $$"] {
+        let mut feed = numbers(3).feed_subprocesses_ordered(Template::shell(script), 1, 8);
+        assert_eq!(texts(feed.by_ref()), ["0", "1", "2"]);
+        assert!(feed.finish().is_err(), "{script}");
+        let template = Template::shell(script).stdout(Redirect::Null);
+        let drained = numbers(3).feed(template).workers(1).drain().unwrap();
+        assert!(!drained.all_ended_well(), "{script}: {drained:?}");
+        let template = Template::shell(script).stdout(Redirect::Null);
+        let feeder = Feeder::new(template, 1, 8);
+        feeder.feed("a").unwrap();
+        assert!(!feeder.finish().unwrap().all_ended_well(), "{script}");
+    }
+    // A filter that skips and dies is not one that skips.
+    let items: Vec<_> = ["a", "skip"]
+        .into_iter()
+        .feed_subprocesses_ordered(
+            Template::shell("read -r x; echo $x; read -r x; kill -9 $$"),
+            1,
+            8,
+        )
+        .collect();
+    assert_eq!(items[0].as_ref().unwrap(), "a");
+    assert!(items[1].is_err());
+}
+
+/// What needs none is as it was.
+fn b0_the_rest_is_as_it_was() {
+    assert_eq!(
+        texts(numbers(100).feed_subprocesses_ordered(child("exit_after 3 0"), 3, 9)).len(),
+        100
+    );
+    let sentinel = ReplyFraming::sentinel(Sentinel::new("echo {mark}"));
+    let shell = Template::new("sh").replies(sentinel);
+    assert_eq!(texts(["echo 1"].into_iter().feed_subprocesses_ordered(shell, 1, 1)), ["1\n"]);
+}
+
+#[test]
+#[ignore = "B0"]
+fn b0_sigchld_is_ignored() {
+    alone!(|| {
+        reaped_by_the_system(SigHandler::SigIgn, SaFlags::empty());
+        b0_nothing_is_believed();
+        b0_the_rest_is_as_it_was();
+    });
+}
+
+#[test]
+#[ignore = "B0"]
+fn b0_children_are_not_to_become_zombies() {
+    alone!(|| {
+        reaped_by_the_system(SigHandler::SigDfl, SaFlags::SA_NOCLDWAIT);
+        b0_nothing_is_believed();
+        b0_the_rest_is_as_it_was();
+    });
+}
+
+#[test]
+#[ignore = "B0"]
+fn b0_somebody_else_reaps() {
+    alone!(|| {
+        let reaper = Reaper::new();
+        for _ in 0..10 {
+            b0_nothing_is_believed();
+        }
+        b0_the_rest_is_as_it_was();
+        drop(reaper);
+    });
+}
+
+// ==================================================================== B1: one reply too many
+
+/// Answers each, and says something of its own at the request `at`.
+fn debugging(at: &str) -> Template {
+    let script = format!("{{ if ($0 == \"{at}\") print \"DEBUG\"; print; fflush() }}");
+    Template::new("awk").raw_arg(script)
+}
+
+#[test]
+#[ignore = "B1"]
+fn b1_while_the_last_requests_are_in_flight() {
+    ends(|| {
+        for _ in 0..5 {
+            let feed = numbers(1_000).feed_subprocesses_ordered(debugging("500"), 1, 1_000);
+            let items: Vec<_> = feed.collect();
+            assert!(items.len() <= 1_000);
+            let is_cause = |error: &&Error| matches!(error.kind(), ErrorKind::ReplyCount { .. });
+            let causes =
+                items.iter().filter_map(|item| item.as_ref().err()).filter(is_cause).count();
+            assert_eq!(causes, 1);
+            assert!(items.last().unwrap().as_ref().is_err_and(Error::is_fatal));
+            let feed = numbers(1_000).feed_subprocesses_ordered(debugging("500"), 1, 1_000);
+            assert!(feed.collect::<Result<Vec<_>, _>>().is_err());
+        }
+    });
+}
+
+/// Each item is two replies to the tool: an array of two where an array of one is meant.
+fn b1_two_for_one(door: Door) {
+    if !here(&["jq"]) {
+        return;
+    }
+    for _ in 0..20 {
+        let template = Template::new("jq").args(["--unbuffered", "-c", ".[]"]);
+        let told = door.send(template, &["[1]", "[2,3]", "[4]"], 1);
+        b1_is_told(door, &told.items, 3);
+    }
+}
+doors!(b1_two_for_one:; "B1": ordered keep_input batches wrapping queue pipeline results);
+
+/// One of at most so many items is the fatal cause, and nothing comes behind it but what was halted.
+#[track_caller]
+fn b1_is_told(door: Door, items: &[String], count: usize) {
+    let first = items.iter().position(|item| item.starts_with('!')).expect("an error");
+    assert!(items[first].starts_with("!!ReplyCount"), "{door:?}: {items:?}");
+    assert!(items[first + 1..].iter().all(|item| item.starts_with("!!Halted")), "{items:?}");
+    // A queue's source promises nothing about its end, so that there is room for one more.
+    let most = if door == Door::Queue { count + 1 } else { count };
+    assert!(items.len() <= most, "{door:?}: {items:?}");
+}
+
+/// The same, where it is said behind the last answer.
+#[track_caller]
+fn b1_is_told_at_the_end(door: Door, items: &[String], count: usize) {
+    b1_is_told(door, items, count);
+    let count = if door == Door::Queue { count + 1 } else { count };
+    assert_eq!(items.len(), count, "{door:?}: {items:?}");
+    assert!(items[..count - 1].iter().all(|item| !item.starts_with('!')), "{items:?}");
+}
+
+/// The smallest: what a tool says at its start is taken for the reply to the one request.
+fn b1_a_banner_for_the_only_reply(door: Door) {
+    let told = door.send(Template::shell("echo Banner 1.0; exec cat"), &["a"], 1);
+    b1_is_told(door, &told.items, 1);
+}
+doors!(b1_a_banner_for_the_only_reply:; "B1":
+    ordered unordered keep_input batches wrapping queue pipeline results);
+
+/// What a tool says at its end comes after the last reply.
+fn b1_something_at_the_end(door: Door) {
+    let told = door.send(child("trailing"), &["a", "b", "c"], 1);
+    b1_is_told_at_the_end(door, &told.items, 3);
+    assert_eq!(told.items[..2], ["a", "b"]);
+}
+doors!(b1_something_at_the_end:; "B1":
+    ordered unordered keep_input batches wrapping queue pipeline results);
+
+#[test]
+#[ignore = "B1"]
+fn b1_where_the_sources_hint_leaves_room_the_error_is_one_more() {
+    ends(|| {
+        let unknown = || {
+            let mut numbers = numbers(10);
+            std::iter::from_fn(move || numbers.next())
+        };
+        let loose = || numbers(20).filter(|n| n.len() == 1);
+        for order in [Order::Input, Order::Completion] {
+            for items in [
+                unknown()
+                    .feed(child("trailing"))
+                    .workers(1)
+                    .order(order)
+                    .start()
+                    .collect::<Vec<_>>(),
+                loose().feed(child("trailing")).workers(1).order(order).start().collect(),
+            ] {
+                assert_eq!(items.len(), 11, "{items:?}");
+                assert!(items[..10].iter().all(Result::is_ok));
+                let error = items[10].as_ref().unwrap_err();
+                assert!(error.is_fatal() && error.packet().is_none(), "{error}");
+                assert!(matches!(error.kind(), ErrorKind::ReplyCount { .. }), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "B1"]
+fn b1_the_end_of_the_feed_is_the_end_of_its_sessions() {
+    ends(|| {
+        // It says one too many when it has been idle for a while: after the source's end was known.
+        let script = "cat; sleep 1; echo one too many";
+        let unknown = {
+            let mut numbers = numbers(3);
+            std::iter::from_fn(move || numbers.next())
+        };
+        let items: Vec<_> =
+            unknown.feed_subprocesses_ordered(Template::shell(script), 1, 8).collect();
+        assert_eq!(items.len(), 4, "{items:?}");
+        assert!(items[3].as_ref().is_err_and(Error::is_fatal));
+        let items: Vec<_> =
+            numbers(3).feed_subprocesses_ordered(Template::shell(script), 1, 8).collect();
+        assert_eq!(items.len(), 3, "{items:?}");
+        assert!(items[2].as_ref().is_err_and(Error::is_fatal));
+    });
+}
+
+#[test]
+#[ignore = "B1"]
+fn b1_one_of_several_workers() {
+    ends(|| {
+        // Worker 1 says one too many at its end, if it was ever given anything.
+        let script =
+            "[ {id} = 0 ] && exec cat; read -r x || exit 0; echo $x; cat; echo one too many";
+        for _ in 0..10 {
+            let template = Template::shell(script).decode(|reply| Ok::<_, Error>(reply.worker()));
+            let feed = numbers(200).feed_subprocesses_ordered(template, 2, 20);
+            let items: Vec<_> = feed.collect();
+            assert_eq!(items.len(), 200);
+            let by_1 = items.iter().any(|item| item.as_ref().is_ok_and(|worker| *worker == 1));
+            let told = items[199].as_ref().is_err_and(Error::is_fatal);
+            assert!(told || !by_1, "{items:?}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "B1"]
+fn b1_a_reply_too_many_on_a_side_output() {
+    ends(|| {
+        let script =
+            "exec 3>{fd:side}; while read -r x; do echo $x; echo $x >&3; done; echo more >&3";
+        let template = Template::shell(script).side_output("side", ReplyFraming::line());
+        let items: Vec<_> = numbers(3).feed_subprocesses_ordered(template, 1, 8).collect();
+        assert_eq!(items.len(), 3);
+        let error = items[2].as_ref().unwrap_err();
+        assert!(error.is_fatal() && error.to_string().contains("side output `side`"), "{error}");
+    });
+}
+
+#[test]
+#[ignore = "B1"]
+fn b1_with_words_recycling_and_policies() {
+    for template in [
+        Template::shell("echo hello; cat; echo one too many").skip_lines(1),
+        Template::shell("echo READY; cat; echo one too many")
+            .ready("READY\n", Duration::from_secs(60)),
+        Template::shell("read -r hello; while read -r x; do [ $x = bye ] && break; echo $x; done; echo one too many")
+            .preamble("hello\n")
+            .farewell("bye\n"),
+        child("trailing").at_most_once(),
+        child("trailing").retries(2),
+        child("trailing").recycle_after_records(3),
+        child("trailing").end_timeout(Duration::from_secs(30)),
+        Template::shell("while read -r x; do [ $x = a ] && echo two; echo $x; done"),
+    ] {
+        let told = Door::Ordered.send(template, &["a", "b", "c"], 1);
+        b1_is_told(Door::Ordered, &told.items, 3);
+    }
+}
+
+#[test]
+#[ignore = "B1"]
+fn b1_after_a_death() {
+    ends(|| {
+        // The first session dies of its poison, the second says one too many.
+        let script =
+            "while read -r x; do [ $x = poison ] && exit 1; echo $x; done; echo one too many";
+        let source = ["a", "poison", "b", "c"].into_iter();
+        let items: Vec<_> =
+            source.feed_subprocesses_ordered(Template::shell(script), 1, 8).collect();
+        assert_eq!(items.len(), 4);
+        assert_eq!(items[0].as_ref().unwrap(), "a");
+        assert_eq!(items[1].as_ref().unwrap_err().kind(), ErrorKind::Died);
+        assert_eq!(items[2].as_ref().unwrap(), "b");
+        assert!(items[3].as_ref().is_err_and(Error::is_fatal), "{items:?}");
+    });
+}
+
+#[test]
+fn b1_what_proves_its_replies_cannot_say_too_much() {
+    let sentinel = ReplyFraming::sentinel(Sentinel::new("echo {mark}"));
+    let template = Template::shell("sh; echo one too many").replies(sentinel);
+    Door::Ordered.send(template, &["echo 1", "echo 2; echo 3"], 1).is(&["1\n", "2\n3\n"]);
+    let template = Template::shell("cat; echo more").replies(ReplyFraming::until_eof());
+    Door::Ordered.send(template, &["a"], 1).is(&["a\nmore\n"]);
+}
+
+#[test]
+#[ignore = "B1"]
+fn b1_a_session_that_was_given_nothing_may_say_what_it_likes() {
+    ends(|| {
+        let (sender, source) = open_ended(vec![]);
+        let template = Template::shell("echo I have nothing to do; exec cat");
+        let mut feed = source.feed_subprocesses_ordered(template, 1, 8);
+        let monitor = feed.monitor();
+        eventually("it is heard", || monitor.snapshot().read_bytes > 0);
+        drop(sender);
+        assert!(feed.next().is_none());
+        feed.finish().expect("no error");
+    });
+}
+
+#[test]
+fn b1_a_worker_that_stays_holds_up_the_last_item_for_no_longer_than_its_limit() {
+    ends(|| {
+        let template = child("deaf").end_timeout(Duration::from_millis(300));
+        let mut feed = numbers(3).feed_subprocesses_ordered(template, 1, 8);
+        assert_eq!(texts(feed.by_ref()), ["0", "1", "2"]);
+        assert!(feed.finish().is_err(), "it had to be killed, and that is a remark");
+        // Without a limit, five seconds.
+        let template = child("deaf").end_timeout(None);
+        let feed = numbers(3).feed_subprocesses_ordered(template, 1, 8);
+        soon(|| assert_eq!(texts(feed.take(3)), ["0", "1", "2"]));
+    });
+}
+
+#[test]
+fn b1_an_honest_tool_is_not_accused() {
+    ends(|| {
+        for n in [1, 2, 3, 100] {
+            for workers in [1, 3] {
+                let feed = numbers(n).feed_subprocesses_ordered(Template::new("cat"), workers, 8);
+                assert_eq!(feed.collect::<Result<Vec<_>, _>>().unwrap().len(), n as usize);
+                let feed = numbers(n).feed_subprocesses(child("exit_after 3 0"), workers, 8);
+                assert_eq!(feed.collect::<Result<Vec<_>, _>>().unwrap().len(), n as usize);
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "B1"]
+fn b1_under_halt() {
+    ends(|| {
+        for halt in [Halt::Soon(1), Halt::Now(1)] {
+            let items: Vec<_> = ["a", "b"]
+                .into_iter()
+                .feed_subprocesses_ordered(child("trailing").halt(halt), 1, 8)
+                .collect();
+            assert_eq!(items.len(), 2);
+            assert!(items[1].as_ref().is_err_and(Error::is_fatal), "{halt:?}: {items:?}");
+        }
+    });
+}
+
+// ==================================================================== B2: drained, and not read
+
+/// Drains so many records into workers that write what they have read, byte by byte, to a log; what was accepted is
+/// what is there, and what is not there has failed.
+#[track_caller]
+fn b2_accepted_is_what_was_read(script: &str, n: u64, workers: usize) {
+    let script = script.to_owned();
+    ends(move || {
+        let dir = Dir::new();
+        let template = patient(&script).env("LOG", dir.path("log"));
+        let drained =
+            numbers(n).map(|n| format!("k{n:0>3}")).feed(template).workers(workers).drain();
+        let log = dir.read("log");
+        let read: Vec<&str> = log.lines().collect();
+        assert_eq!(read.iter().collect::<BTreeSet<_>>().len(), read.len(), "twice: {read:?}");
+        let drained = drained.unwrap();
+        let accepted = drained.accepted.iter().sum::<u64>();
+        assert_eq!(accepted, read.len() as u64, "{script}: {drained:?}");
+        assert_eq!(accepted + drained.failed.len() as u64, n, "{script}: {drained:?}");
+        assert!(!drained.all_ended_well(), "{script}: {drained:?}");
+        for error in &drained.failed {
+            let packet = format!("k{:0>3}", error.packet().unwrap());
+            assert!(!read.contains(&&*packet), "{packet} was read: {error}");
+        }
+    });
+}
+
+/// A worker that may end as often as it likes.
+fn patient(script: &str) -> Template {
+    let ms = Duration::from_millis;
+    Template::shell(script).give_up_after(u32::MAX).backoff(ms(1), ms(10))
+}
+
+#[test]
+#[ignore = "B2"]
+fn b2_a_worker_that_reads_one_and_leaves() {
+    // A shell reads byte by byte, since others may want the rest.
+    b2_accepted_is_what_was_read("read -r x; echo \"$x\" >>\"$LOG\"", 20, 1);
+    b2_accepted_is_what_was_read("read -r x; echo \"$x\" >>\"$LOG\"", 20, 3);
+}
+
+#[test]
+#[ignore = "B2"]
+fn b2_a_worker_that_reads_two_with_one_call_and_leaves() {
+    b2_accepted_is_what_was_read("dd bs=10 count=1 2>/dev/null >>\"$LOG\"", 20, 1);
+}
+
+#[test]
+#[ignore = "B2"]
+fn b2_a_worker_that_reads_some_and_dies() {
+    let script = "read -r x; echo \"$x\" >>\"$LOG\"; read -r x; echo \"$x\" >>\"$LOG\"; kill -9 $$";
+    b2_accepted_is_what_was_read(script, 20, 2);
+}
+
+#[test]
+#[ignore = "B2"]
+fn b2_after_ready() {
+    ends(|| {
+        let dir = Dir::new();
+        let script = "echo READY; read -r x; echo \"$x\" >>\"$LOG\"";
+        let template = patient(script).env("LOG", dir.path("log"));
+        let template = template.ready("READY\n", Duration::from_secs(60));
+        let drained = numbers(10).feed(template).workers(1).drain().unwrap();
+        let read = dir.read("log").lines().count() as u64;
+        assert_eq!(drained.accepted.iter().sum::<u64>(), read, "{drained:?}");
+        assert_eq!(read + drained.failed.len() as u64, 10, "{drained:?}");
+    });
+}
+
+#[test]
+#[ignore = "B2"]
+fn b2_a_worker_that_reads_nothing() {
+    ends(|| {
+        for script in [":", "exit 0", "exec <&-; sleep 0.1"] {
+            let template = Template::shell(script).give_up_after(3);
+            match numbers(100).feed(template.clone()).workers(1).drain() {
+                Ok(drained) => {
+                    assert_eq!(drained.accepted.iter().sum::<u64>(), 0, "{script}: {drained:?}");
+                    assert_eq!(drained.failed.len(), 100, "{script}: {drained:?}");
+                    assert!(!drained.all_ended_well());
+                }
+                Err(error) => assert!(error.is_fatal(), "{error}"),
+            }
+            let feeder = Feeder::new(template, 1, 8);
+            let fed = numbers(100).take_while(|n| feeder.feed(n.clone()).is_ok()).count();
+            match feeder.finish() {
+                Ok(drained) => {
+                    assert_eq!(drained.accepted.iter().sum::<u64>(), 0, "{script}: {drained:?}");
+                    assert_eq!(drained.failed.len(), fed);
+                }
+                Err(error) => assert!(error.is_fatal(), "{error}"),
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "B2"]
+fn b2_what_one_leaves_goes_to_another() {
+    ends(|| {
+        // Worker 0 leaves without having read, worker 1 takes everything.
+        let dir = Dir::new();
+        let script = "[ {id} = 0 ] && exit 0; exec cat";
+        let template = patient(script).stdout(Redirect::file(dir.path("{id}.out")));
+        let drained = numbers(1_000).feed(template).workers(2).drain().unwrap();
+        assert!(drained.failed.is_empty(), "{drained:?}");
+        assert_eq!(drained.accepted, [0, 1_000]);
+        assert_eq!(dir.read("1.out").lines().count(), 1_000);
+    });
+}
+
+#[test]
+fn b2_who_reads_everything_has_accepted_everything() {
+    ends(|| {
+        let dir = Dir::new();
+        for script in ["exec cat", "while read -r x; do echo \"$x\"; done", "cat; exit 0"] {
+            let template = Template::shell(script).stdout(Redirect::file(dir.path("{id}.out")));
+            let drained = numbers(1_000).feed(template).workers(3).drain().unwrap();
+            assert!(drained.all_ended_well(), "{drained:?}");
+            assert_eq!(drained.accepted.iter().sum::<u64>(), 1_000);
+        }
+    });
+}
+
+// ==================================================================== B3: the mark in a complaint
+
+/// Answers with the request; where something was left open, complains about what comes next, and quotes it.
+const COMPLAINS: &str = "while read -r l; do case $l in \
+    open) read -r next; echo \"incorrect syntax: $next is not an infix operator\";; \
+    twice) read -r next; echo \"$next\"; echo \"what is $next?\";; \
+    *) echo \"$l\";; esac; done";
+
+fn complains() -> Template {
+    Template::shell(COMPLAINS).replies(ReplyFraming::sentinel(Sentinel::new("{mark}")))
+}
+
+/// A request that left something open is an error, and nobody else's reply is wrong.
+#[track_caller]
+fn b3_nothing_wrong(items: &[String], requests: &[&str]) {
+    assert_eq!(items.len(), requests.len(), "{items:?}");
+    for (item, request) in items.iter().zip(requests) {
+        let is_error = item.starts_with('!');
+        let is_right = *item == format!("{request}\n");
+        let is_bad = ["open", "twice"].contains(request);
+        assert!(is_error || (is_right && !is_bad), "{request}: {items:?}");
+    }
+    assert!(items.iter().all(|item| !item.starts_with("!!")), "{items:?}");
+}
+
+fn b3_a_complaint_that_quotes_the_mark(door: Door) {
+    for requests in [
+        &["a", "open", "b", "c"][..],
+        &["open", "b"],
+        &["a", "open"],
+        &["open"],
+        &["a", "open", "open", "b"],
+    ] {
+        let told = door.send(complains(), requests, 1);
+        b3_nothing_wrong(&told.items, requests);
+        // The ones before it were answered.
+        let before = requests.iter().take_while(|request| **request != "open");
+        assert!(before.zip(&told.items).all(|(request, item)| *item == format!("{request}\n")));
+    }
+}
+doors!(b3_a_complaint_that_quotes_the_mark:; "B3":
+    ordered keep_input batches wrapping queue pipeline results);
+
+#[test]
+#[ignore = "B3"]
+fn b3_a_mark_that_is_seen_twice() {
+    for requests in [&["a", "twice", "b", "c"][..], &["twice", "b"], &["twice"]] {
+        let told = Door::Ordered.send(complains(), requests, 1);
+        b3_nothing_wrong(&told.items, requests);
+    }
+}
+
+#[test]
+#[ignore = "B3"]
+fn b3_with_policies_and_several_workers() {
+    let requests = ["a", "b", "open", "c", "d", "open", "e"];
+    for template in
+        [complains().retries(1), complains().at_most_once(), complains().recycle_after_records(2)]
+    {
+        for workers in [1, 3] {
+            let told = Door::Ordered.send(template.clone(), &requests, workers);
+            b3_nothing_wrong(&told.items, &requests);
+        }
+    }
+}
+
+#[test]
+#[ignore = "B3"]
+fn b3_and_a_death_behind_the_complaint() {
+    let script = "while read -r l; do case $l in \
+        open) read -r next; echo \"incorrect syntax: $next is not an infix operator\"; exit 1;; \
+        *) echo \"$l\";; esac; done";
+    let template = Template::shell(script).replies(ReplyFraming::sentinel(Sentinel::new("{mark}")));
+    let requests = ["a", "open", "b"];
+    let told = Door::Ordered.send(template, &requests, 1);
+    b3_nothing_wrong(&told.items, &requests);
+    assert_eq!((&*told.items[0], &*told.items[2]), ("a\n", "b\n"));
+}
+
+// ==================================================================== B4: the recipe for the lines of stdin
+
+fn page(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}
+
+#[test]
+#[ignore = "B4"]
+fn b4_no_recipe_ends_at_the_first_line_that_is_no_text() {
+    for path in ["README.md", "src/ext.rs", "src/lib.rs", "src/cookbook.rs"] {
+        assert!(!page(path).contains("map_while(Result::ok)"), "{path}");
+    }
+    let examples = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"));
+    for example in examples.expect("examples").flatten() {
+        let text = fs::read_to_string(example.path()).expect("an example");
+        assert!(!text.contains("map_while(Result::ok)"), "{:?}", example.path());
+    }
+}
+
+#[test]
+fn b4_lines_that_are_no_text_go_through() {
+    use std::io::BufRead;
+    ends(|| {
+        let input: &[u8] = b"one\ntw\xffo\n\nfour";
+        let lines = BufRead::split(input, b'\n').map(Result::unwrap);
+        let feed = lines.feed_subprocesses_ordered(Template::new("cat"), 2, 10);
+        let replies: Vec<_> = feed.map(Result::unwrap).collect();
+        assert_eq!(replies, [&b"one"[..], b"tw\xffo", b"", b"four"]);
+    });
+}
+
+// ==================================================================== B6: what a framing does not promise
+
+#[test]
+#[ignore = "B6"]
+fn b6_content_length_is_no_promise_about_language_servers() {
+    // A notification between two replies shifts them: the table must say so.
+    let table = page("src/template/framing/mod.rs");
+    assert!(table.to_lowercase().contains("notification"), "it says nothing of notifications");
+}
+
+#[test]
+#[ignore = "B6"]
+fn b6_a_notification_is_at_least_not_taken_for_the_last_reply() {
+    ends(|| {
+        let script = "while read -r x; do printf 'Content-Length: 2\\r\\n\\r\\n%s\\n' $x; \
+            [ $x = 1 ] && printf 'Content-Length: 4\\r\\n\\r\\nnote'; done";
+        let template = Template::shell(script).replies(ReplyFraming::content_length());
+        let items: Vec<_> = numbers(5).feed_subprocesses_ordered(template, 1, 10).collect();
+        assert_eq!(items.len(), 5);
+        assert!(items[4].as_ref().is_err_and(Error::is_fatal), "{items:?}");
+    });
+}
+
+// ==================================================================== B8, B9: what cannot be detected is said
+
+#[test]
+#[ignore = "B8"]
+fn b8_where_the_sentinel_is_praised_its_limits_are_told() {
+    // A tool that answers the sync command before the request, because the request runs in a thread.
+    for path in ["src/lib.rs", "src/template/framing/mod.rs", "src/template/framing/sentinel.rs"] {
+        let text = page(path).to_lowercase();
+        assert!(text.contains("in the background") || text.contains("in a thread"), "{path}");
+    }
+}
+
+#[test]
+#[ignore = "B9"]
+fn b9_tools_that_answer_out_of_order_are_told_of() {
+    let text = page("src/template/framing/mod.rs").to_lowercase();
+    assert!(text.contains("out of order"), "the table of framings does not say it");
+}
