@@ -322,7 +322,7 @@ impl Talk for Emission {
 
     fn reaped(mut self, exit: Exit) {
         let limit = self.spec.policy.end_timeout.unwrap_or_default();
-        let ended_well = exit.status.is_none_or(|status| self.spec.accepts_status(status));
+        let ended_well = exit.status.is_some_and(|status| self.spec.accepts_status(status));
         let whole = self.half.is_empty();
         let panic = self.panic.take().or(exit.panic);
         let fatal = if panic.is_some() {

@@ -53,9 +53,8 @@ pub(crate) fn run(
     let (spec, command, slots) = scheduler.setup();
     // Where nothing is sent twice, what lies in a pipe is what may be lost with its reader.
     let enlarges = !scheduler.is_drain() && !spec.policy.at_most_once;
-    let counts_leftovers = scheduler.is_drain();
     let gate = Arc::clone(&supply.gate);
-    let os = Unix::new(Setup { spec, command, slots, enlarges, counts_leftovers }, poller);
+    let os = Unix::new(Setup { spec, command, slots, enlarges, counts_leftovers: true }, poller);
     let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
     let mut event_loop = EventLoop::new(swarm, os, slots);
     let end = finish(&mut event_loop);

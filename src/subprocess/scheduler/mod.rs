@@ -557,7 +557,7 @@ impl Scheduler {
             self.plan.gate.release(span.weight);
         } else {
             let held = self.last.is_held();
-            self.effects.spans.extend(self.last.keep(span, before, self.now.real));
+            self.effects.spans.extend(self.last.keep(span, before, self.now.patient));
             if self.last.is_held() && !held {
                 self.look_at_last();
             }
@@ -569,8 +569,8 @@ impl Scheduler {
     fn look_at_last(&mut self) {
         let Some(until) = self.last.held_until() else { return };
         let open = self.sessions().any(Session::may_say_more);
-        if open && self.now.real < until {
-            return self.timers.arm_feed_really(until);
+        if open && self.now.patient < until {
+            return self.timers.arm_feed(until);
         }
         if open {
             let message = "a worker that has answered did not close its stdout in time, so that it is not \

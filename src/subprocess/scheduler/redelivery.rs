@@ -80,6 +80,17 @@ impl Scheduler {
         }
         let streak = self.starts.came_to_nothing(slot);
         self.back_off(slot);
+        let here = self.starts.streak_of(slot);
+        if here > 1 {
+            let what = ended.describe_blank();
+            self.plan.stats.hint_about(
+                slot,
+                format!(
+                    "worker {slot} of `{}` has come to nothing {here} times in a row: {what}; its packets go to the others, and it is started ever later",
+                    self.command
+                ),
+            );
+        }
         let answers = self.sessions().any(Session::has_answered);
         let given_up = streak >= self.plan.spec.policy.give_up && !answers;
         given_up.then(|| ended.give_up(streak, &self.context()))

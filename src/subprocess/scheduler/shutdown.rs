@@ -132,6 +132,7 @@ impl Scheduler {
 
     /// The packets of a run end with the feed; the first of all carries the cause.
     pub(super) fn halt_run(&mut self, mut run: Run) {
+        Counters::add(&self.counters().failed, run.len() as u64);
         if let Some(cause) = self.shutdown.cause.take() {
             let head = if run.len() > 1 { run.split_front(1) } else { run.clone() };
             let packet = head.first();

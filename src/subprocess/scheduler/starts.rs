@@ -57,6 +57,11 @@ impl Starts {
         self.streak
     }
 
+    /// How many sessions in a row have come to nothing in this slot.
+    pub(super) fn streak_of(&self, slot: usize) -> u32 {
+        self.streaks[slot]
+    }
+
     /// Whether any session has ever answered.
     pub(super) fn has_ever_answered(&self) -> bool {
         self.ever_answered

@@ -127,6 +127,10 @@ impl Session {
                 self.exceeds(due, cx, news);
             }
             Deadline::Limit(Limit::EndTimeout(_) | Limit::ClosedStdin(_)) => {
+                if self.owed() > 0 && self.why == Some(Why::Done) {
+                    Counters::add(&cx.stats.counters.timeouts, 1);
+                    self.why = Some(Why::Timeout);
+                }
                 self.exceeds(due, cx, news);
             }
             Deadline::Limit(limit) => self.is_late(limit, cx, news),

@@ -14,6 +14,7 @@ use std::process::ExitStatus;
 use crate::error::{Error, ErrorKind};
 use crate::record::Run;
 use crate::subprocess::session::flight::pop_front;
+use crate::subprocess::session::stall::WITHHOLDS;
 use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::window::packet::SessionEnd;
 use crate::window::unwind;
@@ -71,6 +72,10 @@ impl Session {
             answered = self.flight.replies(),
             owed = self.owed()
         );
+        if self.stall.was_closed_waiting() && self.flight.len() == 0 && !cx.stopping {
+            // It has answered when it was asked to: it had withheld that.
+            cx.stats.hint(format!("`{}` {WITHHOLDS}", self.label.command));
+        }
         if self.stall.was_closed_asleep() {
             // Whether the close has paid: it has brought the replies that were owed. A death says nothing.
             let paid = self.flight.len() == 0;
@@ -135,6 +140,20 @@ impl Ended {
         self.session.flight.given()
     }
 
+    /// How it came to nothing, in words.
+    pub(crate) fn describe_blank(&self) -> String {
+        let status = match self.status {
+            Some(status) => status.to_string(),
+            None => "its exit status is unknown".to_owned(),
+        };
+        let said = self.session.child.stderr();
+        let said = String::from_utf8_lossy(said.head());
+        match said.lines().next() {
+            Some(line) => format!("{status}, and it said {line:?}"),
+            None => status,
+        }
+    }
+
     /// Whether it was there for something: it was given packets, or it ended of its own will.
     pub(crate) fn was_of_use(&self) -> bool {
         self.given() > 0 || self.has_died()
@@ -185,7 +204,9 @@ impl Ended {
         session.push_half(&mut message, cx);
         let hint = if cx.spec.replies.as_sentinel().is_some() {
             // It went on reading, or it would not have been asked to end.
-            "it never printed the mark on stdout: look in the request for something left open, such as a quote or a bracket, that swallowed the sync command; or the mark went to stderr"
+            "it never printed the mark on stdout: look in the request for something left open, such as a quote or a bracket, that swallowed the sync command; and whether it prints the mark on stderr"
+        } else if got == 1 && owed > 1 {
+            "if the tool answers once, at the end of its input, use ReplyFraming::until_eof; one that skips or merges records cannot be counted: use a sentinel framing, or check"
         } else if got == 0 && message.len() > before {
             "does the reply framing fit what the tool prints?"
         } else {

@@ -22,7 +22,7 @@ use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::template::policy::OnStall;
 
 /// The advice for a tool that buffers.
-const WITHHOLDS: &str = "withholds its replies until its buffer is full: use its unbuffered or \
+pub(super) const WITHHOLDS: &str = "withholds its replies until its buffer is full: use its unbuffered or \
                          line-buffered flag (sed -u, grep --line-buffered, jq --unbuffered, python3 -u, \
                          mawk -W interactive), or Template::line_buffered";
 
@@ -49,8 +49,12 @@ pub(super) struct Stall {
     asked: bool,
     /// What was said of the wait.
     hint: Option<String>,
+    /// It was closed before the input has ended, because it seemed to wait.
+    guessed: bool,
     /// It was closed because it slept.
     closed_asleep: bool,
+    /// It was closed because it certainly waited for us.
+    closed_waiting: bool,
 }
 
 impl Stall {
@@ -70,6 +74,11 @@ impl Stall {
     /// What was said of the wait that is going on.
     pub(super) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// Whether it was closed because it certainly waited for us.
+    pub(super) fn was_closed_waiting(&self) -> bool {
+        self.closed_waiting
     }
 
     /// Whether it was closed because it slept.
@@ -190,6 +199,7 @@ impl Session {
                     || (cx.closes_sleepers && cx.spec.policy.on_stall == OnStall::Recycle);
                 if allowed && (late || !self.prompt) {
                     self.stall.closed_asleep = parting != Some(Why::Done);
+                    self.stall.guessed = !cx.input_has_ended;
                     let why = parting.unwrap_or(Why::Recycled);
                     if why == Why::Recycled {
                         Counters::add(&cx.stats.counters.recycles, 1);
@@ -234,7 +244,8 @@ impl Session {
                 tell!(warn, self, "stalled", owed = self.owed(), hint = WITHHOLDS);
                 news.withholds = true;
                 Counters::add(&cx.stats.counters.recycles, 1);
-                cx.stats.hint(format!("`{}` {WITHHOLDS}", self.label.command));
+                self.stall.closed_waiting = true;
+                self.stall.guessed = !cx.input_has_ended;
                 self.recycle(cx, news);
             }
             OnStall::Fail => {
@@ -255,7 +266,7 @@ impl Session {
         news: &mut News,
     ) {
         let works = matches!(evidence, Evidence::Working(_));
-        if self.why == Some(Why::Recycled) && !works && quiet >= HINT_AFTER {
+        if self.stall.guessed && self.why == Some(Why::Recycled) && !works && quiet >= HINT_AFTER {
             Counters::add(&cx.stats.counters.timeouts, 1);
             self.why = Some(Why::Timeout);
             self.limit = Some(Limit::Recycled(HINT_AFTER));
@@ -270,10 +281,10 @@ impl Session {
         if unready && !cx.waits {
             return;
         }
-        let limit = match (unready, self.closing) {
+        let limit = match (unready, self.why) {
             (true, _) => "the limit of Template::ready",
-            (false, true) => "Template::end_timeout",
-            (false, false) => "Template::packet_timeout",
+            (false, Some(Why::Done)) => "Template::end_timeout",
+            (false, _) => "Template::packet_timeout",
         };
         let owes = if unready {
             "has not said that it is ready".to_owned()
@@ -281,7 +292,9 @@ impl Session {
             format!("owes {} replies", self.owed())
         };
         let advice = match evidence {
-            Evidence::Waiting | Evidence::Asleep | Evidence::EventLoop | Evidence::Opaque(_) => {
+            Evidence::Waiting | Evidence::Asleep | Evidence::EventLoop | Evidence::Opaque(_)
+                if cx.spec.replies.as_sentinel().is_none() =>
+            {
                 "; if it buffers its output, use its unbuffered flag or Template::line_buffered"
             }
             _ => "",
