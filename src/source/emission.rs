@@ -313,7 +313,8 @@ impl Talk for Emission {
     }
 
     fn asks_again(&self) -> Option<Now> {
-        self.delivery.deadline()
+        // Nothing is asked once it is unwanted: the time of the last question is past, and would not go by.
+        if self.is_unwanted() { None } else { self.delivery.deadline() }
     }
 
     fn is_through(&self) -> bool {
@@ -352,5 +353,44 @@ impl Talk for Emission {
             Some(error.said(&exit.stderr))
         };
         self.delivery.end(End { fatal, panic, ..End::default() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Template;
+
+    fn emission(window: u64) -> (Emission, Arc<Handover>) {
+        let spec = Arc::new(Template::new("it").spec);
+        let gate = Arc::new(Gate::new(window, usize::MAX));
+        let handover = Arc::new(Handover::new(|| {}));
+        let outbox = Arc::new(Outbox::default());
+        (Emission::new(spec, "it".into(), gate, Arc::clone(&handover), outbox), handover)
+    }
+
+    #[test]
+    fn records_are_taken_as_far_as_there_is_room_however_they_come() {
+        let text = b"a\nbb\n\nccc\nd\ne\nf\n";
+        for piece in 1..=text.len() {
+            let (mut emission, _) = emission(5);
+            let (mut unread, mut heard) = (Vec::new(), Heard { taken: 0, held_up: false });
+            for piece in text.chunks(piece) {
+                unread.extend_from_slice(piece);
+                heard = emission.hear(&unread, false, Time::default());
+                unread.drain(..heard.taken);
+            }
+            assert_eq!((emission.delivery.made(), &*unread), (5, &b"e\nf\n"[..]));
+            assert!(heard.held_up && !emission.is_through());
+        }
+    }
+
+    #[test]
+    fn one_that_nobody_wants_any_more_does_not_ask_again() {
+        let (mut emission, handover) = emission(64);
+        emission.hear(&b"x\n".repeat(70), false, Time::default());
+        assert!(!emission.wants(Time::default()) && emission.asks_again().is_some());
+        handover.drop_all();
+        assert!(emission.wants(Time::default()) && emission.asks_again().is_none());
     }
 }

@@ -411,7 +411,8 @@ impl Talk for Session {
     }
 
     fn asks_again(&self) -> Option<Now> {
-        self.current.as_ref()?.delivery.deadline()
+        // Nothing is asked once it is unwanted: the time of the last question is past, and would not go by.
+        self.current.as_ref().filter(|_| !self.is_unwanted())?.delivery.deadline()
     }
 
     fn is_through(&self) -> bool {
