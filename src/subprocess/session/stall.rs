@@ -308,6 +308,7 @@ impl Session {
             evidence.sentence()
         );
         if self.stall.hint.is_none() {
+            #[allow(clippy::if_same_then_else, reason = "without tracing there is nothing in either")]
             if matches!(evidence, Evidence::Working(_)) {
                 tell!(debug, self, "waited for", hint = hint.as_str());
             } else {
