@@ -66,6 +66,15 @@ impl StderrExcerpt {
         self.0.dropped + (self.0.tail.len() - self.tail().len()) as u64
     }
 
+    /// Whether these bytes stand in what is kept.
+    pub(crate) fn contains(&self, bytes: &[u8]) -> bool {
+        let (head, tail) = (self.head(), self.tail());
+        if self.left_out() > 0 {
+            return head.contains_str(bytes) || tail.contains_str(bytes);
+        }
+        [head, tail].concat().contains_str(bytes)
+    }
+
     /// How many bytes are kept.
     pub(crate) fn len(&self) -> usize {
         self.head().len() + self.tail().len()
@@ -152,6 +161,15 @@ mod tests {
         assert_eq!(text.len(), 2 * KEPT + "\n[... 1000 bytes left out ...]\n".len());
         assert!(text.contains_str("a\n[... 1000 bytes left out ...]\nc"));
         assert_eq!(of(&bytes[..2 * KEPT], 100).text(), bytes[..2 * KEPT]);
+    }
+
+    #[test]
+    fn what_it_contains_is_found_across_its_two_ends_but_not_across_the_gap() {
+        let bytes = [&[b'.'; KEPT - 2][..], b"word", &[b'.'; KEPT - 2]].concat();
+        assert!(of(&bytes, 100).contains(b"word") && !of(&bytes, 100).contains(b"words"));
+        let with_gap =
+            [&[b'.'; KEPT - 2][..], b"wo", &[b'.'; 9], b"rd", &[b'.'; KEPT - 2]].concat();
+        assert!(!of(&with_gap, 100).contains(b"word") && of(&with_gap, 100).contains(b"rd."));
     }
 
     #[test]

@@ -33,3 +33,4 @@ pub(crate) mod session;
 #[cfg(test)]
 mod sim;
 pub(crate) mod swarm;
+pub(crate) mod wording;

@@ -4,7 +4,8 @@ use std::io::{self, BufRead, Cursor};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use subfeed::{BoxError, Error, ErrorKind, FeedExt, Limit, Signal, Template};
+use subfeed::framing::Sentinel;
+use subfeed::{BoxError, Error, ErrorKind, FeedExt, Limit, OnStall, Signal, Template};
 
 use crate::common::within;
 
@@ -172,4 +173,93 @@ fn lines_that_may_fail_to_be_read_are_fed_as_they_are() -> io::Result<()> {
         assert!(ours.is_fatal());
         Ok(())
     })
+}
+
+#[test]
+fn a_mark_that_came_on_stderr_is_said_to_be_there() {
+    within(|| {
+        for bounded in [false, true] {
+            let mut sh = Template::new("sh").replies(Sentinel::new("echo {mark} >&2"));
+            if bounded {
+                sh = sh.packet_timeout(SHORT).on_stall(OnStall::Wait, SHORT);
+            }
+            let mut feed = ["echo 1"].into_iter().feed_subprocesses_ordered(sh, 1, 8);
+            let error = feed.next().unwrap().unwrap_err();
+            assert!(error.to_string().contains("the mark came on stderr"), "{error}");
+            assert!(!error.to_string().contains("left open"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_request_that_leaves_a_quote_open_is_not_taken_for_a_buffer() {
+    within(|| {
+        let sh = Template::new("sh").replies(Sentinel::new("echo {mark}")).packet_timeout(SHORT);
+        let mut feed = ["echo 'open"].into_iter().feed_subprocesses_ordered(sh, 1, 8);
+        let error = feed.next().unwrap().unwrap_err();
+        assert!(error.to_string().contains("something left open, such as a quote"), "{error}");
+        assert!(!error.to_string().contains("line_buffered"), "{error}");
+    });
+}
+
+/// What ends a feed of these items.
+fn fatal(template: Template, items: &'static [&'static str]) -> Error {
+    let feed = items.iter().copied().feed_subprocesses_ordered(template, 1, 8);
+    let mut errors = feed.filter_map(Result::err);
+    errors.find(|error| error.is_fatal() && error.kind() != ErrorKind::Halted).expect("an end")
+}
+
+#[test]
+fn a_tool_that_answers_once_at_its_end_is_told_of_until_eof() {
+    within(|| {
+        let error = fatal(Template::new("wc").arg("-l"), &["a", "b", "c"]);
+        // How many of them it was given depends on how fast it is.
+        assert!(matches!(error.kind(), ErrorKind::ReplyCount { got: 1, .. }), "{error}");
+        assert!(error.to_string().contains("ReplyFraming::until_eof"), "{error}");
+    });
+}
+
+#[test]
+fn what_a_tool_prints_at_its_end_comes_with_the_line_to_paste() {
+    within(|| {
+        let error = fatal(Template::shell("cat; echo \"bye\""), &["a", "b"]);
+        assert!(matches!(error.kind(), ErrorKind::ReplyCount { .. }), "{error}");
+        assert!(error.to_string().contains(r#".skip_at_end("bye\n")"#), "{error}");
+        let declared = Template::shell("cat; echo bye").skip_at_end("bye\n");
+        let feed = ["a", "b"].into_iter().feed_subprocesses_ordered(declared, 1, 8);
+        assert_eq!(feed.collect::<Result<Vec<_>, _>>().unwrap(), ["a", "b"]);
+    });
+}
+
+#[test]
+fn a_reply_that_check_refuses_points_to_the_packets_before_it() {
+    within(|| {
+        let twice = Template::shell("while read -r x; do echo $x; [ $x = b ] && echo $x; done")
+            .check(|request, reply| match request.strip_suffix(b"\n") == Some(reply) {
+                true => Ok(()),
+                false => Err("not its own".into()),
+            });
+        let feed = ["a", "b", "c"].into_iter().feed_subprocesses_ordered(twice, 1, 8);
+        let error = feed.filter_map(Result::err).next().unwrap();
+        assert_eq!((error.kind(), error.packet()), (ErrorKind::Check, Some(2)), "{error}");
+        assert!(error.to_string().contains("an earlier request twice"), "{error}");
+    });
+}
+
+#[test]
+fn a_bad_exit_after_the_last_answer_says_how_it_can_be_allowed() {
+    within(|| {
+        let ed = Template::shell("cat; exit 1");
+        let feed = ["a"].into_iter().feed_subprocesses_ordered(ed, 1, 8);
+        let error = feed.finish().unwrap_err();
+        assert!(error.to_string().contains("drop the feed"), "{error}");
+        let stays = Template::shell("cat; exec sleep 1000").end_timeout(SHORT);
+        // Where the length of the source is known, the last item waits for the worker to close its stdout.
+        let mut items = ["a"].into_iter();
+        let feed = std::iter::from_fn(move || items.next()).feed_subprocesses_ordered(stays, 1, 8);
+        let error = feed.finish().unwrap_err();
+        assert_eq!(error.limit(), Some(Limit::EndTimeout(SHORT)), "{error}");
+        assert!(error.to_string().contains("we sent SIGTERM"), "{error}");
+        assert!(error.to_string().contains("Template::farewell"), "{error}");
+    });
 }

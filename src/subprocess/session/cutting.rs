@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, excerpt};
 use crate::record::PacketId;
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session, Why};
+use crate::subprocess::wording;
 use crate::template::framing::{Place, Scan};
 use crate::template::words::LONGEST_BANNER;
 use crate::window::packet::{Outcome, Replies, Span};
@@ -157,7 +158,7 @@ impl Session {
         let verdict = unwind::catch(|| check(request, reply))?;
         Ok(verdict.err().map(|error| {
             let message = format!("check refused the reply {}", excerpt(reply));
-            self.describe(ErrorKind::Check, message).because(error)
+            self.describe(ErrorKind::Check, message).because(error).hint(wording::REFUSED)
         }))
     }
 
@@ -243,17 +244,11 @@ impl Session {
             "the worker wrote more replies than it was sent requests ({owed}); the extra one begins {said}"
         );
         let error = self.describe(ErrorKind::ReplyCount { owed, got: owed + 1 }, message);
-        news.fatal = Some(if let Some(said) = &self.said_unasked {
-            error.hint(format!(
+        news.fatal = Some(match &self.said_unasked {
+            Some(said) => error.hint(format!(
                 "it said {said} before it was asked anything: if that is a banner, skip it (Template::skip_lines, skip_until, ready)"
-            ))
-        } else if self.closing {
-            error.hint(format!(
-                "if the tool prints this at the end of its input, declare it: Template::skip_at_end({:?}); if it answers more than once, frame its replies by what ends them",
-                String::from_utf8_lossy(&rest[..rest.len().min(80)])
-            ))
-        } else {
-            error.hint("if this is a banner or a prompt, skip it or use a sentinel framing; if the tool answers more than once, frame its replies by what ends them")
+            )),
+            None => error.hint(wording::too_many(rest, self.closing)),
         });
     }
 

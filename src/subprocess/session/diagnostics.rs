@@ -3,8 +3,10 @@
 use std::process::ExitStatus;
 
 use crate::error::{Error, ErrorKind, excerpt};
+use crate::record::PacketId;
 use crate::subprocess::session::together::output_name;
 use crate::subprocess::session::{Context, Output, Session, Why};
+use crate::subprocess::wording;
 use crate::template::framing::{FramingError, FramingErrorKind};
 
 impl Session {
@@ -30,7 +32,12 @@ impl Session {
     }
 
     /// The error of a packet that was alone in a session that failed.
-    pub(super) fn unanswered(&self, status: Option<ExitStatus>, cx: &Context<'_>) -> Error {
+    pub(super) fn unanswered(
+        &self,
+        packet: PacketId,
+        status: Option<ExitStatus>,
+        cx: &Context<'_>,
+    ) -> Error {
         let (kind, mut message) = match self.why {
             Some(Why::Timeout) => {
                 let limit = self.limit.map(|limit| limit.to_string());
@@ -52,10 +59,20 @@ impl Session {
         }
         self.push_half(&mut message, cx);
         let error = self.describe_end(kind, message, status);
-        match self.stall.hint() {
-            Some(hint) => error.hint(hint.to_owned()),
-            None => error,
+        let on_stderr = self.has_mark_on_stderr(packet, cx);
+        // One that ended by itself need not have come to the sync command.
+        let had_time = matches!(self.why, Some(Why::Timeout | Why::Done | Why::Recycled));
+        if on_stderr || (had_time && cx.spec.replies.as_sentinel().is_some()) {
+            error.hint(wording::no_mark(on_stderr))
+        } else if let Some(hint) = self.stall.hint() {
+            error.hint(hint.to_owned())
+        } else {
+            error
         }
+    }
+
+    pub(super) fn has_mark_on_stderr(&self, packet: PacketId, cx: &Context<'_>) -> bool {
+        wording::mark_is_on_stderr(cx.spec, packet.0, self.child.stderr())
     }
 
     /// Quotes what it wrote and never ended.

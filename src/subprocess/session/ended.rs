@@ -12,10 +12,10 @@ use std::collections::VecDeque;
 use std::process::ExitStatus;
 
 use crate::error::{Error, ErrorKind};
-use crate::record::Run;
+use crate::record::{PacketId, Run};
 use crate::subprocess::session::flight::pop_front;
-use crate::subprocess::session::stall::WITHHOLDS;
 use crate::subprocess::session::{Context, Input, News, Session, Why};
+use crate::subprocess::wording;
 use crate::window::packet::SessionEnd;
 use crate::window::unwind;
 
@@ -74,7 +74,8 @@ impl Session {
         );
         if self.stall.was_closed_waiting() && self.flight.len() == 0 && !cx.stopping {
             // It has answered when it was asked to: it had withheld that.
-            cx.stats.hint(format!("`{}` {WITHHOLDS}", self.label.command));
+            let advice = self.manner(cx).withholds();
+            cx.stats.hint(format!("`{}` {advice}", self.label.command));
         }
         if self.stall.was_closed_asleep() {
             // Whether the close has paid: it has brought the replies that were owed. A death says nothing.
@@ -166,7 +167,8 @@ impl Ended {
         let bad = session.child.is_abandoned() || failed;
         (session.flight.len() == 0 && bad && self.is_asked()).then(|| {
             let message = "a worker ended badly after its last answer";
-            session.describe_end(ErrorKind::Died, message, self.status)
+            let error = session.describe_end(ErrorKind::Died, message, self.status);
+            error.hint(wording::bad_exit(session.child.signalled().is_some()))
         })
     }
 
@@ -190,10 +192,10 @@ impl Ended {
         if !self.has_skipped() || self.session.flight.replies() == 0 || proven {
             return None;
         }
-        Some(self.too_few(cx))
+        Some(self.too_few(None, cx))
     }
 
-    fn too_few(&self, cx: &Context<'_>) -> Error {
+    fn too_few(&self, packet: Option<PacketId>, cx: &Context<'_>) -> Error {
         let session = &self.session;
         let (owed, got) = (session.flight.given(), session.flight.replies());
         let mut message = format!(
@@ -202,18 +204,15 @@ impl Ended {
         );
         let before = message.len();
         session.push_half(&mut message, cx);
-        let hint = if cx.spec.replies.as_sentinel().is_some() {
-            // It went on reading, or it would not have been asked to end.
-            "it never printed the mark on stdout: look in the request for something left open, such as a quote or a bracket, that swallowed the sync command; and whether it prints the mark on stderr"
-        } else if got == 1 && owed > 1 {
-            "if the tool answers once, at the end of its input, use ReplyFraming::until_eof; one that skips or merges records cannot be counted: use a sentinel framing, or check"
-        } else if got == 0 && message.len() > before {
-            "does the reply framing fit what the tool prints?"
-        } else {
-            "a tool that skips or merges records cannot be counted: use a sentinel framing, or check"
-        };
+        let half = message.len() > before;
         let error = session.describe_end(ErrorKind::ReplyCount { owed, got }, message, self.status);
-        error.hint(hint)
+        match packet {
+            // It went on reading, or it would not have been asked to end.
+            Some(packet) if cx.spec.replies.as_sentinel().is_some() => {
+                error.hint(wording::no_mark(session.has_mark_on_stderr(packet, cx)))
+            }
+            _ => error.hint(wording::too_few(owed, got, half)),
+        }
     }
 
     /// The error of a feed of which so many sessions in a row have come to nothing.
@@ -254,7 +253,7 @@ impl Ended {
         let alone = self.given() == 1 && unread == 0;
         if alone || (why == Some(Why::Timeout) && self.session.prompt) {
             if let Some(head) = pop_front(&mut runs) {
-                let error = self.session.unanswered(self.status, cx);
+                let error = self.session.unanswered(head.first(), self.status, cx);
                 obligations.push(Obligation::Charged(head, error));
             }
             self.resend(runs, unread, cx, &mut obligations);
@@ -279,7 +278,8 @@ impl Ended {
         while let Some(packet) = pop_front(&mut runs) {
             let once = cx.spec.policy.at_most_once;
             obligations.push(if alone {
-                Obligation::Lost(packet, self.too_few(cx))
+                let error = self.too_few(Some(packet.first()), cx);
+                Obligation::Lost(packet, error)
             } else if once {
                 Obligation::Lost(packet, self.not_again())
             } else {

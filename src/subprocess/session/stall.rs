@@ -19,12 +19,8 @@ use crate::stats::Counters;
 use crate::subprocess::evidence::{Evidence, Look, Looks};
 use crate::subprocess::protocol::{Now, Operation};
 use crate::subprocess::session::{Context, Input, News, Session, Why};
+use crate::subprocess::wording::{self, Bound, Manner};
 use crate::template::policy::OnStall;
-
-/// The advice for a tool that buffers.
-pub(super) const WITHHOLDS: &str = "withholds its replies until its buffer is full: use its unbuffered or \
-                         line-buffered flag (sed -u, grep --line-buffered, jq --unbuffered, python3 -u, \
-                         mawk -W interactive), or Template::line_buffered";
 
 /// How long the input may idle before a tool that answers at the end of its input is asked to.
 const AT_EOF_IDLE: Duration = Duration::from_millis(10);
@@ -101,6 +97,11 @@ impl Session {
         if self.stall.hint.take().is_some() {
             cx.stats.withdraw_hint(self.slot);
         }
+    }
+
+    /// How it talks, as far as it matters to advice.
+    pub(super) fn manner(&self, cx: &Context<'_>) -> Manner {
+        Manner { marked: cx.spec.replies.as_sentinel().is_some(), prompt: self.prompt }
     }
 
     /// When it is looked at, if it stays quiet.
@@ -241,7 +242,8 @@ impl Session {
         match cx.spec.policy.on_stall {
             OnStall::Wait => self.depth.widen(),
             OnStall::Recycle => {
-                tell!(warn, self, "stalled", owed = self.owed(), hint = WITHHOLDS);
+                let advice = self.manner(cx).withholds();
+                tell!(warn, self, "stalled", owed = self.owed(), hint = &*advice);
                 news.withholds = true;
                 Counters::add(&cx.stats.counters.recycles, 1);
                 self.stall.closed_waiting = true;
@@ -249,9 +251,10 @@ impl Session {
                 self.recycle(cx, news);
             }
             OnStall::Fail => {
-                tell!(warn, self, "stalled", owed = self.owed(), hint = WITHHOLDS);
+                let advice = self.manner(cx).withholds();
+                tell!(warn, self, "stalled", owed = self.owed(), hint = &*advice);
                 let error = self.describe(ErrorKind::Stalled, "the worker withholds its replies");
-                news.fatal = Some(error.hint(WITHHOLDS));
+                news.fatal = Some(error.hint(format!("it {advice}")));
             }
         }
     }
@@ -281,15 +284,13 @@ impl Session {
         if unready && !cx.waits {
             return;
         }
-        let limit = match (unready, self.why) {
-            (true, _) => "the limit of Template::ready",
-            (false, Some(Why::Done)) => "Template::end_timeout",
-            (false, _) => "Template::packet_timeout",
-        };
-        let owes = if unready {
-            "has not said that it is ready".to_owned()
+        let seen = format!("for {} s {}", quiet.as_secs(), evidence.sentence());
+        let waits = if unready {
+            format!(
+                "has not said that it is ready and is quiet: {seen}; the limit of Template::ready would bound the wait"
+            )
         } else {
-            format!("owes {} replies", self.owed())
+            wording::awaited(&seen, self.owed(), self.bound(cx))
         };
         let advice = match evidence {
             Evidence::Waiting | Evidence::Asleep | Evidence::EventLoop | Evidence::Opaque(_)
@@ -300,15 +301,16 @@ impl Session {
             _ => "",
         };
         let hint = format!(
-            "worker {} of `{}` (pid {}) {owes} and has been quiet for {} s: {}; {limit} would bound the wait{advice}",
+            "worker {} of `{}` (pid {}) {waits}{advice}",
             self.slot,
             self.label.command,
             self.label.pid.unwrap_or_default(),
-            quiet.as_secs(),
-            evidence.sentence()
         );
         if self.stall.hint.is_none() {
-            #[allow(clippy::if_same_then_else, reason = "without tracing there is nothing in either")]
+            #[allow(
+                clippy::if_same_then_else,
+                reason = "without tracing there is nothing in either"
+            )]
             if matches!(evidence, Evidence::Working(_)) {
                 tell!(debug, self, "waited for", hint = hint.as_str());
             } else {
@@ -317,5 +319,17 @@ impl Session {
         }
         cx.stats.hint_about(self.slot, hint.clone());
         self.stall.hint = Some(hint);
+    }
+
+    /// What bounds the wait for its replies, or would.
+    fn bound(&self, cx: &Context<'_>) -> Bound {
+        let policy = &cx.spec.policy;
+        match self.why {
+            Some(Why::Done) if policy.end_timeout_is_set && policy.end_timeout.is_some() => {
+                Bound::By("end_timeout")
+            }
+            Some(Why::Done) => Bound::Not("end_timeout"),
+            _ => Bound::of_a_packet(cx.spec),
+        }
     }
 }
