@@ -184,6 +184,11 @@ impl Behind {
             intake.join(gate, is_parked);
         }
     }
+
+    /// They end by themselves, or have been told to, and nobody waits for it.
+    pub(crate) fn let_go(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// See [`Gate::about_to_join`].

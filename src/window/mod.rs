@@ -23,4 +23,5 @@ pub(crate) mod replies;
 pub(crate) mod slot;
 pub(crate) mod sync;
 pub(crate) mod unwind;
+pub(crate) mod waiter;
 pub(crate) mod workers;

@@ -5,9 +5,17 @@
 //!
 //! Where many threads answer, each has a *shelf* of its own here, so that they do not meet at one
 //! lock: what lies there is fetched by the outlet when it finds nothing else, and brought by the
-//! thread itself only while the outlet sleeps and waits for just that: for the next packet in order, or
+//! thread itself only while the outlet waits for just that: for the next packet in order, or
 //! in completion order for any. So nothing is ever withheld from a waiting consumer, even if the thread
 //! that put it there goes on computing for ever, and the consumer is not woken for what it cannot yield.
+//!
+//! # Invariants
+//! 1. The waiter is registered under the lock under which spans and the end are put, having looked there; who puts
+//!    something takes it and wakes it. So either the outlet saw what was put, or its waiter is woken for it.
+//! 2. For the shelves, the outlet says what it awaits, then looks at every shelf, then registers; a thread leaves
+//!    something on its shelf, then looks at what is awaited, and brings it if it is that (see 1). All are
+//!    `SeqCst`: one of the two sees the other.
+//! 3. There is one waiter: who registers another replaces it. One that is woken may find nothing, and registers again.
 
 use std::collections::VecDeque;
 
@@ -16,8 +24,8 @@ use crossbeam_utils::CachePadded;
 use crate::record::PacketId;
 use crate::window::packet::{End, Outcome, Replies, Span};
 use crate::window::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
-use crate::window::sync::thread::{self, Thread};
 use crate::window::sync::{Mutex, lock};
+use crate::window::waiter::Waiter;
 
 /// What one thread has answered and nobody has fetched.
 type Shelf<R> = CachePadded<Mutex<Vec<Span<R>>>>;
@@ -26,10 +34,10 @@ type Shelf<R> = CachePadded<Mutex<Vec<Span<R>>>>;
 pub(crate) struct Outbox<R = Replies> {
     state: Mutex<State<R>>,
     shelves: Box<[Shelf<R>]>,
-    /// The outlet sleeps, or is about to: it has looked, or will yet look, at every shelf. What it sleeps
+    /// The outlet waits, or is about to: it has looked, or will yet look, at every shelf. What it waits
     /// for: one of the three constants below.
     awaited: AtomicU8,
-    /// The packet that it sleeps for, if it is one.
+    /// The packet that it waits for, if it is one.
     head: AtomicU64,
 }
 
@@ -41,7 +49,8 @@ const HEAD: u8 = 2;
 struct State<R> {
     spans: Vec<Span<R>>,
     end: Option<End>,
-    asleep: Option<Thread>,
+    /// Who waits for more: nobody who has taken something since.
+    waiter: Option<Waiter>,
 }
 
 /// What the outlet found.
@@ -62,7 +71,7 @@ impl<R> Outbox<R> {
     /// An outbox with a shelf for each of `n` threads that answer.
     pub(crate) fn with_shelves(n: usize) -> Self {
         Self {
-            state: Mutex::new(State { spans: Vec::new(), end: None, asleep: None }),
+            state: Mutex::new(State { spans: Vec::new(), end: None, waiter: None }),
             shelves: (0..n).map(|_| CachePadded::new(Mutex::new(Vec::new()))).collect(),
             awaited: AtomicU8::new(NOTHING),
             head: AtomicU64::new(0),
@@ -104,32 +113,32 @@ impl<R> Outbox<R> {
         if spans.is_empty() {
             return;
         }
-        let asleep = {
+        let waiter = {
             let mut state = lock(&self.state);
             if state.spans.is_empty() {
                 std::mem::swap(&mut state.spans, spans);
             } else {
                 state.spans.append(spans);
             }
-            state.asleep.take()
+            state.waiter.take()
         };
-        if let Some(thread) = asleep {
-            thread.unpark();
+        if let Some(waiter) = waiter {
+            waiter.wake();
         }
     }
 
     /// Executor: nothing comes after this. Only the first end counts.
     pub(crate) fn end(&self, end: End) {
-        let asleep = {
+        let waiter = {
             let mut state = lock(&self.state);
             self.clear_shelves(&mut state.spans);
             if state.end.is_none() {
                 state.end = Some(end);
             }
-            state.asleep.take()
+            state.waiter.take()
         };
-        if let Some(thread) = asleep {
-            thread.unpark();
+        if let Some(waiter) = waiter {
+            waiter.wake();
         }
     }
 
@@ -146,9 +155,14 @@ impl<R> Outbox<R> {
         if into.is_empty() { self.take(into) } else { Taken::Spans }
     }
 
-    /// Outlet: the same, and if there is nothing, leaves word to unpark this thread; from the shelves, only
-    /// for the packet `head` if there is one.
-    pub(crate) fn take_or_sleep(&self, head: Option<PacketId>, into: &mut Vec<Span<R>>) -> Taken {
+    /// Outlet: the same, and if there is nothing, leaves word to wake the waiter, and nobody else any more; from
+    /// the shelves, only for the packet `head` if there is one.
+    pub(crate) fn take_or_wait(
+        &self,
+        head: Option<PacketId>,
+        waiter: &Waiter,
+        into: &mut Vec<Span<R>>,
+    ) -> Taken {
         if !self.shelves.is_empty() {
             if let Some(head) = head {
                 self.head.store(head.0, SeqCst);
@@ -161,11 +175,17 @@ impl<R> Outbox<R> {
         }
         let mut state = lock(&self.state);
         let taken = Self::take_from(&mut state, into);
-        state.asleep = match taken {
-            Taken::Nothing => Some(thread::current()),
-            _ => None,
-        };
+        match taken {
+            Taken::Nothing => waiter.register(&mut state.waiter),
+            _ => state.waiter = None,
+        }
         taken
+    }
+
+    /// Outlet: nobody waits any more.
+    pub(crate) fn forget_waiter(&self) {
+        let waiter = lock(&self.state).waiter.take();
+        drop(waiter);
     }
 
     fn take_from(state: &mut State<R>, into: &mut Vec<Span<R>>) -> Taken {

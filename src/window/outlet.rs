@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
@@ -18,6 +19,7 @@ use crate::window::packet::{End, Outcome, Replies, SessionEnd, Span};
 use crate::window::reorder::Window;
 use crate::window::sync::thread;
 use crate::window::unwind::{self, Payload};
+use crate::window::waiter::Waiter;
 
 /// In which order replies are yielded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -109,6 +111,16 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
 /// It was time before anything had come.
 struct Late;
 
+/// How closely an outlet looks for what has come.
+#[derive(Clone, Copy)]
+enum Look<'a> {
+    /// Not at the shelves, which may have more the next time.
+    Briefly,
+    Closely,
+    /// And if there is nothing, this one is to be woken when there is.
+    OrWait(&'a Waiter),
+}
+
 impl<B: Batch, R> Outlet<B, R> {
     pub(crate) fn new(
         gate: Arc<Gate>,
@@ -147,9 +159,40 @@ impl<B: Batch, R> Outlet<B, R> {
     /// A reply is the caller's to take out of the replies it is given, one for each time.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<(PacketId, Given<&mut R>)> {
-        if self.current.as_ref().is_none_or(|span| span.count == 0) && !self.advance() {
+        if self.is_dry() && !self.wait() {
             return None;
         }
+        self.take()
+    }
+
+    /// The same, if it is here. If not, leaves word to wake the waiter when it may be, and nobody else any more. Never
+    /// blocks; the threads behind it are not waited for at the end.
+    #[cfg_attr(not(test), expect(dead_code, reason = "what an async outlet polls"))]
+    pub(crate) fn poll_next(&mut self, waiter: &Waiter) -> Poll<Option<(PacketId, Given<&mut R>)>> {
+        if self.is_dry() {
+            match self.poll(waiter) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => {
+                    self.behind.let_go();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    self.pause();
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(self.take())
+    }
+
+    #[inline]
+    fn is_dry(&self) -> bool {
+        self.current.as_ref().is_none_or(|span| span.count == 0)
+    }
+
+    /// The next packet of the current span.
+    #[inline]
+    fn take(&mut self) -> Option<(PacketId, Given<&mut R>)> {
         let span = self.current.as_mut()?;
         let packet = span.first;
         span.first = packet.plus(1);
@@ -183,13 +226,12 @@ impl<B: Batch, R> Outlet<B, R> {
     /// Whether there is something for [`next`](Outlet::next) to say, be it the end. Waits for that no
     /// longer than until `deadline`.
     pub(crate) fn is_ready_before(&mut self, deadline: Instant) -> bool {
-        self.current.as_ref().is_some_and(|span| span.count > 0)
-            || self.advance_before(Some(deadline)).is_ok()
+        !self.is_dry() || self.wait_until(Some(deadline)).is_ok()
     }
 
     /// The next span whole; the previous one is released.
     pub(crate) fn next_span(&mut self) -> Option<&mut Span<R>> {
-        if !self.advance() {
+        if !self.wait() {
             return None;
         }
         let span = self.current.as_mut()?;
@@ -234,104 +276,121 @@ impl<B: Batch, R> Outlet<B, R> {
         self.current = Some(span);
     }
 
-    /// Makes the next span current. `false` at the end.
-    fn advance(&mut self) -> bool {
-        self.advance_before(None).unwrap_or(false)
+    /// Makes the next span current. `Ready(false)` is the end. If neither is here, leaves word to wake the waiter, and
+    /// nobody else any more. Never blocks.
+    pub(crate) fn poll(&mut self, waiter: &Waiter) -> Poll<bool> {
+        self.advance(Look::OrWait(waiter))
     }
 
-    /// The same, but waits no longer than until the deadline, if there is one.
-    fn advance_before(&mut self, deadline: Option<Instant>) -> Result<bool, Late> {
+    /// The same, of what there is to see.
+    fn advance(&mut self, look: Look<'_>) -> Poll<bool> {
         self.drop_current();
-        if self.done {
-            return Ok(false);
-        }
-        loop {
+        while !self.done {
             if let Some(span) = self.queue.take() {
                 self.set_current(span);
-                return Ok(true);
+                return Poll::Ready(true);
             }
-            if !self.fetch(deadline)? {
-                return Ok(self.finished());
+            if self.end.is_some() {
+                return Poll::Ready(self.take_end());
+            }
+            let taken = match look {
+                Look::Briefly => self.outbox.take(&mut self.fresh),
+                Look::Closely => self.outbox.look(&mut self.fresh),
+                Look::OrWait(waiter) => {
+                    self.outbox.take_or_wait(self.queue.head(), waiter, &mut self.fresh)
+                }
+            };
+            match taken {
+                Taken::Spans => self.sort(),
+                Taken::End(end) => self.end = Some(end),
+                Taken::Nothing => return Poll::Pending,
+            }
+        }
+        Poll::Ready(false)
+    }
+
+    /// Puts what has come where it is taken from.
+    fn sort(&mut self) {
+        let panics_last = self.panics_last && matches!(self.queue, Queue::Unordered(_));
+        for span in self.fresh.drain(..) {
+            match span.outcome {
+                Outcome::Panicked(payload) if panics_last => {
+                    self.gate.stop();
+                    self.panic.get_or_insert(payload);
+                }
+                outcome => self.queue.put(Span { outcome, ..span }),
             }
         }
     }
 
-    /// Waits until something has come. `false` at the end.
-    fn fetch(&mut self, deadline: Option<Instant>) -> Result<bool, Late> {
-        if self.end.is_some() {
-            return Ok(false);
+    /// Waits for the next span, and makes it current. `false` at the end, when the threads have ended too.
+    fn wait(&mut self) -> bool {
+        self.wait_until(None).unwrap_or(false)
+    }
+
+    /// The same, but for a span, or for the beginning of the end, no longer than until the deadline, if there is
+    /// one.
+    fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, Late> {
+        let has_come = match self.advance(Look::Briefly) {
+            Poll::Ready(has_come) => has_come,
+            Poll::Pending => self.sleep_until(deadline)?,
+        };
+        if !has_come && self.end.is_some() {
+            self.join();
         }
-        let mut taken = self.outbox.take(&mut self.fresh);
-        if matches!(taken, Taken::Nothing) {
-            // About to sleep: everybody gets what they are due.
-            self.gate.settle();
-            if self.gate.is_full() {
-                // The executor may have stopped reading for want of room; only it knows who holds
-                // the head, and it asks the gate how far we are.
-                self.handover.wake();
-            }
-            for _ in 0..YIELDS {
-                thread::yield_now();
-                taken = self.outbox.look(&mut self.fresh);
-                if !matches!(taken, Taken::Nothing) {
-                    break;
-                }
-            }
-        }
-        if matches!(taken, Taken::Nothing) {
-            let upstream_of = joins::puller();
-            let _inside = upstream_of.as_ref().map(|gate| gate.inside_outlet(&self.gate));
-            loop {
-                taken = self.outbox.take_or_sleep(self.queue.head(), &mut self.fresh);
-                if !matches!(taken, Taken::Nothing) {
-                    break;
-                }
-                if upstream_of.as_ref().is_some_and(|gate| gate.is_stopped()) {
-                    // The feed that pulls this one has been stopped: it wants nothing more.
-                    self.done = true;
-                    return Ok(false);
-                }
-                // Whoever was told to unpark this thread may still do so: a park that ends early is
-                // followed by another look, here as everywhere.
-                let left = match deadline {
-                    None => None,
-                    Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
-                        None | Some(Duration::ZERO) => return Err(Late),
-                        left => left,
-                    },
-                };
-                if !help(&self.gate) {
-                    match left {
-                        None => thread::park(),
-                        Some(left) => thread::park_timeout(left),
-                    }
-                }
+        Ok(has_come)
+    }
+
+    fn sleep_until(&mut self, deadline: Option<Instant>) -> Result<bool, Late> {
+        self.pause();
+        for _ in 0..YIELDS {
+            thread::yield_now();
+            if let Poll::Ready(has_come) = self.advance(Look::Closely) {
+                return Ok(has_come);
             }
         }
-        match taken {
-            Taken::Spans => {
-                let panics_last = self.panics_last && matches!(self.queue, Queue::Unordered(_));
-                for span in self.fresh.drain(..) {
-                    match span.outcome {
-                        Outcome::Panicked(payload) if panics_last => {
-                            self.gate.stop();
-                            self.panic.get_or_insert(payload);
-                        }
-                        outcome => self.queue.put(Span { outcome, ..span }),
-                    }
+        let waiter = Waiter::this_thread();
+        let puller = joins::puller();
+        let _inside = puller.as_ref().map(|gate| gate.inside_outlet(&self.gate));
+        loop {
+            if let Poll::Ready(has_come) = self.poll(&waiter) {
+                return Ok(has_come);
+            }
+            if puller.as_ref().is_some_and(|gate| gate.is_stopped()) {
+                // The feed that pulls this one has been stopped: it wants nothing more.
+                self.done = true;
+                return Ok(false);
+            }
+            // Whoever was told to unpark this thread may still do so: a park that ends early is
+            // followed by another look, here as everywhere.
+            let left = match deadline {
+                None => None,
+                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                    None | Some(Duration::ZERO) => return Err(Late),
+                    left => left,
+                },
+            };
+            if !help(&self.gate) {
+                match left {
+                    None => thread::park(),
+                    Some(left) => thread::park_timeout(left),
                 }
-                Ok(true)
             }
-            Taken::End(end) => {
-                self.end = Some(end);
-                Ok(false)
-            }
-            Taken::Nothing => Ok(false),
         }
     }
 
-    /// The stream has ended; a last error or panic may still be owed.
-    fn finished(&mut self) -> bool {
+    /// There is nothing here, and the consumer is about to wait: everybody gets what they are due.
+    fn pause(&self) {
+        self.gate.settle();
+        if self.gate.is_full() {
+            // The executor may have stopped reading for want of room; only it knows who holds
+            // the head, and it asks the gate how far we are.
+            self.handover.wake();
+        }
+    }
+
+    /// Everything has come; a last error or panic may still be owed.
+    fn take_end(&mut self) -> bool {
         let Some(end) = &mut self.end else { return false };
         // Conservation is the executor's duty; should it ever break it, what is here still comes out,
         // but not before the panic that broke it.
@@ -344,7 +403,7 @@ impl<B: Batch, R> Outlet<B, R> {
         }
         if let Some(error) = end.fatal.take() {
             if self.most.is_none_or(|most| self.yielded < most as u64) {
-                self.current = Some(Span::one(PacketId(0), Outcome::Failed(error)));
+                self.set_current(Span::one(PacketId(0), Outcome::Failed(error)));
                 return true;
             }
             // Every item that the source can have had is out, so it concerns none: one item more would
@@ -355,7 +414,6 @@ impl<B: Batch, R> Outlet<B, R> {
             self.panicked(payload);
         }
         self.done = true;
-        self.join();
         false
     }
 
@@ -408,7 +466,9 @@ impl<B: Batch, R> Outlet<B, R> {
 
     fn join(&mut self) {
         let Self { handover, gate, behind, .. } = self;
-        behind.join(gate, || handover.slot.is_parked());
+        if !behind.is_empty() {
+            behind.join(gate, || handover.slot.is_parked());
+        }
     }
 }
 
@@ -417,11 +477,191 @@ impl<B: Batch, R> Outlet<B, R> {
 /// woken, at the cost of two switches, for the first of it. Where one is idle, it costs a microsecond.
 const YIELDS: u32 = 4;
 
+impl<B: Batch, R> Outlet<B, R> {
+    /// Ends the feed without waiting for anything: for where a drop may not block. Nothing is left for the drop.
+    #[cfg_attr(not(test), expect(dead_code, reason = "how an async outlet goes"))]
+    pub(crate) fn detach(&mut self) {
+        self.stop();
+        self.behind.let_go();
+        self.outbox.forget_waiter();
+        self.done = true;
+    }
+}
+
 impl<B: Batch, R> Drop for Outlet<B, R> {
     fn drop(&mut self) {
         if !self.done || !self.behind.is_empty() {
             self.stop();
             self.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+    use crate::record::Requests;
+    use crate::window::gate::Pace;
+    use crate::window::joins::ExecutorThread;
+
+    type Values = VecDeque<u32>;
+
+    /// The executor's side of an outlet of values.
+    struct Other {
+        gate: Arc<Gate>,
+        handover: Arc<Handover<Requests>>,
+        outbox: Arc<Outbox<Values>>,
+    }
+
+    impl Other {
+        fn put(&self, first: u64, values: &[u32]) {
+            let (count, values) = (values.len() as u64, values.iter().copied().collect());
+            let outcome = Outcome::Replies(values);
+            self.outbox.put(&mut vec![Span { first: PacketId(first), count, weight: 0, outcome }]);
+        }
+    }
+
+    fn outlet(order: Order, shelves: usize) -> (Outlet<Requests, Values>, Other) {
+        let gate = Arc::new(Gate::new(8, usize::MAX));
+        let handover = Arc::new(Handover::new(|| {}));
+        let outbox = Arc::new(Outbox::with_shelves(shelves));
+        let (g, h, o) = (Arc::clone(&gate), Arc::clone(&handover), Arc::clone(&outbox));
+        let outlet = Outlet::new(g, h, o, Behind::default(), order, PacketId(0));
+        (outlet, Other { gate, handover, outbox })
+    }
+
+    /// A task, and how often it was woken.
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn task() -> (Arc<Task>, Waiter) {
+        let task = Arc::new(Task::default());
+        (Arc::clone(&task), Waiter::Task(Waker::from(task)))
+    }
+
+    fn woken(task: &Task) -> usize {
+        task.0.load(SeqCst)
+    }
+
+    /// `Some(None)` is the end.
+    fn polled(outlet: &mut Outlet<Requests, Values>, waiter: &Waiter) -> Option<Option<u32>> {
+        match outlet.poll_next(waiter) {
+            Poll::Pending => None,
+            Poll::Ready(None) => Some(None),
+            Poll::Ready(Some((_, Given::Reply(values)))) => Some(values.pop_front()),
+            Poll::Ready(Some((packet, given))) => panic!("{packet:?}: {given:?}"),
+        }
+    }
+
+    #[test]
+    fn who_polls_in_vain_is_woken_once_when_something_comes() {
+        for order in [Order::Input, Order::Completion] {
+            let (mut outlet, other) = outlet(order, 0);
+            let (task, waiter) = task();
+            assert_eq!(polled(&mut outlet, &waiter), None);
+            assert_eq!(woken(&task), 0);
+            other.put(0, &[10, 11]);
+            other.put(2, &[12]);
+            assert_eq!(woken(&task), 1);
+            let all: Vec<_> = (0..4).map(|_| polled(&mut outlet, &waiter)).collect();
+            assert_eq!(all, [Some(Some(10)), Some(Some(11)), Some(Some(12)), None]);
+            other.outbox.end(End::default());
+            assert_eq!(woken(&task), 2);
+            assert_eq!(polled(&mut outlet, &waiter), Some(None));
+            assert_eq!(polled(&mut outlet, &waiter), Some(None));
+            assert!(outlet.next().is_none(), "for whoever asks in the other way, too");
+        }
+    }
+
+    #[test]
+    fn the_last_waiter_is_the_one_that_is_woken_and_to_register_again_costs_nothing() {
+        let (mut outlet, other) = outlet(Order::Input, 0);
+        let ((first, one), (second, two)) = (task(), task());
+        assert_eq!(polled(&mut outlet, &one), None);
+        let count = Arc::strong_count(&first);
+        assert_eq!(polled(&mut outlet, &one), None);
+        assert_eq!(Arc::strong_count(&first), count);
+        assert_eq!(polled(&mut outlet, &two), None);
+        assert_eq!(Arc::strong_count(&first), count - 1, "it is not kept");
+        other.put(0, &[7]);
+        assert_eq!((woken(&first), woken(&second)), (0, 1));
+    }
+
+    #[test]
+    fn what_lies_on_a_shelf_is_found_and_only_the_head_wakes() {
+        let (mut outlet, other) = outlet(Order::Input, 2);
+        let (task, waiter) = task();
+        other.outbox.leave_value(0, PacketId(0), 10);
+        assert_eq!(polled(&mut outlet, &waiter), Some(Some(10)));
+        assert_eq!(polled(&mut outlet, &waiter), None);
+        other.outbox.leave_value(1, PacketId(2), 12);
+        assert_eq!((woken(&task), polled(&mut outlet, &waiter)), (0, None));
+        other.outbox.leave_value(0, PacketId(1), 11);
+        assert_eq!(woken(&task), 1);
+        assert_eq!(polled(&mut outlet, &waiter), Some(Some(11)));
+        assert_eq!(polled(&mut outlet, &waiter), Some(Some(12)));
+    }
+
+    #[test]
+    fn who_polls_in_vain_ends_the_gathering_of_credits() {
+        let (mut outlet, other) = outlet(Order::Input, 0);
+        let (_, waiter) = task();
+        other.put(0, &[10]);
+        let mut pace = Pace::new();
+        let mut may_pull = || other.gate.poll_pull(&mut pace, 8, || 0, || Duration::ZERO);
+        assert!(!may_pull());
+        assert_eq!(polled(&mut outlet, &waiter), Some(Some(10)));
+        assert!(!may_pull(), "it lingers for a second one");
+        assert_eq!(polled(&mut outlet, &waiter), None);
+        assert!(may_pull());
+    }
+
+    /// The thread of an executor that does not end.
+    fn stuck() -> Behind {
+        let executor = ExecutorThread::spawn("stuck", || {
+            loop {
+                thread::park();
+            }
+        });
+        Behind { executor: executor.ok(), intake: None }
+    }
+
+    #[test]
+    fn neither_the_end_nor_a_detached_outlet_waits_for_a_thread() {
+        let (mut ended, other) = outlet(Order::Input, 0);
+        let (_, waiter) = task();
+        ended.behind = stuck();
+        other.outbox.end(End::default());
+        assert_eq!(polled(&mut ended, &waiter), Some(None));
+        drop(ended);
+
+        let (mut detached, other) = outlet(Order::Input, 0);
+        let (task, waiter) = task();
+        detached.behind = stuck();
+        assert_eq!(polled(&mut detached, &waiter), None);
+        detached.detach();
+        assert!(other.gate.is_stopped() && other.handover.is_dropped());
+        assert_eq!(Arc::strong_count(&task), 2, "the waiter is not kept");
+        assert!(detached.next().is_none());
+        drop(detached);
+    }
+
+    #[test]
+    fn a_panic_comes_out_of_a_poll_and_is_the_end() {
+        let (mut outlet, other) = outlet(Order::Completion, 0);
+        let (_, waiter) = task();
+        other.outbox.end(End { panic: Some(Box::new("told")), ..End::default() });
+        let payload = unwind::catch(|| polled(&mut outlet, &waiter)).unwrap_err();
+        assert_eq!(payload.downcast_ref(), Some(&"told"));
+        assert_eq!(polled(&mut outlet, &waiter), Some(None));
     }
 }

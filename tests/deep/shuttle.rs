@@ -34,9 +34,11 @@ mod signal;
 mod slot;
 #[path = "../../src/window/unwind.rs"]
 mod unwind;
+#[path = "../../src/window/waiter.rs"]
+mod waiter;
 mod window {
     pub(crate) use crate::{
-        delimiters, gate, help, intake, joins, outbox, packet, packing, slot, unwind,
+        delimiters, gate, help, intake, joins, outbox, packet, packing, slot, unwind, waiter,
     };
     pub mod sync {
         //! In the place of `src/window/sync.rs`.
@@ -188,7 +190,7 @@ fn feed(case: Case) {
     let mut next = PacketId(0);
     let mut spans = Vec::new();
     'consume: loop {
-        match outbox.take_or_sleep(None, &mut spans) {
+        match outbox.take_or_wait(None, &window::waiter::Waiter::this_thread(), &mut spans) {
             Taken::Nothing => thread::park(),
             Taken::End(_) => break,
             Taken::Spans => {
