@@ -260,7 +260,7 @@ mod tests {
         );
         assert_eq!(
             awaited("it waits for a lock", 12, Bound::of_a_packet(&bounded)),
-            "owes 12 replies and is quiet: it waits for a lock; packet_timeout bounds the wait"
+            "owes 12 replies and is quiet: it waits for a lock; Template::packet_timeout bounds the wait"
         );
     }
 

@@ -159,7 +159,7 @@ fn every_kind_of_the_field_trials_is_on_the_page() {
 #[test]
 fn a_test_that_is_ignored_names_its_kind() {
     let kinds = kinds();
-    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut |path, text| {
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/field"), &mut |path, text| {
         for (at, _) in text.match_indices("#[ignore") {
             let rest = &text[at..];
             if rest.starts_with("#[ignore = $kind]") || !rest.starts_with("#[ignore = \"") {

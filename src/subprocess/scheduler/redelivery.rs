@@ -79,7 +79,12 @@ impl Scheduler {
             return None;
         }
         let streak = self.starts.came_to_nothing(slot);
-        self.back_off(slot);
+        let answers = self.sessions().any(Session::has_answered);
+        if streak >= self.plan.spec.policy.give_up && !answers {
+            return Some(ended.give_up(streak, &self.context()));
+        }
+        let wait = self.back_off(slot);
+        ended.tell_backed_off(wait);
         let here = self.starts.streak_of(slot);
         if here > 1 {
             let what = ended.describe_blank();
@@ -91,9 +96,7 @@ impl Scheduler {
                 ),
             );
         }
-        let answers = self.sessions().any(Session::has_answered);
-        let given_up = streak >= self.plan.spec.policy.give_up && !answers;
-        given_up.then(|| ended.give_up(streak, &self.context()))
+        None
     }
 
     /// The feed fails with a session; what it owes is unanswered like everything else.

@@ -107,12 +107,11 @@ impl Scheduler {
         self.starts.failing_since = None;
         let counters = self.counters();
         Counters::add(&counters.starts, 1);
-        if serial >= self.slots.len() as u64 {
-            Counters::add(&counters.restarts, 1);
-        }
+        let restart = serial >= self.slots.len() as u64;
+        Counters::add(&counters.restarts, u64::from(restart));
         let mut news = std::mem::take(&mut self.news);
         let session =
-            Session::new(slot, serial, &self.command, spawned, &self.context(), &mut news);
+            Session::new(slot, serial, restart, &self.command, spawned, &self.context(), &mut news);
         self.news = news;
         self.slots[slot] = Slot::Live { session: Box::new(session), queued: false };
         let stopping = self.shutdown.is_stopping();
@@ -146,11 +145,12 @@ impl Scheduler {
     }
 
     /// After a session that came to nothing the next one waits a while.
-    pub(super) fn back_off(&mut self, slot: usize) {
+    pub(super) fn back_off(&mut self, slot: usize) -> Duration {
         let policy = &self.plan.spec.policy;
         let doublings = self.starts.streaks[slot].saturating_sub(1).min(20);
         let wait = policy.backoff.saturating_mul(1 << doublings).min(policy.backoff_cap);
         let not_before = self.now.patient.saturating_add(wait);
         self.slots[slot] = Slot::Vacant { not_before };
+        wait
     }
 }

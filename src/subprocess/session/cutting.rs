@@ -12,13 +12,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, excerpt};
-use crate::record::PacketId;
+use crate::record::{Buffer, PacketId};
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session, Why};
 use crate::subprocess::wording;
 use crate::template::framing::{Place, Scan};
 use crate::template::words::LONGEST_BANNER;
-use crate::window::packet::{Outcome, Replies, Span};
+use crate::window::packet::{Cut, Outcome, Replies, Span};
 use crate::window::unwind::{self, Payload};
 
 /// What is wrong with the reply that is next: an error, or a panic of the user's code.
@@ -191,6 +191,15 @@ impl Session {
 
     /// Makes spans of replies, cut at the borders of the runs they answer. Their bytes are counted.
     pub(super) fn deliver(&mut self, cutting: Cutting, cx: &Context<'_>, news: &mut News) {
+        let cutting = if cx.spec.policy.keep_stderr {
+            let before = cutting.at.len();
+            let cutting = self.with_stderr(cutting);
+            news.held += cutting.at.len();
+            news.released += before;
+            cutting
+        } else {
+            cutting
+        };
         let Cutting { buffer, mut at, mut cut, mut count } = cutting;
         while count > 0
             && let Some(run) = self.flight.answer(count)
@@ -220,6 +229,27 @@ impl Session {
             });
             news.spans.push(Span { first, count: here, weight, outcome });
         }
+    }
+
+    /// A reply, and behind its parts what was written on stderr since the one before. There is one packet at a
+    /// time where this is asked for.
+    fn with_stderr(&mut self, cutting: Cutting) -> Cutting {
+        let Cutting { buffer, at, cut, count } = cutting;
+        let (parts, sides) = match &cut {
+            Cut::Delimiter { .. } => (vec![at.start..at.end.saturating_sub(1).max(at.start)], 0),
+            Cut::Parts { ranges, next, sides } => (ranges[*next..=*next + *sides].to_vec(), *sides),
+        };
+        let stderr = std::mem::take(&mut self.stderr_since).text();
+        let mut bytes = Vec::new();
+        let mut ranges = Vec::new();
+        for part in parts.into_iter().map(|part| &buffer[part]).chain([&stderr[..]]) {
+            let start = bytes.len();
+            bytes.extend_from_slice(part);
+            ranges.push(start..bytes.len());
+        }
+        let at = 0..bytes.len();
+        let cut = Cut::Parts { ranges: ranges.into(), next: 0, sides: sides + 1 };
+        Cutting { buffer: Arc::new(Buffer::new(bytes, None)), at, cut, count }
     }
 
     /// More replies than requests: from here on nothing of this session can be trusted. `rest` begins with the

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::record::{PacketId, Run};
@@ -139,6 +140,12 @@ impl Ended {
     /// How many packets it was given.
     fn given(&self) -> u64 {
         self.session.flight.given()
+    }
+
+    /// The next session in its slot waits so long.
+    pub(crate) fn tell_backed_off(&self, wait: Duration) {
+        let session = &self.session;
+        tell!(debug, session, "backed off", wait_ms = wait.as_secs_f64() * 1e3);
     }
 
     /// How it came to nothing, in words.

@@ -52,7 +52,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::error::{Error, Limit, excerpt};
+use crate::error::{Error, Limit, StderrExcerpt, excerpt};
 use crate::record::{PacketId, Pool, Run};
 use crate::stats::{Counters, Stats};
 use crate::subprocess::child::Child;
@@ -202,6 +202,8 @@ pub(crate) struct Session {
     /// When anything last moved in or out.
     moved: Now,
     closed_output_at: Option<Now>,
+    /// What it has written on stderr since its last reply, where that is kept.
+    stderr_since: StderrExcerpt,
     /// What it had said before it was asked anything.
     said_unasked: Option<String>,
     /// It had answered everything and closed its stdout, but went on running until it was killed.
@@ -209,10 +211,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session whose child has just been started in `slot`. `serial` is a number of its own.
+    /// A session whose child has just been started in `slot`. `serial` is a number of its own; `restart` says
+    /// whether it takes the place of one that has ended.
     pub(crate) fn new(
         slot: usize,
         serial: u64,
+        restart: bool,
         command: &Arc<str>,
         spawned: &Spawned,
         cx: &Context<'_>,
@@ -262,10 +266,11 @@ impl Session {
             head_since: now,
             moved: now,
             closed_output_at: None,
+            stderr_since: StderrExcerpt::default(),
             said_unasked: None,
             lingered: false,
         };
-        tell!(debug, session, "started");
+        tell!(debug, session, "started", restart = restart);
         if let Some(preamble) = &spec.words.preamble {
             session.inputs[0].push_words(Arc::clone(preamble));
             news.writes = true;
@@ -476,6 +481,9 @@ impl Session {
     pub(crate) fn heard_stderr(&mut self, bytes: &[u8], cx: &Context<'_>) {
         Counters::add(&cx.stats.counters.read_bytes, bytes.len() as u64);
         self.child.heard_stderr(bytes);
+        if cx.spec.policy.keep_stderr {
+            self.stderr_since.push(bytes);
+        }
         self.child.heard(cx.now);
         self.moved = cx.now.patient;
         self.has_spoken(cx);

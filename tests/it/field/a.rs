@@ -231,7 +231,6 @@ for line in sys.stdin: print(line.rstrip().upper())
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_python_beside_a_thread_that_sleeps() {
     if here(&["python3"]) {
         a2_complete(python(), 40, 1, 100);
@@ -240,7 +239,6 @@ fn a2_python_beside_a_thread_that_sleeps() {
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_a_limit_for_a_packet_is_not_a_process_for_each_item() {
     let template = sleeper("timeout").packet_timeout(Duration::from_secs(2));
     let snapshot = a2_complete(template, 40, 1, 100);
@@ -250,11 +248,10 @@ fn a2_a_limit_for_a_packet_is_not_a_process_for_each_item() {
 fn a2_through_every_door(door: Door) {
     door.send(sleeper("timeout"), &["a", "b", "c"], 1).is(&["A", "B", "C"]);
 }
-doors!(a2_through_every_door:; "A2":
+doors!(a2_through_every_door:
     ordered unordered keep_input batches wrapping queue pipeline results);
 
 #[test]
-#[ignore = "A2"]
 fn a2_one_put_one_get() {
     ends(|| {
         // The next is put when the one before is back: nothing but the evidence can bring it out.
@@ -271,11 +268,10 @@ fn a2_the_last_request_is_skipped(door: Door) {
     let told = door.send(template, &["a", "b", "skip"], 1);
     told.is(&["a", "b", "!!ReplyCount 2"]);
 }
-doors!(a2_the_last_request_is_skipped:; "A2":
+doors!(a2_the_last_request_is_skipped:
     ordered unordered keep_input batches wrapping queue pipeline results);
 
 #[test]
-#[ignore = "A2"]
 fn a2_the_only_request_is_skipped() {
     let template = || Template::new("timeout").args(["100", "sed", "-u", "/skip/d"]);
     Door::Ordered.send(template(), &["skip"], 1).is(&["!ReplyCount 0"]);
@@ -283,7 +279,6 @@ fn a2_the_only_request_is_skipped() {
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_with_a_sentinel() {
     let template = Template::new("timeout").args(["100", "tr", "!", "?"]);
     let template = template.replies(ReplyFraming::sentinel(Sentinel::new("{mark}")));
@@ -293,20 +288,17 @@ fn a2_with_a_sentinel() {
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_at_most_once() {
     a2_complete(sleeper("timeout").at_most_once(), 40, 2, 30);
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_with_ready() {
     let template = ready("sleep 100 & tr a-z A-Z; kill $!");
     a2_complete(template, 40, 1, 10);
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_with_a_banner_and_first_and_last_words() {
     let script = "echo welcome; read -r hello; sleep 100 & sed /bye/d; kill $!";
     let template = Template::shell(script).skip_lines(1).preamble("hello\n").farewell("bye\n");
@@ -314,7 +306,6 @@ fn a2_with_a_banner_and_first_and_last_words() {
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_with_sessions_of_ten_records() {
     a2_complete(sleeper("timeout").recycle_after_records(10), 60, 2, 30);
 }
@@ -326,7 +317,6 @@ fn a2_with_one_process_for_each_packet() {
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_with_side_channels() {
     ends(|| {
         let template = Template::new("timeout").args(["100", "paste", "-d", " ", "-", "{fd:side}"]);
@@ -358,7 +348,6 @@ fn a2_as_a_source() {
 }
 
 #[test]
-#[ignore = "A2"]
 fn a2_and_a_packet_that_kills_it() {
     if !here(&["python3"]) {
         return;
@@ -380,7 +369,6 @@ for line in sys.stdin:
 /// Ten thousand records through a window of a hundred: at most three times what the same tool takes without the
 /// sleeper, and one patience (three looks, of 100 ms each) a session.
 #[test]
-#[ignore = "A2"]
 fn a2_costs_nothing_but_patience() {
     crate::common::within_limit(3 * LIMIT, || {
         let timed = |template: Template| {
@@ -409,7 +397,7 @@ fn a3_the_end_of_the_input_and_a_limit_for_the_end(door: Door) {
     let template = Template::shell(STAYS).end_timeout(Duration::from_secs(1));
     door.send(template, &["a"], 1).is(&["!Timeout 0"]);
 }
-doors!(a3_the_end_of_the_input_and_a_limit_for_the_end:; "A3":
+doors!(a3_the_end_of_the_input_and_a_limit_for_the_end:
     ordered unordered keep_input batches wrapping pipeline results);
 
 #[test]
@@ -440,7 +428,6 @@ fn hint_says(monitor: &Monitor, words: &[&str]) {
 }
 
 #[test]
-#[ignore = "A3"]
 fn a3_without_a_limit_there_is_a_hint_that_names_it() {
     ends(|| {
         let feed = ["a"].into_iter().feed_subprocesses_ordered(Template::shell(STAYS), 1, 1);
@@ -450,7 +437,6 @@ fn a3_without_a_limit_there_is_a_hint_that_names_it() {
 }
 
 #[test]
-#[ignore = "A3"]
 fn a3_with_ready_banner_and_last_words() {
     let limit = Duration::from_secs(1);
     let stays = "while read -r x; do :; done; exec sleep 100";
@@ -469,7 +455,6 @@ fn a3_with_ready_banner_and_last_words() {
 }
 
 #[test]
-#[ignore = "A3"]
 fn a3_one_that_stays_costs_the_others_nothing() {
     ends(|| {
         let script = format!("if [ {{id}} = 0 ]; then {STAYS}; fi; exec cat");
@@ -492,7 +477,7 @@ fn a3_closed_by_ourselves_before_the_input_has_ended(door: Door) {
     assert_eq!(told.items.len(), 1, "{told:?}");
     assert!(told.items[0].starts_with('!') && told.items[0].ends_with(" 0"), "{told:?}");
 }
-doors!(a3_closed_by_ourselves_before_the_input_has_ended:; "A3": queue);
+doors!(a3_closed_by_ourselves_before_the_input_has_ended: queue);
 
 #[test]
 fn a3_a_command_as_a_source() {
@@ -522,7 +507,6 @@ fn at_a_terminal() {
 }
 
 #[test]
-#[ignore = "A4"]
 fn a4_a_worker_that_asks_at_the_terminal() {
     alone!(|| {
         at_a_terminal();
@@ -535,7 +519,6 @@ fn a4_a_worker_that_asks_at_the_terminal() {
 }
 
 #[test]
-#[ignore = "A4"]
 fn a4_a_worker_that_is_stopped() {
     alone!(|| {
         use nix::sys::signal::{Signal, kill};
@@ -581,7 +564,6 @@ fn a5_a_worker_that_never_reads_has_a_hint() {
 }
 
 #[test]
-#[ignore = "A5"]
 fn a5_a_worker_that_is_never_ready_has_a_hint() {
     ends(|| {
         let template = Template::new("sleep").arg("100").ready("READY\n", 2 * LIMIT);
@@ -592,7 +574,6 @@ fn a5_a_worker_that_is_never_ready_has_a_hint() {
 }
 
 #[test]
-#[ignore = "A5"]
 fn a5_in_a_queue() {
     ends(|| {
         let queue = Queue::subprocesses(Template::new("sleep").arg("100"), 1, 10);
@@ -638,7 +619,6 @@ where
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_after_gets_puts_do_not_block_with_subprocesses() {
     crate::common::within_limit(3 * LIMIT, || {
         for window in [1, 2, 7, 8, 16, 100, 1_000, 10_000] {
@@ -654,7 +634,6 @@ fn a6_after_gets_puts_do_not_block_with_subprocesses() {
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_after_gets_puts_do_not_block_with_threads() {
     crate::common::within_limit(3 * LIMIT, || {
         for window in [1, 2, 7, 8, 16, 100, 1_000, 10_000] {
@@ -668,7 +647,6 @@ fn a6_after_gets_puts_do_not_block_with_threads() {
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_the_smallest_queue_of_all() {
     ends(|| {
         let mut queue = Queue::subprocesses(Template::new("cat"), 2, 100);
@@ -695,19 +673,16 @@ fn a6_crawls<F: Iterator>(feed: impl FnOnce(Inlet<String>) -> F) {
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_a_crawler() {
     ends(|| a6_crawls(|items| items.feed_subprocesses_ordered(Template::new("cat"), 2, 100)));
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_a_crawler_in_completion_order() {
     ends(|| a6_crawls(|items| items.feed_subprocesses(Template::new("cat"), 2, 100)));
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_a_crawler_in_threads() {
     ends(|| a6_crawls(|items| items.feed_threads_ordered(|n| n, 2, 100)));
 }
@@ -732,7 +707,6 @@ fn a6_look_ahead<F: Iterator>(mut feed: F, pulled: &Pulled, window: u64) {
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_the_look_ahead_does_not_lag() {
     crate::common::within_limit(3 * LIMIT, || {
         for window in [1, 3, 16, 700] {
@@ -756,7 +730,6 @@ fn a6_the_look_ahead_does_not_lag() {
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_the_look_ahead_of_marks_and_errors_does_not_lag() {
     ends(|| {
         let window = 64;
@@ -769,7 +742,6 @@ fn a6_the_look_ahead_of_marks_and_errors_does_not_lag() {
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_the_look_ahead_of_a_pipeline_does_not_lag() {
     ends(|| {
         use subfeed::pipeline::{Pipeline, Stage};
@@ -782,7 +754,6 @@ fn a6_the_look_ahead_of_a_pipeline_does_not_lag() {
 }
 
 #[test]
-#[ignore = "A6"]
 fn a6_a_batch_that_was_forgotten_gives_its_credit_back() {
     ends(|| {
         let mut batches =
@@ -861,7 +832,6 @@ impl Holder {
 }
 
 #[test]
-#[ignore = "A7"]
 fn a7_dropped_inside_the_sources_next() {
     alone!(|| {
         let before = Belongings::now();
@@ -877,7 +847,6 @@ fn a7_dropped_inside_the_sources_next() {
 }
 
 #[test]
-#[ignore = "A7"]
 fn a7_dropped_inside_encode() {
     alone!(|| {
         let before = Belongings::now();
@@ -902,7 +871,6 @@ fn a7_dropped_inside_encode() {
 }
 
 #[test]
-#[ignore = "A7"]
 fn a7_dropped_inside_check() {
     alone!(|| {
         let before = Belongings::now();
@@ -929,7 +897,6 @@ fn a7_dropped_inside_check() {
 
 /// The source is the last to hold its own feed, and goes when it has come to its end.
 #[test]
-#[ignore = "A7"]
 fn a7_dropped_with_its_source() {
     alone!(|| {
         let before = Belongings::now();
@@ -985,7 +952,6 @@ fn a7_threads_dropped_inside_a_task() {
 }
 
 #[test]
-#[ignore = "A7"]
 fn a7_threads_dropped_inside_the_sources_next() {
     alone!(|| {
         let (holder, go) = (Holder::default(), Barrier::default());
@@ -998,7 +964,6 @@ fn a7_threads_dropped_inside_the_sources_next() {
 }
 
 #[test]
-#[ignore = "A7"]
 fn a7_the_last_stage_of_a_chain_dropped_inside_the_first() {
     alone!(|| {
         let before = Belongings::now();
@@ -1016,7 +981,6 @@ fn a7_the_last_stage_of_a_chain_dropped_inside_the_first() {
 }
 
 #[test]
-#[ignore = "A7"]
 fn a7_a_pipeline_dropped_inside_its_source() {
     alone!(|| {
         use subfeed::pipeline::Pipeline;
@@ -1074,7 +1038,6 @@ fn regrouped() -> u32 {
 }
 
 #[test]
-#[ignore = "A8"]
 fn a8_a_worker_in_another_group_goes_with_a_drop() {
     alone!(|| {
         let before = Belongings::now();
@@ -1091,7 +1054,6 @@ fn a8_a_worker_in_another_group_goes_with_a_drop() {
 }
 
 #[test]
-#[ignore = "A8"]
 fn a8_a_worker_in_another_group_and_the_limits() {
     alone!(|| {
         let before = Belongings::now();
@@ -1115,7 +1077,6 @@ fn a8_a_worker_in_another_group_and_the_limits() {
 }
 
 #[test]
-#[ignore = "A8"]
 fn a8_a_source_in_another_group() {
     alone!(|| {
         let before = Belongings::now();
@@ -1172,25 +1133,21 @@ fn a9_fork_fails_in_the_middle(order: Order, template: Template) {
 // No worker here is a file of ours: another user may not read the target directory.
 
 #[test]
-#[ignore = "A9"]
 fn a9_with_no_worker_alive_fork_fails_for_a_while() {
     alone!(|| a9_fork_fails_in_the_middle(Order::Input, Template::new("cat")));
 }
 
 #[test]
-#[ignore = "A9"]
 fn a9_in_completion_order() {
     alone!(|| a9_fork_fails_in_the_middle(Order::Completion, Template::new("cat")));
 }
 
 #[test]
-#[ignore = "A9"]
 fn a9_with_ready() {
     alone!(|| a9_fork_fails_in_the_middle(Order::Input, ready("exec cat")));
 }
 
 #[test]
-#[ignore = "A9"]
 fn a9_with_side_channels_which_are_forked() {
     alone!(|| {
         let template = Template::new("cat").side_input("side");
@@ -1199,7 +1156,6 @@ fn a9_with_side_channels_which_are_forked() {
 }
 
 #[test]
-#[ignore = "A9"]
 fn a9_with_one_process_for_each_packet() {
     alone!(|| {
         let template = Template::new("cat").replies(ReplyFraming::until_eof());

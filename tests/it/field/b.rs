@@ -457,7 +457,6 @@ fn b2_a_worker_that_reads_one_and_leaves() {
 }
 
 #[test]
-#[ignore = "B2"]
 fn b2_a_worker_that_reads_two_with_one_call_and_leaves() {
     b2_accepted_is_what_was_read("dd bs=10 count=1 2>/dev/null >>\"$LOG\"", 20, 1);
 }
@@ -470,7 +469,6 @@ fn b2_a_worker_that_reads_some_and_dies() {
 }
 
 #[test]
-#[ignore = "B2"]
 fn b2_after_ready() {
     ends(|| {
         let dir = Dir::new();
@@ -485,7 +483,6 @@ fn b2_after_ready() {
 }
 
 #[test]
-#[ignore = "B2"]
 fn b2_a_worker_that_reads_nothing() {
     ends(|| {
         for script in [":", "exit 0", "exec <&-; sleep 0.1"] {
@@ -512,7 +509,6 @@ fn b2_a_worker_that_reads_nothing() {
 }
 
 #[test]
-#[ignore = "B2"]
 fn b2_what_one_leaves_goes_to_another() {
     ends(|| {
         // Worker 0 leaves without having read, worker 1 takes everything.
@@ -580,7 +576,7 @@ fn b3_a_complaint_that_quotes_the_mark(door: Door) {
         assert!(before.zip(&told.items).all(|(request, item)| *item == format!("{request}\n")));
     }
 }
-doors!(b3_a_complaint_that_quotes_the_mark:; "B3":
+doors!(b3_a_complaint_that_quotes_the_mark:
     ordered keep_input batches wrapping queue pipeline results);
 
 #[test]
@@ -592,7 +588,6 @@ fn b3_a_mark_that_is_seen_twice() {
 }
 
 #[test]
-#[ignore = "B3"]
 fn b3_with_policies_and_several_workers() {
     let requests = ["a", "b", "open", "c", "d", "open", "e"];
     for template in
@@ -606,7 +601,6 @@ fn b3_with_policies_and_several_workers() {
 }
 
 #[test]
-#[ignore = "B3"]
 fn b3_and_a_death_behind_the_complaint() {
     let script = "while read -r l; do case $l in \
         open) read -r next; echo \"incorrect syntax: $next is not an infix operator\"; exit 1;; \

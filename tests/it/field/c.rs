@@ -103,7 +103,6 @@ doors!(c1_through_every_door:
     ordered unordered keep_input batches wrapping queue pipeline results);
 
 #[test]
-#[ignore = "C1"]
 fn c1_drained() {
     ends(|| {
         let template =
@@ -260,7 +259,6 @@ fn one_dead_host() -> Template {
 }
 
 #[test]
-#[ignore = "C3"]
 fn c3_a_dead_host_does_not_end_a_feed_whose_other_host_has_answered() {
     ends(|| {
         for order in [Order::Input, Order::Completion] {
@@ -591,7 +589,6 @@ fn c7_node() {
 // ==================================================================== C8: a Go program
 
 #[test]
-#[ignore = "C8"]
 fn c8_miller() {
     if !here(&["mlr"]) {
         return;
@@ -608,7 +605,6 @@ fn c8_miller() {
 
 /// Its threads by the calls that they sleep in: in a futex with a limit, in one without, for a signal.
 #[test]
-#[ignore = "C8"]
 fn c8_several_threads_that_sleep() {
     ends(|| {
         let template = child("beside futex beside sigwait beside suspend stdio 4096");
@@ -789,7 +785,6 @@ fn c11_a_drop_where_the_host_has_blocked_every_signal() {
 }
 
 #[test]
-#[ignore = "C11"]
 fn c11_a_worker_that_is_waited_for_is_looked_at_ever_more_rarely() {
     ends(|| {
         for template in [

@@ -319,7 +319,6 @@ fn d8_a_tool_that_answers_once_at_its_end_is_told_of_until_eof() {
 // ==================================================================== D9: what `finish` says
 
 #[test]
-#[ignore = "D9"]
 fn d9_our_own_kill_sequence_is_told_with_its_limit() {
     ends(|| {
         let template = child("deaf").end_timeout(Duration::from_millis(200));
