@@ -55,7 +55,7 @@
 //!
 //! Line in, line out is the default. If the tool may answer with nothing or with several lines, or puts
 //! its errors on stderr only, use a [sentinel](framing::ReplyFraming::sentinel): it does not have to trust the
-//! tool's counting, if only the tool answers before it reads on
+//! tool's counting, if only the tool answers before it reads on, not one that works in a thread or in the background
 //! ([what it cannot tell](framing::Sentinel#what-no-mark-can-tell)). Tools that answer out of order, by ids,
 //! are fed [one request at a time](Template::in_flight). [`framing`] has a table.
 //!

@@ -235,14 +235,15 @@ impl Session {
     /// time where this is asked for.
     fn with_stderr(&mut self, cutting: Cutting) -> Cutting {
         let Cutting { buffer, at, cut, count } = cutting;
+        let line = at.start..at.end.saturating_sub(1).max(at.start);
         let (parts, sides) = match &cut {
-            Cut::Delimiter { .. } => (vec![at.start..at.end.saturating_sub(1).max(at.start)], 0),
-            Cut::Parts { ranges, next, sides } => (ranges[*next..=*next + *sides].to_vec(), *sides),
+            Cut::Delimiter { .. } => (std::slice::from_ref(&line), 0),
+            Cut::Parts { ranges, next, sides } => (&ranges[*next..=*next + *sides], *sides),
         };
         let stderr = std::mem::take(&mut self.stderr_since).text();
         let mut bytes = Vec::new();
         let mut ranges = Vec::new();
-        for part in parts.into_iter().map(|part| &buffer[part]).chain([&stderr[..]]) {
+        for part in parts.iter().map(|part| &buffer[part.clone()]).chain([&stderr[..]]) {
             let start = bytes.len();
             bytes.extend_from_slice(part);
             ranges.push(start..bytes.len());

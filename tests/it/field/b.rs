@@ -635,7 +635,6 @@ fn page(path: &str) -> String {
 }
 
 #[test]
-#[ignore = "B4"]
 fn b4_no_recipe_ends_at_the_first_line_that_is_no_text() {
     for path in ["README.md", "src/ext.rs", "src/lib.rs", "src/cookbook.rs"] {
         assert!(!page(path).contains("map_while(Result::ok)"), "{path}");
@@ -751,7 +750,6 @@ doors!(b7_what_the_tool_says_of_its_own_is_no_reply:
 // ==================================================================== B8, B9: what cannot be detected is said
 
 #[test]
-#[ignore = "B8"]
 fn b8_where_the_sentinel_is_praised_its_limits_are_told() {
     // A tool that answers the sync command before the request, because the request runs in a thread.
     for path in ["src/lib.rs", "src/template/framing/mod.rs", "src/template/framing/sentinel.rs"] {
