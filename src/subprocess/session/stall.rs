@@ -190,7 +190,7 @@ impl Session {
         let late = quiet >= HINT_AFTER;
         match (evidence, parting) {
             // It will be given nothing more: asking costs nothing.
-            (Evidence::Waiting, Some(why)) => self.close(why, cx, news),
+            (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
             (Evidence::Waiting, None) if quiet >= patience(cx) => self.is_withholding(cx, news),
             (Evidence::Asleep, None) if cx.waits && self.may_guess(cx) => {
                 self.depth.widen();
@@ -200,12 +200,11 @@ impl Session {
                     || (cx.closes_sleepers && cx.spec.policy.on_stall == OnStall::Recycle);
                 if allowed && (late || !self.prompt) {
                     self.stall.closed_asleep = parting != Some(Why::Done);
-                    self.stall.guessed = !cx.input_has_ended;
                     let why = parting.unwrap_or(Why::Recycled);
                     if why == Why::Recycled {
                         Counters::add(&cx.stats.counters.recycles, 1);
                     }
-                    self.close(why, cx, news);
+                    self.guess(why, cx, news);
                 }
             }
             // What cannot be seen is treated as a pipeline in a shell would: its input ends when there is
@@ -216,7 +215,7 @@ impl Session {
                 if parting.is_none() && cx.waits && self.may_guess(cx) && !deaf {
                     self.depth.widen();
                 } else if cx.input_has_ended && (never || late) {
-                    self.close(parting.unwrap_or(Why::Recycled), cx, news);
+                    self.guess(parting.unwrap_or(Why::Recycled), cx, news);
                 }
             }
             // There is another look later.
@@ -229,6 +228,12 @@ impl Session {
                 _,
             ) => {}
         }
+    }
+
+    /// Closes its inputs because of what was seen of it, not because it has answered.
+    fn guess(&mut self, why: Why, cx: &Context<'_>, news: &mut News) {
+        self.stall.guessed = why == Why::Recycled;
+        self.close(why, cx, news);
     }
 
     /// Whether it may be given more on the guess that it waits for it: not where each packet that it has
@@ -247,8 +252,7 @@ impl Session {
                 news.withholds = true;
                 Counters::add(&cx.stats.counters.recycles, 1);
                 self.stall.closed_waiting = true;
-                self.stall.guessed = !cx.input_has_ended;
-                self.recycle(cx, news);
+                self.guess(Why::Recycled, cx, news);
             }
             OnStall::Fail => {
                 let advice = self.manner(cx).withholds();
