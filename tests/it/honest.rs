@@ -95,6 +95,7 @@ fn waits_and_says(template: Template, says: &str) -> Snapshot {
 }
 
 #[test]
+#[cfg_attr(subfeed_portable, ignore = "needs evidence")]
 fn a_worker_with_an_event_loop_is_waited_for_and_the_hint_says_so() {
     if !here(&["python3"]) {
         return;
@@ -118,6 +119,7 @@ sys.stdout.write(held.decode().upper())
 }
 
 #[test]
+#[cfg_attr(subfeed_portable, ignore = "needs evidence")]
 fn a_launcher_in_between_is_waited_for_and_the_hint_says_so() {
     if !here(&["setsid"]) {
         return;

@@ -26,6 +26,7 @@ fn every_third_fails(n: u32) -> impl Iterator<Item = Result<String, Trouble>> + 
 }
 
 #[test]
+#[cfg_attr(subfeed_portable, ignore = "needs evidence")]
 fn an_error_of_the_source_comes_out_in_its_place_and_goes_to_no_worker() {
     within(|| {
         for (workers, buffer) in [(1, 1), (3, 7), (2, 10_000)] {
