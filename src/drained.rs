@@ -37,6 +37,7 @@ pub struct Exit {
     pub worker: usize,
     /// `None` if somebody else has reaped it.
     pub status: Option<ExitStatus>,
-    /// It ended by itself, before its input did. What it had read and not yet dealt with is lost.
+    /// It ended by itself, before it had read its input to the end. What it had read and not yet dealt with is lost;
+    /// what it had not read was given to another.
     pub early: bool,
 }

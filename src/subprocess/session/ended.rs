@@ -333,7 +333,7 @@ impl Ended {
 
     /// How a session of a drained feed ended, and what is bad about that.
     pub(crate) fn report(&self) -> (SessionEnd, Option<Error>) {
-        let early = !self.is_asked();
+        let early = !self.is_asked() || self.session.unread() > 0;
         let end = SessionEnd { worker: self.session.slot, status: self.status, early };
         let bad = early || self.status.is_none_or(|status| !status.success());
         let remark = bad.then(|| {
