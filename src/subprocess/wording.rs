@@ -3,9 +3,13 @@
 //! Pure: values in, words out. Nobody here knows a session; what an advice depends on is an argument, so that
 //! each situation has its test.
 
+use std::fmt;
+use std::time::Duration;
+
 use bstr::ByteSlice;
 
 use crate::error::StderrExcerpt;
+use crate::record::PacketId;
 use crate::template::Spec;
 
 /// How a tool that buffers is talked out of it.
@@ -16,56 +20,80 @@ const FLAGS: &str = "its unbuffered or line-buffered flag (sed -u, grep --line-b
 const SWALLOWED: &str = "look in the request for something left open, such as a quote or a bracket, that \
                          swallowed the sync command";
 
+/// What ends a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndsAt {
+    /// What the framing counts.
+    Count,
+    /// The packet's mark.
+    Mark,
+    /// The packet's mark, which has come on stderr.
+    MarkOnStderr,
+}
+
 /// What is known of how a session answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Manner {
-    /// Its replies end at marks.
-    pub(crate) marked: bool,
+    pub(crate) ends_at: EndsAt,
     /// It has been seen to owe nothing while its stdin was open: it does not buffer.
     pub(crate) prompt: bool,
 }
 
 impl Manner {
+    /// Of a session that owes a reply to `packet`, and has been prompt or not.
+    pub(crate) fn of(
+        spec: &Spec,
+        packet: Option<PacketId>,
+        stderr: &StderrExcerpt,
+        prompt: bool,
+    ) -> Self {
+        let on_stderr = packet.is_some_and(|packet| mark_is_on_stderr(spec, packet, stderr));
+        let ends_at = match spec.replies.as_sentinel() {
+            None => EndsAt::Count,
+            Some(_) if on_stderr => EndsAt::MarkOnStderr,
+            Some(_) => EndsAt::Mark,
+        };
+        Self { ends_at, prompt }
+    }
+
     /// Of a session that owes replies and waits for more input. A clause whose subject is the worker.
     pub(crate) fn withholds(self) -> String {
-        let (marked, prompt) = (self.marked, self.prompt);
-        match (marked, prompt) {
-            (false, false) => {
+        match (self.ends_at, self.prompt) {
+            (EndsAt::Count, false) => {
                 format!("withholds its replies until its buffer is full: use {FLAGS}")
             }
-            (false, true) => {
+            (EndsAt::Count, true) => {
                 "waits for more input instead of answering, and does not buffer, because it has answered before: it \
                  has skipped a request, or waits for the rest of one. Template::packet_timeout bounds the wait; \
                  a sentinel framing tells which request it was"
                     .to_owned()
             }
-            (true, false) => format!(
+            (EndsAt::Mark, false) => format!(
                 "waits for more input and has not printed the mark: {SWALLOWED}, which Template::packet_timeout \
                  bounds; or it withholds what it prints until its buffer is full: then use {FLAGS}"
             ),
-            (true, true) => format!(
+            (EndsAt::Mark, true) => format!(
                 "waits for more input and has not printed the mark, as it did before: {SWALLOWED}. \
                  Template::packet_timeout bounds the wait"
             ),
+            (EndsAt::MarkOnStderr, _) => format!("waits for more input, and {ON_STDERR}"),
         }
     }
 }
 
+/// Of a mark in the wrong place.
+const ON_STDERR: &str = "the mark came on stderr: have the sync command print it on stdout (in gnuplot, `set print \
+                         \"-\"`), or join the two streams with Template::shell and `2>&1`";
+
 /// Of a packet whose mark never came on stdout.
 pub(crate) fn no_mark(on_stderr: bool) -> String {
-    if on_stderr {
-        "the mark came on stderr: have the sync command print it on stdout (in gnuplot, `set print \"-\"`), or \
-         join the two streams with Template::shell and `2>&1`"
-            .to_owned()
-    } else {
-        format!("it never printed the mark: {SWALLOWED}")
-    }
+    if on_stderr { ON_STDERR.to_owned() } else { format!("it never printed the mark: {SWALLOWED}") }
 }
 
 /// Whether the mark of this packet was written on stderr.
-pub(crate) fn mark_is_on_stderr(spec: &Spec, packet: u64, stderr: &StderrExcerpt) -> bool {
+pub(crate) fn mark_is_on_stderr(spec: &Spec, packet: PacketId, stderr: &StderrExcerpt) -> bool {
     let Some(sentinel) = spec.replies.as_sentinel() else { return false };
-    stderr.contains(sentinel.mark(packet).as_bytes())
+    stderr.contains(sentinel.mark(packet.0).as_bytes())
 }
 
 /// Of a session that ended well with fewer replies than requests, under a framing that counts. `half`: it wrote
@@ -88,10 +116,17 @@ pub(crate) fn too_few(owed: u64, got: u64, half: bool) -> &'static str {
     }
 }
 
-/// Of a reply too many, which begins like this. `at_end`: the tool's input had ended before.
-pub(crate) fn too_many(extra: &[u8], at_end: bool) -> String {
+/// Of a reply too many, which begins like this. `unasked`: what the session had said before it was asked anything, in
+/// quotes. `at_end`: the tool's input had ended before.
+pub(crate) fn too_many(extra: &[u8], unasked: Option<&str>, at_end: bool) -> String {
     const LONGEST: usize = 80;
     let twice = "if it answers more than once, frame its replies by what ends them";
+    if let Some(said) = unasked {
+        return format!(
+            "it said {said} before it was asked anything: if that is a banner, skip it (Template::skip_lines, \
+             skip_until, ready); {twice}"
+        );
+    }
     match (at_end, extra.len()) {
         (true, ..=LONGEST) => format!(
             "if the tool prints this at the end of its input, declare it: .skip_at_end({}); {twice}",
@@ -129,35 +164,77 @@ pub(crate) fn bad_exit(ours: bool) -> &'static str {
     }
 }
 
-/// Of a session that is awaited: what it was seen to do, and what bounds the wait or would bound it. `seen` is a
-/// sentence with the worker as "it".
-pub(crate) fn awaited(seen: &str, owes: u64, bound: Bound) -> String {
-    let replies = if owes == 1 { "a reply".to_owned() } else { format!("{owes} replies") };
-    match bound {
-        Bound::By(setting) => {
-            format!("owes {replies} and is quiet: {seen}; Template::{setting} bounds the wait")
+/// A session for which the feed has waited for a while. `Display` says which one it is, what it was seen to do, and
+/// what bounds the wait, or would.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait<'a> {
+    pub(crate) worker: usize,
+    pub(crate) pid: Option<u32>,
+    pub(crate) command: &'a str,
+    /// Replies; none where it is not ready yet.
+    pub(crate) owed: u64,
+    pub(crate) quiet: Duration,
+    /// A sentence with the worker as "it".
+    pub(crate) seen: &'a str,
+    /// It may be waiting for more input.
+    pub(crate) may_be_waiting: bool,
+    pub(crate) manner: Manner,
+    pub(crate) bound: Bound,
+}
+
+impl fmt::Display for Wait<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {} of `{}`", self.worker, self.command)?;
+        if let Some(pid) = self.pid {
+            write!(f, " (pid {pid})")?;
         }
-        Bound::Not(setting) => {
-            format!("owes {replies} and is quiet: {seen}; Template::{setting} would bound the wait")
+        match self.owed {
+            0 => f.write_str(" has not said that it is ready")?,
+            1 => f.write_str(" owes a reply")?,
+            owed => write!(f, " owes {owed} replies")?,
+        }
+        write!(
+            f,
+            " and has been quiet for {} s: {}; {}",
+            self.quiet.as_secs(),
+            self.seen,
+            self.bound
+        )?;
+        if !self.may_be_waiting || self.owed == 0 {
+            return Ok(());
+        }
+        match self.manner {
+            Manner { ends_at: EndsAt::Mark, .. } => write!(f, "; {SWALLOWED}"),
+            Manner { ends_at: EndsAt::MarkOnStderr, .. } => write!(f, "; {ON_STDERR}"),
+            Manner { ends_at: EndsAt::Count, prompt: false } => {
+                write!(f, "; if it buffers its output, use {FLAGS}")
+            }
+            Manner { ends_at: EndsAt::Count, prompt: true } => f.write_str(
+                "; it has answered before, so that it does not buffer: it may have skipped a request",
+            ),
         }
     }
 }
 
-/// Whether a setting bounds a wait.
+/// What bounds a wait, or could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
-    /// This one does.
-    By(&'static str),
-    /// None does; this one could.
-    Not(&'static str),
+pub(crate) struct Bound {
+    setting: &'static str,
+    limit: Option<Duration>,
 }
 
 impl Bound {
-    /// What bounds the wait for a reply.
-    pub(crate) fn of_a_packet(spec: &Spec) -> Self {
-        match spec.policy.packet_timeout {
-            Some(_) => Self::By("packet_timeout"),
-            None => Self::Not("packet_timeout"),
+    /// This setting does, if there is a limit; otherwise it could.
+    pub(crate) fn of(setting: &'static str, limit: Option<Duration>) -> Self {
+        Self { setting, limit }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.limit {
+            Some(limit) => write!(f, "{} bounds the wait ({limit:?})", self.setting),
+            None => write!(f, "Template::{} would bound the wait", self.setting),
         }
     }
 }
@@ -166,7 +243,7 @@ impl Bound {
 mod tests {
     use super::*;
 
-    use std::time::Duration;
+    use itertools::Itertools;
 
     use crate::template::Template;
     use crate::template::framing::Sentinel;
@@ -187,17 +264,21 @@ mod tests {
 
     #[test]
     fn a_tool_that_may_buffer_is_told_its_flag_and_one_that_does_not_is_not() {
-        let withholds = |marked, prompt| Manner { marked, prompt }.withholds();
+        let withholds = |ends_at, prompt| Manner { ends_at, prompt }.withholds();
         let flag = &["line-buffered flag", "Template::line_buffered"];
-        says(&withholds(false, false), flag);
-        says_not(&withholds(false, false), &["sync command", "mark"]);
-        says(&withholds(false, true), &["skipped a request", "packet_timeout", "sentinel"]);
-        says_not(&withholds(false, true), flag);
+        says(&withholds(EndsAt::Count, false), flag);
+        says_not(&withholds(EndsAt::Count, false), &["sync command", "mark"]);
+        says(&withholds(EndsAt::Count, true), &["skipped a request", "packet_timeout", "sentinel"]);
+        says_not(&withholds(EndsAt::Count, true), flag);
         // In a REPL with a quote left open the buffer is the less likely of two causes, or none.
-        says(&withholds(true, false), &["left open", "a quote", "packet_timeout"]);
-        says(&withholds(true, false), flag);
-        says(&withholds(true, true), &["left open", "packet_timeout"]);
-        says_not(&withholds(true, true), flag);
+        says(&withholds(EndsAt::Mark, false), &["left open", "a quote", "packet_timeout"]);
+        says(&withholds(EndsAt::Mark, false), flag);
+        says(&withholds(EndsAt::Mark, true), &["left open", "packet_timeout"]);
+        says_not(&withholds(EndsAt::Mark, true), flag);
+        for prompt in [false, true] {
+            says(&withholds(EndsAt::MarkOnStderr, prompt), &["the mark came on stderr", "2>&1"]);
+            says_not(&withholds(EndsAt::MarkOnStderr, prompt), &["buffer", "left open"]);
+        }
     }
 
     #[test]
@@ -206,10 +287,15 @@ mod tests {
         let sentinel = spec.replies.as_sentinel().unwrap();
         let mut stderr = StderrExcerpt::default();
         stderr.push(b"gnuplot> ");
-        assert!(!mark_is_on_stderr(&spec, 7, &stderr));
+        let ends_at = |spec, packet| Manner::of(spec, packet, &stderr, false).ends_at;
+        assert_eq!(ends_at(&spec, Some(PacketId(7))), EndsAt::Mark);
+        let mut stderr = stderr.clone();
         stderr.push(sentinel.mark(7).as_bytes());
-        assert!(mark_is_on_stderr(&spec, 7, &stderr) && !mark_is_on_stderr(&spec, 8, &stderr));
-        assert!(!mark_is_on_stderr(&Template::new("cat").spec, 7, &stderr));
+        let ends_at = |spec, packet| Manner::of(spec, packet, &stderr, false).ends_at;
+        assert_eq!(ends_at(&spec, Some(PacketId(7))), EndsAt::MarkOnStderr);
+        assert_eq!(ends_at(&spec, Some(PacketId(8))), EndsAt::Mark);
+        assert_eq!(ends_at(&spec, None), EndsAt::Mark);
+        assert_eq!(ends_at(&Template::new("cat").spec, Some(PacketId(7))), EndsAt::Count);
         says(&no_mark(true), &["came on stderr", "stdout", "2>&1"]);
         says_not(&no_mark(true), &["never printed", "left open"]);
         says(&no_mark(false), &["never printed the mark", "left open"]);
@@ -229,14 +315,19 @@ mod tests {
 
     #[test]
     fn what_a_tool_says_at_its_end_is_declared_by_a_line_to_paste() {
-        says(&too_many(b"\n", true), &[r#".skip_at_end("\n")"#, "more than once"]);
-        says(&too_many(b"bye \"x\"\0", true), &[r#".skip_at_end("bye \"x\"\0")"#]);
-        says(&too_many(b"\xff\n", true), &[r#".skip_at_end(b"\xff\n")"#]);
-        let long = too_many(&[b'x'; 81], true);
+        says(&too_many(b"\n", None, true), &[r#".skip_at_end("\n")"#, "more than once"]);
+        says(&too_many(b"bye \"x\"\0", None, true), &[r#".skip_at_end("bye \"x\"\0")"#]);
+        says(&too_many(b"\xff\n", None, true), &[r#".skip_at_end(b"\xff\n")"#]);
+        let long = too_many(&[b'x'; 81], None, true);
         says(&long, &["Template::skip_at_end", "all of it"]);
         says_not(&long, &["xxx"]);
-        says(&too_many(b"\n", false), &["banner", "prompt", "more than once"]);
-        says_not(&too_many(b"\n", false), &["skip_at_end"]);
+        says(&too_many(b"\n", None, false), &["banner", "prompt", "more than once"]);
+        says_not(&too_many(b"\n", None, false), &["skip_at_end"]);
+        for at_end in [false, true] {
+            let banner = too_many(b"\n", Some("\"Hello\""), at_end);
+            says(&banner, &["it said \"Hello\" before", "skip_lines"]);
+            says_not(&banner, &["skip_at_end"]);
+        }
     }
 
     #[test]
@@ -252,28 +343,59 @@ mod tests {
 
     #[test]
     fn who_is_awaited_is_said_with_what_bounds_the_wait() {
-        let unbounded = Template::new("cat").spec;
-        let bounded = Template::new("cat").packet_timeout(Duration::from_secs(1)).spec;
+        let wait = Wait {
+            worker: 3,
+            pid: Some(77),
+            command: "tool -x",
+            owed: 1,
+            quiet: Duration::from_millis(5_400),
+            seen: "it computes",
+            may_be_waiting: false,
+            manner: Manner { ends_at: EndsAt::Count, prompt: false },
+            bound: Bound::of("packet_timeout", None),
+        };
         assert_eq!(
-            awaited("it computes", 1, Bound::of_a_packet(&unbounded)),
-            "owes a reply and is quiet: it computes; Template::packet_timeout would bound the wait"
+            wait.to_string(),
+            "worker 3 of `tool -x` (pid 77) owes a reply and has been quiet for 5 s: it computes; \
+             Template::packet_timeout would bound the wait"
         );
-        assert_eq!(
-            awaited("it waits for a lock", 12, Bound::of_a_packet(&bounded)),
-            "owes 12 replies and is quiet: it waits for a lock; Template::packet_timeout bounds the wait"
+        let bound = Bound::of("packet_timeout", Some(Duration::from_secs(60)));
+        says(
+            &Wait { bound, owed: 12, ..wait }.to_string(),
+            &["12 replies", "packet_timeout bounds the wait (60s)"],
         );
+        let unready =
+            Wait { owed: 0, bound: Bound::of("ready", None), may_be_waiting: true, ..wait };
+        says(&unready.to_string(), &["has not said that it is ready", "Template::ready would"]);
+        says_not(&unready.to_string(), &["buffer"]);
+        let waiting = Wait { may_be_waiting: true, ..wait };
+        says(&waiting.to_string(), &["if it buffers", "Template::line_buffered"]);
+        let of =
+            |ends_at, prompt| Wait { manner: Manner { ends_at, prompt }, ..waiting }.to_string();
+        says(&of(EndsAt::Count, true), &["skipped a request"]);
+        for prompt in [false, true] {
+            says(&of(EndsAt::Mark, prompt), &["left open", "a quote"]);
+            says_not(&of(EndsAt::Mark, prompt), &["buffers"]);
+            says(&of(EndsAt::MarkOnStderr, prompt), &["the mark came on stderr"]);
+        }
     }
 
     #[test]
     fn every_advice_fits_in_a_message() {
-        let manners = [(false, false), (false, true), (true, false), (true, true)];
-        let manners = manners.map(|(marked, prompt)| Manner { marked, prompt }.withholds());
-        let extras = [too_many(&[0xff; 80], true), too_many(&[0; 80], true), too_many(b"x", false)];
+        let ends = [EndsAt::Count, EndsAt::Mark, EndsAt::MarkOnStderr];
+        let manners = ends.into_iter().cartesian_product([false, true]);
+        let manners = manners.map(|(ends_at, prompt)| Manner { ends_at, prompt }.withholds());
+        let extras = [
+            too_many(&[0xff; 80], None, true),
+            too_many(&[0; 80], None, true),
+            too_many(b"x", None, false),
+            too_many(b"x", Some(&"x".repeat(250)), false),
+        ];
         let marks = [no_mark(true), no_mark(false)];
         let counts = [(1, 0, true), (1, 0, false), (9, 0, false), (9, 1, false), (9, 2, false)];
         let counts = counts.map(|(owed, got, half)| too_few(owed, got, half).to_owned());
         let exits = [bad_exit(true).to_owned(), bad_exit(false).to_owned(), REFUSED.to_owned()];
-        for advice in manners.into_iter().chain(extras).chain(marks).chain(counts).chain(exits) {
+        for advice in manners.chain(extras).chain(marks).chain(counts).chain(exits) {
             assert!(
                 advice.len() <= 640 && !advice.contains('\n') && !advice.contains("  "),
                 "{advice}"

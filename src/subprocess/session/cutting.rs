@@ -275,12 +275,8 @@ impl Session {
             "the worker wrote more replies than it was sent requests ({owed}); the extra one begins {said}"
         );
         let error = self.describe(ErrorKind::ReplyCount { owed, got: owed + 1 }, message);
-        news.fatal = Some(match &self.said_unasked {
-            Some(said) => error.hint(format!(
-                "it said {said} before it was asked anything: if that is a banner, skip it (Template::skip_lines, skip_until, ready)"
-            )),
-            None => error.hint(wording::too_many(rest, self.closing)),
-        });
+        let unasked = self.said_unasked.as_deref();
+        news.fatal = Some(error.hint(wording::too_many(rest, unasked, self.closing)));
     }
 
     /// The packet that is to be answered next fails; nothing more of this session is believed, what it

@@ -62,17 +62,17 @@ impl Session {
         let on_stderr = self.has_mark_on_stderr(packet, cx);
         // One that ended by itself need not have come to the sync command.
         let had_time = matches!(self.why, Some(Why::Timeout | Why::Done | Why::Recycled));
-        if on_stderr || (had_time && cx.spec.replies.as_sentinel().is_some()) {
-            error.hint(wording::no_mark(on_stderr))
-        } else if let Some(hint) = self.stall.hint() {
-            error.hint(hint.to_owned())
-        } else {
-            error
+        match self.stall.hint() {
+            Some(hint) if !on_stderr => error.hint(hint.to_owned()),
+            _ if on_stderr || (had_time && cx.spec.replies.as_sentinel().is_some()) => {
+                error.hint(wording::no_mark(on_stderr))
+            }
+            _ => error,
         }
     }
 
     pub(super) fn has_mark_on_stderr(&self, packet: PacketId, cx: &Context<'_>) -> bool {
-        wording::mark_is_on_stderr(cx.spec, packet.0, self.child.stderr())
+        wording::mark_is_on_stderr(cx.spec, packet, self.child.stderr())
     }
 
     /// Quotes what it wrote and never ended.

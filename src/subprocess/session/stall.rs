@@ -19,7 +19,7 @@ use crate::stats::Counters;
 use crate::subprocess::evidence::{Evidence, Look, Looks};
 use crate::subprocess::protocol::{Now, Operation};
 use crate::subprocess::session::{Context, Input, News, Session, Why};
-use crate::subprocess::wording::{self, Bound, Manner};
+use crate::subprocess::wording::{Bound, Manner, Wait};
 use crate::template::policy::OnStall;
 
 /// How long the input may idle before a tool that answers at the end of its input is asked to.
@@ -101,7 +101,8 @@ impl Session {
 
     /// How it talks, as far as it matters to advice.
     pub(super) fn manner(&self, cx: &Context<'_>) -> Manner {
-        Manner { marked: cx.spec.replies.as_sentinel().is_some(), prompt: self.prompt }
+        let next = self.flight.next_after(0);
+        Manner::of(cx.spec, next, self.child.stderr(), self.prompt)
     }
 
     /// When it is looked at, if it stays quiet.
@@ -288,28 +289,22 @@ impl Session {
         if unready && !cx.waits {
             return;
         }
-        let seen = format!("for {} s {}", quiet.as_secs(), evidence.sentence());
-        let waits = if unready {
-            format!(
-                "has not said that it is ready and is quiet: {seen}; the limit of Template::ready would bound the wait"
-            )
-        } else {
-            wording::awaited(&seen, self.owed(), self.bound(cx))
-        };
-        let advice = match evidence {
+        let may_be_waiting = matches!(
+            evidence,
             Evidence::Waiting | Evidence::Asleep | Evidence::EventLoop | Evidence::Opaque(_)
-                if cx.spec.replies.as_sentinel().is_none() =>
-            {
-                "; if it buffers its output, use its unbuffered flag or Template::line_buffered"
-            }
-            _ => "",
-        };
-        let hint = format!(
-            "worker {} of `{}` (pid {}) {waits}{advice}",
-            self.slot,
-            self.label.command,
-            self.label.pid.unwrap_or_default(),
         );
+        let wait = Wait {
+            worker: self.slot,
+            pid: self.label.pid,
+            command: &self.label.command,
+            owed: self.owed(),
+            quiet,
+            seen: evidence.sentence(),
+            may_be_waiting: may_be_waiting && self.is_open(),
+            manner: self.manner(cx),
+            bound: self.bound(cx),
+        };
+        let hint = wait.to_string();
         if self.stall.hint.is_none() {
             #[allow(
                 clippy::if_same_then_else,
@@ -325,15 +320,16 @@ impl Session {
         self.stall.hint = Some(hint);
     }
 
-    /// What bounds the wait for its replies, or would.
+    /// What bounds the wait for it, or would.
     fn bound(&self, cx: &Context<'_>) -> Bound {
         let policy = &cx.spec.policy;
         match self.why {
-            Some(Why::Done) if policy.end_timeout_is_set && policy.end_timeout.is_some() => {
-                Bound::By("end_timeout")
+            _ if self.owed() == 0 => Bound::of("ready", cx.spec.words.banner.ready_limit()),
+            Some(Why::Done) => {
+                let limit = policy.end_timeout.filter(|_| policy.end_timeout_is_set);
+                Bound::of("end_timeout", limit)
             }
-            Some(Why::Done) => Bound::Not("end_timeout"),
-            _ => Bound::of_a_packet(cx.spec),
+            _ => Bound::of("packet_timeout", policy.packet_timeout),
         }
     }
 }
