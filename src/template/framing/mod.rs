@@ -34,8 +34,8 @@
 //! tool](ReplyFraming#what-counting-asks-of-the-tool). Two kinds of tool cannot be told from an honest one by
 //! any of them:
 //!
-//! - one that reads the sync command and answers it *before* the request is done (UCI's `go`, a shell's
-//!   `&`): a sentinel is [unsound there](Sentinel#what-no-mark-can-tell);
+//! - one that works in the background, and answers the sync command *before* the request is done (UCI's
+//!   `go`, a shell's `&`): a sentinel is [unsound there](Sentinel#what-no-mark-can-tell);
 //! - one that answers out of order, by ids (language servers): counting is unsound there, also where
 //!   what is no reply is [passed over](ReplyFraming::skipping). One request in flight per worker
 //!   ([`in_flight(1)`](crate::Template::in_flight)) is sound.

@@ -451,8 +451,8 @@ fn patient(script: &str) -> Template {
 #[test]
 fn b2_a_worker_that_reads_one_and_leaves() {
     // A shell reads byte by byte, since others may want the rest.
-    b2_accepted_is_what_was_read("read -r x; echo \"$x\" >>\"$LOG\"", 20, 1);
-    b2_accepted_is_what_was_read("read -r x; echo \"$x\" >>\"$LOG\"", 20, 3);
+    b2_accepted_is_what_was_read("read -r x && echo \"$x\" >>\"$LOG\"", 20, 1);
+    b2_accepted_is_what_was_read("read -r x && echo \"$x\" >>\"$LOG\"", 20, 3);
 }
 
 #[test]
@@ -462,7 +462,8 @@ fn b2_a_worker_that_reads_two_with_one_call_and_leaves() {
 
 #[test]
 fn b2_a_worker_that_reads_some_and_dies() {
-    let script = "read -r x && echo \"$x\" >>\"$LOG\"; read -r x && echo \"$x\" >>\"$LOG\"; kill -9 $$";
+    let script =
+        "read -r x && echo \"$x\" >>\"$LOG\"; read -r x && echo \"$x\" >>\"$LOG\"; kill -9 $$";
     b2_accepted_is_what_was_read(script, 20, 2);
 }
 
