@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -57,6 +58,59 @@ impl ExitWatch {
             Self::Thread(exited) => exited.load(SeqCst),
             Self::Gone => true,
         }
+    }
+
+    /// How it has ended, whoever has reaped it, if this kernel tells (Linux 6.15 and later).
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        match self {
+            #[cfg(all(target_os = "linux", not(subfeed_portable)))]
+            Self::Pidfd(fd) => pidfd_status(fd),
+            _ => None,
+        }
+    }
+}
+
+/// What the kernel's `struct pidfd_info` was in its first version.
+#[cfg(all(target_os = "linux", not(subfeed_portable)))]
+#[repr(C)]
+#[derive(Debug, Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+#[cfg(all(target_os = "linux", not(subfeed_portable)))]
+fn pidfd_status(fd: &OwnedFd) -> Option<ExitStatus> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::ExitStatusExt;
+    const EXIT: u64 = 1 << 3;
+    nix::ioctl_readwrite!(pidfd_get_info, 0xff, 11, PidfdInfo);
+    let mut info = PidfdInfo { mask: EXIT, ..PidfdInfo::default() };
+    // SAFETY: `info` is as large as the request's number says, and the kernel writes no more than that.
+    unsafe { pidfd_get_info(fd.as_raw_fd(), &raw mut info) }.ok()?;
+    // What is not known is not in the mask; what came after the first version is not asked for.
+    (info.mask & EXIT != 0).then(|| ExitStatus::from_raw(info.exit_code))
+}
+
+#[cfg(all(test, target_os = "linux", not(subfeed_portable)))]
+mod tests {
+    use super::*;
+
+    use std::process::Command;
+
+    #[test]
+    fn the_status_of_a_child_that_was_reaped_already_is_known_or_not_but_never_wrong() {
+        let poller = Arc::new(Readiness::new().unwrap());
+        let mut command = Command::new("sh");
+        command.args(["-c", "read x; exit 3"]).stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let watch = ExitWatch::new(child.id(), &poller).unwrap();
+        assert_eq!(watch.status(), None);
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert!(watch.status().is_none_or(|known| known == status));
     }
 }
 

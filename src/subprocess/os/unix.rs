@@ -297,7 +297,8 @@ impl Os for Unix {
             self.unwatched -= 1;
         }
         self.unwatch(&child.process, Some(&child.exit));
-        child.process.reap()
+        // Where somebody else has reaped it, the pidfd still knows.
+        child.process.reap().or_else(|| child.exit.status())
     }
 }
 

@@ -202,7 +202,6 @@ macro_rules! a2_tools {
     ($($test:ident: $name:literal;)*) => {
         $(
             #[test]
-            #[ignore = "A2"]
             fn $test() {
                 a2_complete(sleeper($name), 1, 1, 10);
                 a2_complete(sleeper($name), 40, 1, 100);
@@ -401,7 +400,6 @@ doors!(a3_the_end_of_the_input_and_a_limit_for_the_end:
     ordered unordered keep_input batches wrapping pipeline results);
 
 #[test]
-#[ignore = "A3"]
 fn a3_the_error_names_the_limit_that_ran_out() {
     ends(|| {
         let template = Template::shell(STAYS).end_timeout(Duration::from_secs(1));
@@ -537,7 +535,6 @@ fn a4_a_worker_that_is_stopped() {
 // ==================================================================== A5: never reads
 
 #[test]
-#[ignore = "A5"]
 fn a5_a_worker_that_never_reads_has_a_hint() {
     ends(|| {
         let deaf = || Template::new("sleep").arg("100");

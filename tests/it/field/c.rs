@@ -84,7 +84,6 @@ c1! {
 }
 
 #[test]
-#[ignore = "C1"]
 fn c1_a_hint_names_the_broken_worker() {
     ends(|| {
         let feed = numbers(100).feed(one_broken("exit 3")).workers(2).buffer(20).start();
@@ -214,7 +213,6 @@ fn c2_a_limit_that_ran_out_is_named() {
 }
 
 #[test]
-#[ignore = "C2"]
 fn c2_given_up_because_of_our_own_limit_says_so() {
     ends(|| {
         // It never reads: nobody can be charged, and after three sessions the feed is given up.
@@ -233,7 +231,6 @@ fn c2_given_up_because_of_our_own_limit_says_so() {
 }
 
 #[test]
-#[ignore = "C2"]
 fn c2_every_item_that_is_an_error_counts_as_failed() {
     ends(|| {
         for template in [child("exit 3").give_up_after(2), child("poison"), child("silent")] {
@@ -506,7 +503,6 @@ fn event_loop() -> Template {
 }
 
 #[test]
-#[ignore = "C7"]
 fn c7_the_hint_names_the_limit_that_heals_it() {
     ends(|| {
         let requests = ["a", "open", "b", "c", "d"].map(str::to_owned);
