@@ -167,10 +167,10 @@ impl Ended {
         self.given() > 0 || self.has_died()
     }
 
-    /// A bad exit after the last answer belongs to no packet.
+    /// A bad exit after the last answer belongs to no packet. One that nobody knows is not good.
     pub(crate) fn remark(&self) -> Option<Error> {
         let session = &self.session;
-        let failed = self.status.is_some_and(|status| !status.success());
+        let failed = self.status.is_none_or(|status| !status.success());
         let bad = session.child.is_abandoned() || failed;
         (session.flight.len() == 0 && bad && self.is_asked()).then(|| {
             let message = "a worker ended badly after its last answer";
