@@ -28,7 +28,7 @@ use crate::subprocess::protocol::StartError;
 use crate::subprocess::reaper;
 use crate::template::Spec;
 use crate::template::channel::{Redirect, Stream};
-use crate::template::command::replace;
+use crate::template::command::{UNBUFFERED_PYTHON, replace};
 use crate::template::policy::{KILL_GRACE, Signal};
 
 /// The lowest number a side channel may have: below are the standard streams and what std needs.
@@ -118,6 +118,9 @@ impl Launcher {
                 Some(value) => command.env(name, value.resolved(id, fd)),
                 None => command.env_remove(name),
             };
+        }
+        if line.unbuffered_python() {
+            command.env(UNBUFFERED_PYTHON, "1");
         }
         for (name, number) in &numbers {
             command.env(name, number.to_string());

@@ -222,7 +222,7 @@ impl<E, D> Template<E, D> {
     #[must_use]
     pub fn line_buffered(mut self, how: LineBuffered) -> Self {
         match how {
-            LineBuffered::Environment => self = self.env("PYTHONUNBUFFERED", "1"),
+            LineBuffered::Environment => self.spec.command.unbuffered_python = true,
             LineBuffered::Stdbuf => self.spec.command.stdbuf = true,
             LineBuffered::Pty => self.spec.channels.pty = true,
         }

@@ -10,6 +10,9 @@ use itertools::Itertools;
 
 use crate::error::Error;
 
+/// The variable that has Python not buffer its output.
+pub(crate) const UNBUFFERED_PYTHON: &str = "PYTHONUNBUFFERED";
+
 /// A word of a command line, or the value of an environment variable.
 #[derive(Clone)]
 pub(crate) enum Word {
@@ -66,6 +69,8 @@ pub(crate) struct CommandLine {
     /// Run under `stdbuf -oL`.
     pub(crate) stdbuf: bool,
     pub(crate) env_clear: bool,
+    /// Python is told not to buffer.
+    pub(crate) unbuffered_python: bool,
     /// `None` removes the variable.
     pub(crate) envs: Vec<(OsString, Option<Word>)>,
     pub(crate) dir: Option<PathBuf>,
@@ -78,6 +83,7 @@ impl CommandLine {
             args: Vec::new(),
             stdbuf: false,
             env_clear: false,
+            unbuffered_python: false,
             envs: Vec::new(),
             dir: None,
         }
@@ -87,6 +93,14 @@ impl CommandLine {
     /// what is secret.
     pub(crate) fn display(&self) -> String {
         std::iter::once(quote(&self.program)).chain(self.args.iter().map(Word::shown)).join(" ")
+    }
+
+    /// Whether [`UNBUFFERED_PYTHON`] is to be set: it was asked for, and not given a value of its own.
+    pub(crate) fn unbuffered_python(&self) -> bool {
+        let is_given = |(name, value): &(OsString, Option<Word>)| {
+            value.is_some() && name.as_os_str() == UNBUFFERED_PYTHON
+        };
+        self.unbuffered_python && !self.envs.iter().any(is_given)
     }
 
     /// What may help where the program was not found.

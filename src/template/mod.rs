@@ -261,7 +261,8 @@ impl<E, D> Template<E, D> {
         self.set_env(name.as_ref(), None)
     }
 
-    /// Starts from an empty environment: only what [`env`](Template::env) sets is passed on.
+    /// Starts from an empty environment: only what is set after this is passed on. As with
+    /// [`Command::env_clear`](std::process::Command::env_clear), what was set before is forgotten.
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.spec.command.env_clear = true;

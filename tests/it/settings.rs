@@ -121,3 +121,22 @@ fn a_file_and_a_terminal_for_the_same_stdout_exclude_one_another() {
         assert!(error.to_string().contains("line_buffered(Pty)"), "{error}");
     });
 }
+
+#[test]
+fn unbuffered_python_does_not_depend_on_the_order_of_settings() {
+    within(|| {
+        let ask = |template: Template| {
+            let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+            feed.next().unwrap().unwrap().to_string()
+        };
+        let echo = || Template::shell("read -r x; echo \"${PYTHONUNBUFFERED-unset}\"");
+        let how = subfeed::LineBuffered::Environment;
+        assert_eq!(ask(echo().env_clear()), "unset");
+        assert_eq!(ask(echo().line_buffered(how).env_clear()), "1");
+        assert_eq!(ask(echo().env_clear().line_buffered(how)), "1");
+        assert_eq!(ask(echo().line_buffered(how).env_remove("PYTHONUNBUFFERED")), "1");
+        assert_eq!(ask(echo().env_remove("PYTHONUNBUFFERED").line_buffered(how)), "1");
+        assert_eq!(ask(echo().line_buffered(how).env("PYTHONUNBUFFERED", "2")), "2");
+        assert_eq!(ask(echo().env("PYTHONUNBUFFERED", "2").line_buffered(how)), "2");
+    });
+}

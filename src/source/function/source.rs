@@ -111,20 +111,21 @@ impl<T> FunctionSource<T> {
     }
 
     /// The time limit for the initializers and the function itself: from the start of the child until it
-    /// stands by. Without it, [`idle_timeout`](FunctionSource::idle_timeout) applies.
-    pub fn start_timeout(self, limit: Duration) -> Self {
+    /// stands by. Without it, [`idle_timeout`](FunctionSource::idle_timeout) applies. `None` takes it off.
+    pub fn start_timeout(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|template| template.start_timeout(limit))
     }
 
     /// The time limit for each item, and for the end of the pass: how long the child may be silent although
     /// there is room for an item. It does not run while the consumer holds the child up.
-    pub fn idle_timeout(self, limit: Duration) -> Self {
+    /// `None` takes it off.
+    pub fn idle_timeout(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|template| template.idle_timeout(limit))
     }
 
     /// How long a child that is to end may take to drop what it holds, before the kill sequence: 1 s by
-    /// default. It ends itself after that, should this process be gone.
-    pub fn end_timeout(self, limit: Duration) -> Self {
+    /// default. It ends itself after that, should this process be gone. `None`: as long as it likes.
+    pub fn end_timeout(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|template| template.end_timeout(limit))
     }
 
