@@ -8,12 +8,13 @@ use crate::error::Error;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Drained {
-    /// Items that each worker was handed in full.
+    /// How many items each worker has accepted: it was handed them in full, and is not known to have left
+    /// them unread. One number for each worker.
     pub accepted: Vec<u64>,
     /// How each session ended, in the order in which they ended.
     pub exits: Vec<Exit>,
-    /// Items that no worker was handed in full, or that may have been read in part by one that died:
-    /// one error for each.
+    /// Items that no worker has accepted, or that one may have read in part before it died: one error for
+    /// each.
     pub failed: Vec<Error>,
     /// Sessions that ended badly or too early, one error for each of the first 64, with its stderr.
     pub bad_ends: Vec<Error>,
@@ -37,7 +38,7 @@ pub struct Exit {
     pub worker: usize,
     /// `None` if somebody else has reaped it.
     pub status: Option<ExitStatus>,
-    /// It ended by itself, before it had read its input to the end. What it had read and not yet dealt with is lost;
+    /// It ended by itself, before it had read its input to the end. What it had read and not finished is lost;
     /// what it had not read was given to another.
     pub early: bool,
 }

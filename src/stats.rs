@@ -21,7 +21,8 @@ macro_rules! counters {
             pub held_bytes: u64,
             /// Items yielded so far.
             pub yielded: u64,
-            /// What would make this feed faster or sounder, if something was noticed: the fix by name.
+            /// What the feed waits for, or what would make it faster or sounder, if something was noticed: the
+            /// fix by name. A wait that is over takes its hint with it.
             pub hint: Option<String>,
         }
 
@@ -38,11 +39,12 @@ counters! {
     accepted,
     /// Replies delivered.
     replies,
-    /// Items that ended as an `Err`.
+    /// Items that ended as an `Err` of their own. What a fatal error has left unanswered
+    /// ([`ErrorKind::Halted`](crate::ErrorKind::Halted)) is not among them.
     failed,
     /// Items that ended as an `Err` because the packet's worker died.
     failed_died,
-    /// Items that ended as an `Err` because the time limit ran out.
+    /// Items that ended as an `Err` because a time limit ran out.
     failed_timeout,
     /// Items that ended as an `Err` because a reply was malformed, too long or refused by `check`.
     failed_reply,
@@ -117,7 +119,7 @@ fn lock_hint(mutex: &Mutex<Hint>) -> std::sync::MutexGuard<'_, Hint> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A window into a running feed: cheap to clone, usable from any thread, outlives the feed.
+/// How a feed is doing, for any thread to ask: cheap to clone, and usable when the feed has ended.
 ///
 /// ```
 /// use subfeed::{FeedExt, Template};
