@@ -126,8 +126,17 @@ impl fmt::Display for Tally {
     }
 }
 
+/// Plans that are drawn and looked at before the first round.
+const PLANS: u64 = 5_000;
+
 /// Runs rounds until the time is over.
 pub(crate) fn run(options: &Options) -> Tally {
+    // A setting that is refused would show once in hundreds of rounds, and then look like a broken promise.
+    for seed in 0..PLANS {
+        if let Some(error) = round::refused(&Plan::draw(seed)) {
+            panic!("the plan of seed {seed} cannot be started: {error}");
+        }
+    }
     std::panic::set_hook(Box::new(|_| {}));
     let root = std::env::temp_dir().join(format!("subfeed-chaos-{}", process::id()));
     let start = Instant::now();

@@ -212,7 +212,7 @@ impl Plan {
             stall_delay: Duration::from_millis(rng.pick(&[1, 10, 100])),
             packet_timeout,
             run_timeout: (theme == Ends && rng.one_in(4))
-                .then(|| Duration::from_millis(rng.below(300))),
+                .then(|| Duration::from_millis(rng.range(1..=300))),
             recycle_records: sometimes(&mut rng, 4).then(|| rng.range(1..=50)),
             recycle_age: sometimes(&mut rng, 4).then(|| Duration::from_millis(rng.below(40))),
             give_up: match theme {
@@ -221,8 +221,8 @@ impl Plan {
                 _ => 8,
             },
             halt: match theme {
-                Ends if rng.one_in(3) => Halt::Now(rng.range(0..=5)),
-                Ends if rng.one_in(3) => Halt::Soon(rng.range(0..=5)),
+                Ends if rng.one_in(3) => Halt::Now(rng.range(1..=5)),
+                Ends if rng.one_in(3) => Halt::Soon(rng.range(1..=5)),
                 _ => Halt::Never,
             },
             kill_sequence,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use subfeed::{Feed, FeedExt, Monitor, Order, Owned, Template};
+use subfeed::{Error, Feed, FeedExt, Monitor, Order, Owned, Template};
 
 use super::child::WORKER;
 use super::oracle::{Item, Oracle};
@@ -156,6 +156,18 @@ fn template(plan: &Plan, journal: &Path) -> Template {
         template = template.recycle_after_age(age);
     }
     template
+}
+
+/// The error of a feed with the settings of the plan that is given nothing to do: they are refused or good.
+pub(crate) fn refused(plan: &Plan) -> Option<Error> {
+    std::iter::empty::<String>()
+        .feed(template(plan, Path::new("journal")))
+        .workers(plan.workers)
+        .buffer(plan.window)
+        .max_bytes(plan.max_bytes)
+        .order(plan.order)
+        .start()
+        .find_map(Result::err)
 }
 
 fn start(plan: &Plan, journals: &[PathBuf; 2], watched: &Arc<Watched>) -> Held {
