@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, Scope};
 
-use crossbeam_channel::bounded;
-
 use crate::drained::{Drained, Exit};
 use crate::error::{Error, ErrorKind};
 use crate::feed::{Batches, Deliver, Feed, KeepInput, Scoped, sealed};
@@ -17,18 +15,13 @@ use crate::subprocess::swarm;
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Encode};
 use crate::template::{Spec, Template};
-use crate::window::gate::Gate;
-use crate::window::intake::{Handover, Intake, Supply};
-use crate::window::joins::{Behind, ExecutorThread, IntakeThread};
-use crate::window::outbox::Outbox;
-use crate::window::outlet::{Order, Outlet};
-use crate::window::packet::{End, SessionEnd};
+use crate::window::intake::Intake;
+use crate::window::joins::{ExecutorThread, IntakeThread};
+use crate::window::outlet::Order;
+use crate::window::packet::SessionEnd;
 use crate::window::packing::{Scribe, Store, Writer};
+use crate::window::seam::{Bounds, Ends, attach};
 use crate::window::workers::Workers;
-
-/// Full batches that may wait for the executor: so many that it is the window which holds the intake up, since
-/// the window opens in steps, and the channel wakes the intake for every single batch.
-const BATCHES_WAITING: usize = 8;
 
 /// Bytes that may wait to be written to a worker: what two writes take. More would only lie there, and be out
 /// of the processor's cache when its turn comes.
@@ -156,20 +149,6 @@ impl<I, E, D> Builder<I, E, D> {
     }
 }
 
-/// The parts of a feed that is about to run.
-struct Parts<T, D: sealed::Deliver<T>> {
-    gate: Arc<Gate>,
-    stats: Arc<Stats>,
-    handover: Arc<Handover>,
-    outbox: Arc<Outbox>,
-    store: D::Store,
-    names: Arc<[String]>,
-    order: Order,
-    first: PacketId,
-    /// `None` where the configuration is wrong: the outbox holds the error.
-    ready: Option<(Scheduler, Supply, Intake, Scribe, Arc<Readiness>)>,
-}
-
 impl<I, E, D> Builder<I, E, D>
 where
     I: Iterator,
@@ -198,17 +177,18 @@ where
         self.template.spec.validate()
     }
 
-    fn parts(&self, keep_requests: bool, most: Option<usize>) -> Parts<I::Item, D> {
-        let mut spec = self.template.spec.clone();
-        spec.begin();
-        let spec = Arc::new(spec);
-        let gate = Arc::new(Gate::new(
-            u64::try_from(self.buffer).unwrap_or(u64::MAX).max(1),
-            self.max_bytes,
-        ));
-        let stats = Arc::new(Stats::new(Arc::clone(&gate)));
-        let outbox = Arc::new(Outbox::default());
-        let first = PacketId(self.first_packet);
+    /// Starts event loop and intake; `spawn_intake` decides where the intake runs.
+    fn launch(
+        self,
+        keep_requests: bool,
+        spawn_intake: impl FnOnce(Intake, I, Writer<E, D::Store>) -> Started,
+    ) -> Feed<I::Item, D> {
+        let mut hint = self.source.size_hint();
+        if hint.0 == usize::MAX {
+            // No feed is known to be endless: a fatal error may end any. `collect` would believe it, and
+            // fail to set aside that much memory rather than show the error.
+            hint.0 = 0;
+        }
         let workers = self.workers.number();
         let poller = self.validate(workers).and_then(|()| {
             Readiness::new().map(Arc::new).map_err(|error| {
@@ -217,104 +197,57 @@ where
                     .fatal()
             })
         });
-        let (handover, ready) = match poller {
-            Err(error) => {
-                outbox.end(End { fatal: Some(error), ..End::default() });
-                (Arc::new(Handover::new(|| {})), None)
-            }
-            Ok(poller) => {
-                // The event loop's alone: its descriptors are closed with it, whoever still has a handover.
-                let to_wake = Arc::downgrade(&poller);
-                let handover = Arc::new(Handover::new(move || {
-                    if let Some(poller) = to_wake.upgrade() {
-                        poller.wake();
-                    }
-                }));
-                let (send, receive) = bounded(BATCHES_WAITING);
-                let supply = Supply::new(Arc::clone(&handover), receive, Arc::clone(&gate));
-                let intake = Intake {
-                    gate: Arc::clone(&gate),
-                    handover: Arc::clone(&handover),
-                    batches: send,
-                    first,
-                };
-                let scheduler = Scheduler::new(Plan {
-                    spec: Arc::clone(&spec),
-                    workers,
-                    order: self.order,
-                    origin: first,
-                    keep_requests,
-                    drain: self.drain,
-                    backlog: BACKLOG,
-                    most: most.and_then(|most| u64::try_from(most).ok()),
-                    gate: Arc::clone(&gate),
-                    stats: Arc::clone(&stats),
-                });
-                (handover, Some((scheduler, supply, intake, scribe(&spec), poller)))
-            }
-        };
-        let sides = spec.channels.side_outputs.iter().filter(|side| side.framing.is_some());
-        Parts {
-            names: sides.map(|side| side.name.clone()).collect(),
-            store: D::store(self.first_packet),
+        // The event loop's alone: its descriptors are closed with it, whoever still has a window.
+        let to_wake = poller.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let bounds = Bounds {
             order: self.order,
-            gate,
-            stats,
-            handover,
-            outbox,
-            first,
-            ready,
-        }
-    }
-
-    /// Starts event loop and intake; `spawn_intake` decides where the intake runs.
-    fn launch(
-        self,
-        keep_requests: bool,
-        spawn_intake: impl FnOnce(Intake, I, Writer<E, D::Store>) -> Started,
-    ) -> Feed<I::Item, D> {
-        // What cannot run yields its one error, whatever the source would have yielded.
-        let stillborn = (1, Some(1));
-        let mut hint = self.source.size_hint();
-        if hint.0 == usize::MAX {
-            // No feed is known to be endless: a fatal error may end any. `collect` would believe it, and
-            // fail to set aside that much memory rather than show the error.
-            hint.0 = 0;
-        }
-        let parts = self.parts(keep_requests, hint.1);
-        let Template { encode, decode, .. } = self.template;
-        let mut behind = Behind::default();
-        if parts.ready.is_none() {
-            hint = stillborn;
-        }
-        if let Some((scheduler, supply, intake, scribe, poller)) = parts.ready {
-            let outbox = Arc::clone(&parts.outbox);
+            first: PacketId(self.first_packet),
+            ..Bounds::new(self.buffer, self.max_bytes)
+        };
+        let Ends { intake, supply, outbox, mut outlet } = attach(bounds, move || {
+            if let Some(poller) = to_wake.upgrade() {
+                poller.wake();
+            }
+        });
+        outlet.panics_come_last();
+        let Template { mut spec, encode, decode } = self.template;
+        spec.begin();
+        let spec = Arc::new(spec);
+        let stats = Arc::new(Stats::new(Arc::clone(outlet.gate())));
+        let store = D::store(self.first_packet);
+        let started = poller.and_then(|poller| {
+            let scheduler = Scheduler::new(Plan {
+                spec: Arc::clone(&spec),
+                workers,
+                order: self.order,
+                origin: bounds.first,
+                keep_requests,
+                drain: self.drain,
+                backlog: BACKLOG,
+                most: hint.1.and_then(|most| u64::try_from(most).ok()),
+                gate: Arc::clone(outlet.gate()),
+                stats: Arc::clone(&stats),
+            });
+            let not_started = |error: std::io::Error| {
+                Error::new(ErrorKind::Thread, "a thread of the feed cannot be started")
+                    .because(error)
+                    .fatal()
+            };
             let event_loop = ExecutorThread::spawn("subfeed-loop", move || {
                 swarm::run(scheduler, supply, outbox, poller);
             });
-            let started = event_loop.and_then(|event_loop| {
-                behind.executor = Some(event_loop);
-                let store = parts.store.clone();
-                spawn_intake(intake, self.source, Writer { scribe, encode, store })
-            });
-            match started {
-                Ok(intake) => behind.intake = intake,
-                Err(error) => {
-                    hint = stillborn;
-                    let error =
-                        Error::new(ErrorKind::Thread, "a thread of the feed cannot be started")
-                            .because(error)
-                            .fatal();
-                    parts.gate.stop();
-                    parts.outbox.end(End { fatal: Some(error), ..End::default() });
-                    parts.handover.drop_all();
-                }
-            }
+            outlet.keep_executor(event_loop.map_err(not_started)?);
+            let writer = Writer { scribe: scribe(&spec), encode, store: store.clone() };
+            outlet.keep_intake(spawn_intake(intake, self.source, writer).map_err(not_started)?);
+            Ok(())
+        });
+        if let Err(error) = started {
+            // What cannot run yields its one error, whatever the source would have yielded.
+            hint = (1, Some(1));
+            outlet.fail(error);
         }
-        let mut outlet =
-            Outlet::new(parts.gate, parts.handover, parts.outbox, behind, parts.order, parts.first);
-        outlet.panics_last = true;
-        let Parts { stats, store, names, .. } = parts;
+        let sides = spec.channels.side_outputs.iter().filter(|side| side.framing.is_some());
+        let names = sides.map(|side| side.name.clone()).collect();
         Feed { outlet, decode, store, stats, names, hint }
     }
 }

@@ -174,7 +174,7 @@ pub struct Feed<T, D: Deliver<T>> {
 impl<T, D: Deliver<T>> Feed<T, D> {
     /// Never more items than the upper bound of `size_hint`.
     pub(crate) fn keeping_to_its_hint(mut self) -> Self {
-        self.outlet.most = self.hint.1;
+        self.outlet.at_most(self.hint.1);
         self
     }
 

@@ -115,6 +115,7 @@ mod signal;
 pub mod source;
 mod stats;
 mod subprocess;
+mod sync;
 mod template;
 #[cfg(feature = "threads")]
 mod threads;

@@ -7,17 +7,15 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::feed::{Answer, decoded};
 use crate::record::PacketId;
+use crate::source::delivery::Delivery;
 use crate::source::emission::Emission;
 use crate::source::solo::{self, Plan};
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Owned};
 use crate::template::{Spec, Template};
-use crate::window::gate::Gate;
-use crate::window::intake::Handover;
-use crate::window::joins::Behind;
-use crate::window::outbox::Outbox;
-use crate::window::outlet::{Given, Order, Outlet};
-use crate::window::packet::{End, Replies};
+use crate::window::outlet::{Given, Outlet};
+use crate::window::packet::Replies;
+use crate::window::seam::{Bounds, Ends, attach};
 
 /// Iterates over the records that a command prints.
 ///
@@ -122,25 +120,19 @@ impl<D: Decode + Clone> CommandSource<D> {
     /// Runs the command, and returns its records at once: it runs ahead by `buffer_size` of them before
     /// anybody asks. Passes are independent: each has a process of its own.
     pub fn iter(&self) -> Records<D> {
-        let window = u64::try_from(self.buffer_size).unwrap_or(u64::MAX).max(1);
-        let gate = Arc::new(Gate::new(window, self.max_bytes));
-        let outbox = Arc::new(Outbox::default());
-        let mut behind = Behind::default();
-        let begun = self.validate().and_then(|()| {
-            let poller = solo::poller()?;
-            let wake = || {
-                let poller = Arc::clone(&poller);
-                move || poller.wake()
-            };
-            let handover = Arc::new(Handover::new(wake()));
-            gate.call_when_open(wake());
+        let poller = self.validate().and_then(|()| solo::poller());
+        let to_wake = poller.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let bounds = Bounds::new(self.buffer_size, self.max_bytes);
+        let Ends { supply, outbox, mut outlet, .. } = attach(bounds, move || {
+            if let Some(poller) = to_wake.upgrade() {
+                poller.wake();
+            }
+        });
+        let begun = poller.and_then(|poller| {
             let command: Arc<str> = self.spec.command.display().into();
             let talk = Emission::new(
                 Arc::clone(&self.spec),
-                Arc::clone(&command),
-                Arc::clone(&gate),
-                Arc::clone(&handover),
-                Arc::clone(&outbox),
+                Delivery::new(supply, outbox, Arc::clone(&command)),
             );
             let plan = Plan {
                 spec: Arc::clone(&self.spec),
@@ -149,15 +141,12 @@ impl<D: Decode + Clone> CommandSource<D> {
                 output: 0,
                 closes_input: true,
             };
-            behind.executor = Some(solo::spawn(plan, talk, poller)?);
-            Ok(handover)
+            outlet.keep_executor(solo::spawn(plan, talk, poller)?);
+            Ok(())
         });
-        let handover = begun.unwrap_or_else(|error| {
-            outbox.end(End { fatal: Some(error), ..End::default() });
-            Arc::new(Handover::new(|| {}))
-        });
-        let first = PacketId(0);
-        let outlet = Outlet::new(gate, handover, outbox, behind, Order::Completion, first);
+        if let Err(error) = begun {
+            outlet.fail(error);
+        }
         Records { outlet, decode: self.decode.clone() }
     }
 }

@@ -7,14 +7,15 @@ use crate::error::Error;
 use crate::record::{Buffer, PacketId, Pool};
 use crate::subprocess::protocol::Now;
 use crate::subprocess::session::READ_BYTES;
-use crate::window::gate::{Gate, Pace};
+use crate::window::gate::Pace;
+use crate::window::handover::Supply;
 use crate::window::outbox::Outbox;
 use crate::window::packet::{Cut, End, Label, Outcome, Replies, Span};
 
 /// Makes spans of what one pass over a source gives. It alone asks the gate.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    gate: Arc<Gate>,
+    supply: Supply,
     outbox: Arc<Outbox>,
     label: Arc<Label>,
     pool: Arc<Pool>,
@@ -28,9 +29,9 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(gate: Arc<Gate>, outbox: Arc<Outbox>, command: Arc<str>) -> Self {
+    pub(super) fn new(supply: Supply, outbox: Arc<Outbox>, command: Arc<str>) -> Self {
         Self {
-            gate,
+            supply,
             outbox,
             label: Arc::new(Label { worker: 0, pid: None, command }),
             pool: Arc::new(Pool::new(4, 4 * READ_BYTES)),
@@ -60,10 +61,21 @@ impl Delivery {
 
     // ---------------------------------------------------------------- the gate
 
+    /// Nobody wants what is still to come.
+    pub(super) fn is_dropped(&self) -> bool {
+        self.supply.is_dropped()
+    }
+
+    /// The loop has another turn before it sleeps.
+    #[cfg(feature = "function-source")]
+    pub(super) fn wake(&self) {
+        self.supply.gate().wake_executor();
+    }
+
     /// For how many records there is room after so many others, of so many bytes, that are not put yet.
     pub(super) fn room(&self, others: u64, bytes: usize) -> u64 {
         let made = self.made + others;
-        if !self.gate.may_pull(made, bytes) {
+        if !self.supply.gate().may_pull(made, bytes) {
             return 0;
         }
         // One at least: the gate lets a first one through whatever is held.
@@ -74,7 +86,7 @@ impl Delivery {
     /// the [deadline](Delivery::deadline).
     pub(super) fn has_room_or_calls(&mut self, now: Now) -> bool {
         self.asks_for_grant = false;
-        self.gate.poll_pull(&mut self.pace, self.made, || 0, || now)
+        self.supply.gate().poll_pull(&mut self.pace, self.made, || 0, || now)
     }
 
     /// When to ask again what was asked last, whatever happens.
@@ -84,20 +96,20 @@ impl Delivery {
 
     /// How many records may be made in all, so far.
     pub(super) fn window_end(&self) -> u64 {
-        self.gate.total_yielded().saturating_add(self.gate.window())
+        self.supply.gate().total_yielded().saturating_add(self.supply.gate().window())
     }
 
     /// Whether somebody who may make `granted` records may make more.
     #[cfg(feature = "function-source")]
     pub(super) fn may_grant(&self, granted: u64) -> bool {
-        self.gate.may_pull(granted, 0)
+        self.supply.gate().may_pull(granted, 0)
     }
 
     /// The same. If not, the loop is woken when that changes.
     #[cfg(feature = "function-source")]
     pub(super) fn may_grant_or_calls(&mut self, granted: u64, now: Now) -> bool {
         self.asks_for_grant = true;
-        self.gate.poll_pull(&mut self.grant_pace, granted, || 0, || now)
+        self.supply.gate().poll_pull(&mut self.grant_pace, granted, || 0, || now)
     }
 
     // ---------------------------------------------------------------- the outbox
@@ -136,7 +148,7 @@ impl Delivery {
     }
 
     fn put(&mut self, count: u64, weight: usize, outcome: Outcome) {
-        self.gate.hold(weight);
+        self.supply.gate().hold(weight);
         self.spans.push(Span { first: PacketId(self.made), count, weight, outcome });
         self.outbox.put(&mut self.spans);
         self.made += count;

@@ -13,16 +13,12 @@ use crate::subprocess::session::READ_BYTES;
 use crate::template::Spec;
 use crate::template::framing::{Framing, Place, Scan};
 use crate::template::words::LONGEST_BANNER;
-use crate::window::gate::Gate;
-use crate::window::intake::Handover;
-use crate::window::outbox::Outbox;
 use crate::window::packet::{Cut, End};
 use crate::window::unwind::{self, Payload};
 
 /// Makes spans of what one run of a command prints.
 pub(super) struct Emission {
     spec: Arc<Spec>,
-    handover: Arc<Handover>,
     delivery: Delivery,
     framing: Box<dyn Framing>,
     /// How much of the next record has been looked at without finding its end.
@@ -42,18 +38,11 @@ pub(super) struct Emission {
 }
 
 impl Emission {
-    pub(super) fn new(
-        spec: Arc<Spec>,
-        command: Arc<str>,
-        gate: Arc<Gate>,
-        handover: Arc<Handover>,
-        outbox: Arc<Outbox>,
-    ) -> Self {
+    pub(super) fn new(spec: Arc<Spec>, delivery: Delivery) -> Self {
         Self {
             framing: spec.replies.start(),
             spec,
-            handover,
-            delivery: Delivery::new(gate, outbox, command),
+            delivery,
             scanned: 0,
             in_banner: true,
             has_spoken: false,
@@ -69,7 +58,7 @@ impl Emission {
 
     /// Whether nobody wants or believes what is still to come.
     fn is_unwanted(&self) -> bool {
-        self.failed.is_some() || self.panic.is_some() || self.handover.is_dropped()
+        self.failed.is_some() || self.panic.is_some() || self.delivery.is_dropped()
     }
 
     /// The first failure ends it.
@@ -360,20 +349,20 @@ impl Talk for Emission {
 mod tests {
     use super::*;
     use crate::template::Template;
+    use crate::window::outlet::Outlet;
+    use crate::window::seam::{Bounds, Ends, attach};
 
-    fn emission(window: u64) -> (Emission, Arc<Handover>) {
+    fn emission(window: usize) -> (Emission, Outlet) {
         let spec = Arc::new(Template::new("it").spec);
-        let gate = Arc::new(Gate::new(window, usize::MAX));
-        let handover = Arc::new(Handover::new(|| {}));
-        let outbox = Arc::new(Outbox::default());
-        (Emission::new(spec, "it".into(), gate, Arc::clone(&handover), outbox), handover)
+        let Ends { supply, outbox, outlet, .. } = attach(Bounds::new(window, usize::MAX), || {});
+        (Emission::new(spec, Delivery::new(supply, outbox, "it".into())), outlet)
     }
 
     #[test]
     fn records_are_taken_as_far_as_there_is_room_however_they_come() {
         let text = b"a\nbb\n\nccc\nd\ne\nf\n";
         for piece in 1..=text.len() {
-            let (mut emission, _) = emission(5);
+            let (mut emission, _outlet) = emission(5);
             let (mut unread, mut heard) = (Vec::new(), Heard { taken: 0, held_up: false });
             for piece in text.chunks(piece) {
                 unread.extend_from_slice(piece);
@@ -387,10 +376,10 @@ mod tests {
 
     #[test]
     fn one_that_nobody_wants_any_more_does_not_ask_again() {
-        let (mut emission, handover) = emission(64);
+        let (mut emission, outlet) = emission(64);
         emission.hear(&b"x\n".repeat(70), false, Time::default());
         assert!(!emission.wants(Time::default()) && emission.asks_again().is_some());
-        handover.drop_all();
+        drop(outlet);
         assert!(emission.wants(Time::default()) && emission.asks_again().is_none());
     }
 }

@@ -14,7 +14,7 @@ use crate::subprocess::os::{Os, Setup, Unix};
 use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::scheduler::Scheduler;
-use crate::window::intake::{Arrival, Supply};
+use crate::window::handover::{Arrival, Supply};
 use crate::window::outbox::Outbox;
 use crate::window::packet::End;
 use crate::window::unwind;
@@ -53,7 +53,7 @@ pub(crate) fn run(
     let (spec, command, slots) = scheduler.setup();
     // Where nothing is sent twice, what lies in a pipe is what may be lost with its reader.
     let enlarges = !scheduler.is_drain() && !spec.policy.at_most_once;
-    let gate = Arc::clone(&supply.gate);
+    let gate = Arc::clone(supply.gate());
     let os = Unix::new(Setup { spec, command, slots, enlarges, counts_leftovers: true }, poller);
     let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
     let mut event_loop = EventLoop::new(swarm, os, slots);
@@ -145,7 +145,7 @@ impl Machine for Swarm {
     }
 
     fn begin(&mut self) {
-        if self.supply.handover.is_dropped() {
+        if self.supply.is_dropped() {
             self.scheduler.cancel();
         }
     }
@@ -164,7 +164,7 @@ impl Machine for Swarm {
     fn hand_over(&mut self) -> bool {
         self.put();
         for batch in self.scheduler.effects().spent.drain(..) {
-            self.supply.handover.give_back(batch);
+            self.supply.give_back(batch);
         }
         self.scheduler.is_finished()
     }
@@ -246,7 +246,7 @@ impl Machine for Swarm {
     }
 
     fn awaits_first_reply(&self) -> bool {
-        self.scheduler.has_started() && self.supply.gate.total_yielded() == 0
+        self.scheduler.has_started() && self.supply.gate().total_yielded() == 0
     }
 
     fn has_work(&self) -> bool {
@@ -261,7 +261,7 @@ impl Machine for Swarm {
                 self.wake();
                 return Rest::Not;
             }
-            if !self.scheduler.intake_is_lost() || !self.supply.handover.is_empty_handed() {
+            if !self.scheduler.intake_is_lost() || !self.supply.is_all_here() {
                 self.lost_since = None;
             } else if self.now - *self.lost_since.get_or_insert(self.now) >= COME_OUT_WITHIN {
                 // It stays inside the user's `next()` and will never be listened to again.

@@ -6,11 +6,12 @@
 //!
 //! A consumer that waits on a thread of the same pool would take that thread from its own feed: it
 //! maps items itself instead of sleeping, and only those of this feed and of the feeds that it waits
-//! for by way of it (see [`help`](crate::window::help); rayon's own `yield_now` may begin a job that
+//! for by way of it (see [`assist`]; rayon's own `yield_now` may begin a job that
 //! waits for something further down the same stack).
 //!
 //! In a scope the jobs are done by threads of that scope, so that everything may borrow.
 
+mod assist;
 mod feed;
 mod items;
 mod jobs;

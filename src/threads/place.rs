@@ -6,28 +6,24 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, Scope};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::ThreadPool;
 
+use super::assist::assist;
 use super::feed::{FeedThreads, Hold};
 use super::items::Items;
 use super::jobs::{Bell, Call, Jobs};
 use super::task::Task;
-use super::worker_set::{Ties, Values, WorkerSet};
+use super::worker_set::{Values, WorkerSet};
 use crate::error::{Error, ErrorKind};
 use crate::feed::Scoped;
 use crate::record::PacketId;
-use crate::window::gate::Gate;
-use crate::window::intake::{Arrival, Handover, Intake, Supply};
-use crate::window::joins::{Behind, IntakeThread};
-use crate::window::outbox::Outbox;
+use crate::window::chain::set_assistance;
+use crate::window::intake::Intake;
+use crate::window::joins::IntakeThread;
 use crate::window::outlet::{Order, Outlet};
-use crate::window::packet::End;
 use crate::window::packing::Pack;
+use crate::window::seam::{Bounds, Ends, Executor, attach};
 use crate::window::unwind;
-
-/// Full batches that may wait for the executor.
-const BATCHES_WAITING: usize = 4;
 
 /// Where a map in threads runs, and for how long everything in it has to live: [`InPool`] or
 /// [`InScope`]. Sealed.
@@ -80,94 +76,71 @@ pub(crate) mod sealed {
     }
 }
 
-/// What is the same everywhere: the two ends of a feed, and what lies between them and the worker set.
-struct Frame<T: Send, U> {
-    hands: usize,
-    gate: Arc<Gate>,
-    outbox: Arc<Outbox<Values<U>>>,
-    send: Sender<Arrival<Items<T>, Values<U>>>,
-    receive: Option<Receiver<Arrival<Items<T>, Values<U>>>>,
-}
-
-impl<T: Send, U> Frame<T, U> {
+impl<I, P, K> Plan<I, P, K> {
+    /// Of the window: with a shelf for each worker.
     #[track_caller]
-    fn of<I, P, K>(plan: &Plan<I, P, K>) -> Self {
-        assert!(plan.workers > 0, "a feed needs at least one worker, and n is 0");
-        assert!(plan.buffer > 0, "a feed needs room for at least one item, and buffer_size is 0");
-        // More hands than items in the window never have work.
-        let hands = plan.workers.min(plan.buffer);
-        let window = u64::try_from(plan.buffer).unwrap_or(u64::MAX);
-        let (send, receive) = bounded(BATCHES_WAITING);
-        Self {
-            hands,
-            gate: Arc::new(Gate::new(window, usize::MAX)),
-            outbox: Arc::new(Outbox::with_shelves(hands)),
-            send,
-            receive: Some(receive),
+    fn bounds(&self) -> Bounds {
+        assert!(self.workers > 0, "a feed needs at least one worker, and n is 0");
+        assert!(self.buffer > 0, "a feed needs room for at least one item, and buffer_size is 0");
+        Bounds {
+            order: self.order,
+            first: self.first,
+            batches: BATCHES_WAITING,
+            // More workers than items in the window never have work.
+            shelves: self.workers.min(self.buffer),
+            ..Bounds::new(self.buffer, usize::MAX)
         }
     }
-
-    fn worker_set<K>(
-        &mut self,
-        task: K,
-        jobs: Jobs<WorkerSet<T, K>>,
-        wake: Handover<Items<T>>,
-    ) -> WorkerSet<T, K>
-    where
-        K: Task<T, Value = U>,
-    {
-        let receive = self.receive.take().expect("a feed has one worker_set");
-        let (gate, outbox) = (Arc::clone(&self.gate), Arc::clone(&self.outbox));
-        let supply = Supply::new(Arc::new(wake), receive, Arc::clone(&gate));
-        WorkerSet::new(task, self.hands, jobs, Ties { gate, outbox, supply })
-    }
-
-    /// Starts the intake, and gives the consumer its end.
-    fn feed<'s, I, P>(
-        self,
-        handover: Arc<Handover<Items<T>>>,
-        input: Input<I, P>,
-        worker_set: Hold,
-        spawn: impl FnOnce(thread::Builder, Pull<'s>) -> io::Result<Option<JoinHandle<()>>>,
-    ) -> FeedThreads<T, U>
-    where
-        I: Iterator + Send + 's,
-        P: Pack<I::Item, Batch = Items<T>> + Send + 's,
-        T: 's,
-        U: Send + 's,
-    {
-        let Self { gate, outbox, send, .. } = self;
-        let Input { source, pack, order, first } = input;
-        let hint = source.size_hint();
-        let intake = Intake {
-            gate: Arc::clone(&gate),
-            handover: Arc::clone(&handover),
-            batches: send,
-            first,
-        };
-        let builder = thread::Builder::new().name("subfeed-intake".to_owned());
-        let pull = move || intake.run(source, pack);
-        let intake =
-            IntakeThread::spawn(pull, |pull| spawn(builder, pull)).unwrap_or_else(|error| {
-                not_started(&gate, &outbox, error);
-                None
-            });
-        let behind = Behind { executor: None, intake };
-        let outlet = Outlet::new(gate, handover, outbox, behind, order, first);
-        FeedThreads { outlet, _worker_set: worker_set, passing: None, hint }
-    }
 }
 
-/// The consumer's end of what is asked for.
-struct Input<I, P> {
-    source: I,
-    pack: P,
-    order: Order,
-    first: PacketId,
+/// Full batches that may wait for the workers.
+const BATCHES_WAITING: usize = 4;
+
+/// Starts the intake, and gives the consumer its end.
+fn feed<'s, I, P, T, U>(
+    mut outlet: Outlet<Items<T>, Values<U>>,
+    intake: Intake<Items<T>, Values<U>>,
+    (source, pack): (I, P),
+    worker_set: Hold,
+    spawn: impl FnOnce(thread::Builder, Pull<'s>) -> io::Result<Option<JoinHandle<()>>>,
+) -> FeedThreads<T, U>
+where
+    I: Iterator + Send + 's,
+    P: Pack<I::Item, Batch = Items<T>> + Send + 's,
+    T: Send + 's,
+    U: Send + 's,
+{
+    let hint = source.size_hint();
+    let builder = thread::Builder::new().name("subfeed-intake".to_owned());
+    let pull = move || intake.run(source, pack);
+    match IntakeThread::spawn(pull, |pull| spawn(builder, pull)) {
+        Ok(intake) => outlet.keep_intake(intake),
+        // The feed's only item.
+        Err(error) => {
+            let what = "a thread of the feed cannot be started";
+            outlet.fail(Error::new(ErrorKind::Thread, what).because(error).fatal());
+        }
+    }
+    FeedThreads { outlet, _worker_set: worker_set, passing: None, hint }
 }
 
 /// What the intake's thread does.
 type Pull<'s> = Box<dyn FnOnce() + Send + 's>;
+
+/// The workers as the window knows them, which does not keep them.
+struct Away<T: Send, K: Task<T>>(Weak<WorkerSet<T, K>>);
+
+impl<T: Send, K: Task<T>> Executor for Away<T, K> {
+    fn wake(&self) {
+        if let Some(worker_set) = self.0.upgrade() {
+            worker_set.woken();
+        }
+    }
+
+    fn assist(&self) -> bool {
+        self.0.upgrade().is_some_and(|worker_set| worker_set.help())
+    }
+}
 
 impl sealed::Place<'static> for InPool {
     type Feed<T: Send + 'static, U: 'static> = FeedThreads<T, U>;
@@ -184,25 +157,19 @@ impl sealed::Place<'static> for InPool {
         P: Pack<I::Item, Batch = Items<T>> + Send + 'static,
         K: Task<T> + 'static,
     {
-        let mut frame = Frame::of(&plan);
-        let Plan { source, pack, task, order, first, .. } = plan;
-        let worker_set = Arc::new_cyclic(|worker_set: &Weak<WorkerSet<T, K>>| {
-            let to_wake = Weak::clone(worker_set);
-            let wake = Handover::new(move || {
-                if let Some(worker_set) = to_wake.upgrade() {
-                    worker_set.woken();
-                }
-            });
-            frame.worker_set(task, Jobs::Pool(self.0, WorkerSet::post_to), wake)
+        set_assistance(assist);
+        let bounds = plan.bounds();
+        let Plan { source, pack, task, .. } = plan;
+        let mut others = None;
+        let worker_set = Arc::new_cyclic(|worker_set| {
+            let executor = Away(Weak::clone(worker_set));
+            let Ends { intake, supply, outbox, outlet } = attach(bounds, executor);
+            others = Some((intake, outlet));
+            WorkerSet::new(task, Jobs::Pool(self.0, WorkerSet::post_to), supply, outbox)
         });
-        let to_help = Arc::downgrade(&worker_set);
-        frame
-            .gate
-            .help
-            .set_work(move || to_help.upgrade().is_some_and(|worker_set| worker_set.help()));
-        let handover = worker_set.handover();
-        let input = Input { source, pack, order, first };
-        frame.feed(handover, input, Hold(Some(worker_set)), |thread, pull| {
+        let (intake, outlet) = others.expect("the closure was called");
+        let input = (source, pack);
+        feed(outlet, intake, input, Hold(Some(worker_set)), |thread, pull| {
             thread.spawn(pull).map(Some)
         })
     }
@@ -223,15 +190,14 @@ impl<'scope> sealed::Place<'scope> for InScope<'scope, '_> {
         P: Pack<I::Item, Batch = Items<T>> + Send + 'scope,
         K: Task<T> + 'scope,
     {
-        let mut frame = Frame::of(&plan);
-        let Plan { source, pack, task, order, first, .. } = plan;
         let bell = Arc::new(Bell::default());
         let to_ring = Arc::clone(&bell);
-        let wake = Handover::new(move || to_ring.wake());
-        let worker_set = Arc::new(frame.worker_set(task, Jobs::Scope(Arc::clone(&bell)), wake));
-        let handover = worker_set.handover();
+        let Ends { intake, supply, outbox, outlet } = attach(plan.bounds(), move || to_ring.wake());
+        let workers = outbox.shelves();
+        let jobs = Jobs::Scope(Arc::clone(&bell));
+        let worker_set = Arc::new(WorkerSet::new(plan.task, jobs, supply, outbox));
         let mut missing = None;
-        for _ in 0..frame.hands {
+        for _ in 0..workers {
             let (worker_set, bell) = (Arc::clone(&worker_set), Arc::clone(&bell));
             let thread = thread::Builder::new().name("subfeed-hand".to_owned());
             let hand = thread.spawn_scoped(self.0, move || {
@@ -250,27 +216,10 @@ impl<'scope> sealed::Place<'scope> for InScope<'scope, '_> {
             }
         }
         drop(worker_set);
-        let input = Input { source, pack, order, first };
         let scope = self.0;
-        frame.feed(handover, input, Hold(None), |thread, pull| {
-            let started = match missing {
-                Some(error) => Err(error),
-                None => thread.spawn_scoped(scope, pull).map(|_| None),
-            };
-            if started.is_err() {
-                // Nobody else would tell the hands that are there, and the scope waits for them.
-                bell.close();
-            }
-            started
+        feed(outlet, intake, (plan.source, plan.pack), Hold(None), |thread, pull| match missing {
+            Some(error) => Err(error),
+            None => thread.spawn_scoped(scope, pull).map(|_| None),
         })
     }
-}
-
-/// The feed's only item is that one of its threads cannot be had.
-fn not_started<U>(gate: &Gate, outbox: &Outbox<Values<U>>, error: io::Error) {
-    let error = Error::new(ErrorKind::Thread, "a thread of the feed cannot be started")
-        .because(error)
-        .fatal();
-    gate.stop();
-    outbox.end(End { fatal: Some(error), ..End::default() });
 }

@@ -31,7 +31,7 @@ use super::jobs::Jobs;
 use super::task::Task;
 use crate::record::PacketId;
 use crate::window::gate::Gate;
-use crate::window::intake::{Arrival, Handover, Supply};
+use crate::window::handover::{Arrival, Supply};
 use crate::window::outbox::Outbox;
 use crate::window::packet::{End, Outcome, Span};
 use crate::window::sync::{Mutex, lock};
@@ -84,7 +84,6 @@ pub(super) struct WorkerSet<T: Send, K: Task<T>> {
     benches: Box<[Bench<T>]>,
     outbox: Arc<Outbox<Values<K::Value>>>,
     gate: Arc<Gate>,
-    handover: Arc<Handover<Items<T>>>,
 }
 
 /// The jobs of a pool outlive whoever posts them.
@@ -107,17 +106,15 @@ impl<T: Send + 'static, K: Task<T> + 'static> WorkerSet<T, K> {
     }
 }
 
-/// What a worker set shares with the two ends of its feed.
-pub(super) struct Ties<T: Send, U> {
-    pub(super) gate: Arc<Gate>,
-    pub(super) outbox: Arc<Outbox<Values<U>>>,
-    pub(super) supply: Supply<Items<T>, Values<U>>,
-}
-
 impl<T: Send, K: Task<T>> WorkerSet<T, K> {
     /// A worker set of as many hands as the outbox has shelves.
-    pub(super) fn new(task: K, hands: usize, jobs: Jobs<Self>, ties: Ties<T, K::Value>) -> Self {
-        let Ties { gate, outbox, supply } = ties;
+    pub(super) fn new(
+        task: K,
+        jobs: Jobs<Self>,
+        supply: Supply<Items<T>, Values<K::Value>>,
+        outbox: Arc<Outbox<Values<K::Value>>>,
+    ) -> Self {
+        let hands = outbox.shelves();
         let hand = |number| Hand { number, state: None, resolved: 0, pace: Duration::ZERO };
         // The first item calls the first hand.
         supply.ask();
@@ -126,8 +123,7 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
             jobs,
             benches: (0..hands).map(|_| CachePadded::new(Mutex::default())).collect(),
             outbox,
-            gate,
-            handover: Arc::clone(&supply.handover),
+            gate: Arc::clone(supply.gate()),
             mailbox: Mutex::new(Mailbox {
                 supply: Some(supply),
                 ready: VecDeque::new(),
@@ -141,10 +137,6 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
         }
     }
 
-    pub(super) fn handover(&self) -> Arc<Handover<Items<T>>> {
-        Arc::clone(&self.handover)
-    }
-
     fn hands(&self) -> usize {
         self.benches.len()
     }
@@ -155,7 +147,7 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
         let mut before = begun;
         let mut mapped = 0u32;
         loop {
-            if self.handover.is_dropped() {
+            if self.gate.is_dropped() {
                 return Pause::Idle;
             }
             let next = lock(&self.benches[hand.number]).pop_front();
@@ -265,7 +257,7 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
     fn post(self: &Arc<Self>) {
         self.jobs.post(self);
         // It may sleep on the only thread that could do the job.
-        self.gate.help.call();
+        self.gate.call_helper();
     }
 
     /// A job: one turn of one hand.
@@ -326,11 +318,11 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
 
     /// Something has arrived, or has changed.
     pub(super) fn woken(self: &Arc<Self>) {
-        if self.handover.is_dropped() {
+        if self.gate.is_dropped() {
             return self.discard();
         }
         self.call(&mut lock(&self.mailbox));
-        self.gate.help.call();
+        self.gate.call_helper();
     }
 
     /// The outlet was dropped: nothing is begun any more.
@@ -381,7 +373,7 @@ impl<T: Send, U, S> Mailbox<T, U, S> {
                     let first = batch.first;
                     let ids = (0..).map(|i| first.plus(i));
                     self.ready.extend(ids.zip(batch.items.drain(..)));
-                    supply.handover.give_back(*batch);
+                    supply.give_back(*batch);
                 }
                 // What is no work keeps its place.
                 Arrival::Settled(span) => {

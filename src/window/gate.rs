@@ -24,18 +24,19 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::window::help::Help;
+use crate::window::chain::Link;
 use crate::window::joins::{self, Joining};
+use crate::window::seam::Executor;
 use crate::window::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
 use crate::window::sync::thread::{self, Thread};
-use crate::window::sync::{Mutex, OnceLock, lock};
+use crate::window::sync::{Instant, Mutex, OnceLock, lock};
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -55,13 +56,16 @@ pub(crate) struct Gate {
     /// Whoever pulls sleeps, or is about to.
     puller: Mutex<Option<Puller>>,
     stop: AtomicBool,
-    intake: OnceLock<Waker>,
+    /// The outlet is gone.
+    dropped: AtomicBool,
+    /// The thread that pulls, and parks. Where there is none, the executor pulls.
+    intake: OnceLock<Thread>,
+    executor: Box<dyn Executor>,
     /// How deep the intake's thread is inside other feeds: in a `next()`, which this gate can wake, or in a drop.
     inside_feed: AtomicUsize,
     /// The feed for whose threads the intake waits.
     joins: Mutex<Option<Arc<Self>>>,
-    /// What a consumer that would otherwise sleep can do for this feed.
-    pub(crate) help: Help,
+    link: Link,
 }
 
 /// How far the outlet has come.
@@ -149,23 +153,18 @@ impl Pace {
     }
 }
 
-/// How whoever pulls is woken: the intake is a thread that parks, a supervisor waits in its poller.
-enum Waker {
-    Thread(Thread),
-    Call(Box<dyn Fn() + Send + Sync>),
-}
-
-impl std::fmt::Debug for Waker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Thread(thread) => f.debug_tuple("Thread").field(thread).finish(),
-            Self::Call(_) => f.write_str("Call(..)"),
-        }
-    }
-}
-
 impl Gate {
+    /// A gate that nobody executes behind.
+    #[cfg(any(test, feature = "function-source"))]
     pub(crate) fn new(window: u64, max_bytes: usize) -> Self {
+        Self::attached(window, max_bytes, || {})
+    }
+
+    pub(super) fn attached(
+        window: u64,
+        max_bytes: usize,
+        executor: impl Executor + 'static,
+    ) -> Self {
         Self {
             window,
             max_bytes,
@@ -179,22 +178,19 @@ impl Gate {
             short_of_bytes: AtomicBool::new(false),
             puller: Mutex::new(None),
             stop: AtomicBool::new(false),
+            dropped: AtomicBool::new(false),
             intake: OnceLock::new(),
+            executor: Box::new(executor),
             inside_feed: AtomicUsize::new(0),
             joins: Mutex::new(None),
-            help: Help::default(),
+            link: Link::default(),
         }
     }
 
     /// Intake: this thread pulls the source from now on.
     pub(crate) fn enter(self: &Arc<Self>) {
-        let _ = self.intake.set(Waker::Thread(thread::current()));
+        let _ = self.intake.set(thread::current());
         joins::become_intake(self);
-    }
-
-    /// Who pulls does not park but waits elsewhere, and is woken by this call.
-    pub(crate) fn call_when_open(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let _ = self.intake.set(Waker::Call(Box::new(wake)));
     }
 
     pub(crate) fn window(&self) -> u64 {
@@ -405,9 +401,8 @@ impl Gate {
 
     fn unpark(&self) {
         match self.intake.get() {
-            Some(Waker::Thread(intake)) => intake.unpark(),
-            Some(Waker::Call(wake)) => wake(),
-            None => {}
+            Some(intake) => intake.unpark(),
+            None => self.executor.wake(),
         }
     }
 
@@ -471,18 +466,59 @@ impl Gate {
     }
 
     /// The same, for something that comes out of that feed's outlet.
-    pub(crate) fn inside_outlet(&self, upstream: &Arc<Self>) -> Inside<'_> {
-        self.help.enter(upstream);
+    pub(super) fn inside_outlet(&self, upstream: &Arc<Self>) -> Inside<'_> {
+        self.link.enter(upstream);
         self.inside_feed()
     }
 
-    pub(crate) fn is_inside_feed(&self) -> bool {
+    // ---------------------------------------------------------------- the executor
+
+    /// Whatever the executor waits for.
+    pub(crate) fn wake_executor(&self) {
+        self.executor.wake();
+    }
+
+    /// Outlet: nobody wants anything any more.
+    pub(crate) fn drop_feed(&self) {
+        // In this order: an executor that saw the intake stop first would take it for the input's end.
+        self.dropped.store(true, SeqCst);
+        self.executor.wake();
+        self.stop();
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(SeqCst)
+    }
+
+    /// See [`Executor::assist`].
+    pub(crate) fn assist(&self) -> bool {
+        self.executor.assist()
+    }
+
+    /// A thread that assists is to be told of news; see [`chain`](crate::window::chain).
+    pub(crate) fn offer(&self, helper: &Thread) {
+        self.link.offer(helper);
+    }
+
+    /// There is something new to do: for whoever assists.
+    pub(crate) fn call_helper(&self) {
+        self.link.call();
+    }
+
+    /// The feed that this one waits for.
+    pub(crate) fn upstream(&self) -> Option<Arc<Self>> {
+        self.link.upstream()
+    }
+
+    // ---------------------------------------------------------------- joins
+
+    pub(super) fn is_inside_feed(&self) -> bool {
         self.inside_feed.load(SeqCst) > 0
     }
 
     /// The intake is about to wait for the threads of another feed. `None` if they wait for it, which they do if it
     /// is its own.
-    pub(crate) fn about_to_join(self: &Arc<Self>, other: &Arc<Self>) -> Option<Joining<'_>> {
+    pub(super) fn about_to_join(self: &Arc<Self>, other: &Arc<Self>) -> Option<Joining<'_>> {
         *lock(&self.joins) = Some(Arc::clone(other));
         let joining = Joining { puller: self, _inside: self.inside_feed() };
         let mut seen: Vec<Arc<Self>> = Vec::new();
@@ -497,7 +533,7 @@ impl Gate {
         Some(joining)
     }
 
-    pub(crate) fn has_joined(&self) {
+    pub(super) fn has_joined(&self) {
         let other = lock(&self.joins).take();
         drop(other);
     }
@@ -509,7 +545,7 @@ pub(crate) struct Inside<'a>(&'a Gate);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.0.help.leave();
+        self.0.link.leave();
         self.0.inside_feed.fetch_sub(1, SeqCst);
     }
 }
@@ -551,12 +587,12 @@ mod tests {
 
     /// A gate, and how often whoever pulls there has been called.
     fn called(window: u64, max_bytes: usize) -> (Gate, Arc<AtomicUsize>) {
-        let (gate, calls) = (Gate::new(window, max_bytes), Arc::new(AtomicUsize::new(0)));
+        let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);
-        gate.call_when_open(move || {
+        let executor = move || {
             count.fetch_add(1, SeqCst);
-        });
-        (gate, calls)
+        };
+        (Gate::attached(window, max_bytes, executor), calls)
     }
 
     #[test]

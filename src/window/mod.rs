@@ -8,9 +8,10 @@
 //!
 //! The README beside this file states the invariants.
 
+pub(crate) mod chain;
 pub(crate) mod delimiters;
 pub(crate) mod gate;
-pub(crate) mod help;
+pub(crate) mod handover;
 pub(crate) mod inputs;
 pub(crate) mod intake;
 pub(crate) mod joins;
@@ -20,8 +21,14 @@ pub(crate) mod packet;
 pub(crate) mod packing;
 pub(crate) mod reorder;
 pub(crate) mod replies;
+pub(crate) mod seam;
 pub(crate) mod slot;
-pub(crate) mod sync;
+#[cfg(test)]
+pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod toy;
 pub(crate) mod unwind;
 pub(crate) mod waiter;
 pub(crate) mod workers;
+
+pub(crate) use crate::sync;

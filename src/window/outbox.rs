@@ -78,6 +78,11 @@ impl<R> Outbox<R> {
         }
     }
 
+    /// For so many threads there is a shelf.
+    pub(crate) fn shelves(&self) -> usize {
+        self.shelves.len()
+    }
+
     /// Executor: leaves what became of a packet on a shelf.
     ///
     /// If the outlet's look at this shelf came before, its flag was up before that and is seen here.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::record::{Batch, PacketId, Requests};
+use crate::window::chain;
 use crate::window::gate::Gate;
-use crate::window::help::help;
-use crate::window::intake::Handover;
-use crate::window::joins::{self, Behind};
+use crate::window::handover::Handover;
+use crate::window::joins::{self, Behind, ExecutorThread, IntakeThread};
 use crate::window::outbox::{Outbox, Taken};
 use crate::window::packet::{End, Outcome, Replies, SessionEnd, Span};
 use crate::window::reorder::Window;
@@ -82,7 +82,6 @@ impl<A> Given<A> {
 
 #[derive(Debug)]
 pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
-    gate: Arc<Gate>,
     handover: Arc<Handover<B>>,
     outbox: Arc<Outbox<R>>,
     behind: Behind,
@@ -101,9 +100,9 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     /// A fatal error has been given: what is left is what had been pulled before it.
     cut_short: bool,
     /// How many items may be yielded at most: the upper bound of a `size_hint`.
-    pub(crate) most: Option<usize>,
+    most: Option<usize>,
     /// In completion order a panic waits for everything else that was pulled, as one of the source does.
-    pub(crate) panics_last: bool,
+    panics_last: bool,
     /// The panic that waits.
     panic: Option<Payload>,
 }
@@ -122,19 +121,16 @@ enum Look<'a> {
 }
 
 impl<B: Batch, R> Outlet<B, R> {
-    pub(crate) fn new(
-        gate: Arc<Gate>,
+    pub(super) fn new(
         handover: Arc<Handover<B>>,
         outbox: Arc<Outbox<R>>,
-        behind: Behind,
         order: Order,
         first: PacketId,
     ) -> Self {
         Self {
-            gate,
             handover,
             outbox,
-            behind,
+            behind: Behind::default(),
             queue: match order {
                 Order::Input => Queue::Ordered(Window::new(first)),
                 Order::Completion => Queue::Unordered(VecDeque::new()),
@@ -152,6 +148,42 @@ impl<B: Batch, R> Outlet<B, R> {
             panics_last: false,
             panic: None,
         }
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        self.handover.gate()
+    }
+
+    /// The executor runs on this thread, which ends with the feed.
+    pub(crate) fn keep_executor(&mut self, executor: ExecutorThread) {
+        self.behind.executor = Some(executor);
+    }
+
+    /// The intake runs on this thread.
+    pub(crate) fn keep_intake(&mut self, intake: Option<IntakeThread>) {
+        self.behind.intake = intake;
+    }
+
+    /// Nothing comes but this error: something that the feed needs is not to be had.
+    pub(crate) fn fail(&self, error: Error) {
+        self.outbox.end(End { fatal: Some(error), ..End::default() });
+        self.gate().drop_feed();
+    }
+
+    /// Somebody else takes what is in the outbox. Its drop does nothing any more.
+    #[cfg(test)]
+    pub(crate) fn set_aside(&mut self) {
+        self.done = true;
+    }
+
+    /// Never yields more items than this, be it a fatal error.
+    pub(crate) fn at_most(&mut self, most: Option<usize>) {
+        self.most = most;
+    }
+
+    /// In completion order a panic waits for everything else that was pulled.
+    pub(crate) fn panics_come_last(&mut self) {
+        self.panics_last = true;
     }
 
     /// The next packet and what became of it; blocks; `None` at the end, and for ever after.
@@ -201,7 +233,7 @@ impl<B: Batch, R> Outlet<B, R> {
         span.weight -= bytes;
         self.yielded += 1;
         self.spent = self.spent.wrapping_add(bytes);
-        self.gate.publish(self.yielded, self.spent);
+        self.handover.gate().publish(self.yielded, self.spent);
         if !matches!(span.outcome, Outcome::Replies(_) | Outcome::Halted) {
             let given = match std::mem::replace(&mut span.outcome, Outcome::Passed) {
                 Outcome::Failed(error) => {
@@ -251,7 +283,7 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 
     fn panicked(&mut self, payload: Payload) -> ! {
-        self.stop();
+        self.gate().drop_feed();
         self.done = true;
         unwind::resume(payload)
     }
@@ -263,11 +295,11 @@ impl<B: Batch, R> Outlet<B, R> {
         if span.count > 0 {
             self.yielded += span.count;
             self.spent = self.spent.wrapping_add(span.weight);
-            self.gate.publish(self.yielded, self.spent);
+            self.gate().publish(self.yielded, self.spent);
         }
         let before = std::mem::replace(&mut self.spent_before, self.spent);
-        if self.gate.span_is_done(before) {
-            self.handover.wake();
+        if self.gate().span_is_done(before) {
+            self.gate().wake_executor();
         }
     }
 
@@ -315,7 +347,7 @@ impl<B: Batch, R> Outlet<B, R> {
         for span in self.fresh.drain(..) {
             match span.outcome {
                 Outcome::Panicked(payload) if panics_last => {
-                    self.gate.stop();
+                    self.handover.gate().stop();
                     self.panic.get_or_insert(payload);
                 }
                 outcome => self.queue.put(Span { outcome, ..span }),
@@ -351,7 +383,7 @@ impl<B: Batch, R> Outlet<B, R> {
         }
         let waiter = Waiter::this_thread();
         let puller = joins::puller();
-        let _inside = puller.as_ref().map(|gate| gate.inside_outlet(&self.gate));
+        let _inside = puller.as_ref().map(|gate| gate.inside_outlet(self.gate()));
         loop {
             if let Poll::Ready(has_come) = self.poll(&waiter) {
                 return Ok(has_come);
@@ -370,7 +402,7 @@ impl<B: Batch, R> Outlet<B, R> {
                     left => left,
                 },
             };
-            if !help(&self.gate) {
+            if !chain::assist(self.gate()) {
                 match left {
                     None => thread::park(),
                     Some(left) => thread::park_timeout(left),
@@ -381,11 +413,11 @@ impl<B: Batch, R> Outlet<B, R> {
 
     /// There is nothing here, and the consumer is about to wait: everybody gets what they are due.
     fn pause(&self) {
-        self.gate.settle();
-        if self.gate.is_full() {
+        self.gate().settle();
+        if self.gate().is_full() {
             // The executor may have stopped reading for want of room; only it knows who holds
             // the head, and it asks the gate how far we are.
-            self.handover.wake();
+            self.gate().wake_executor();
         }
     }
 
@@ -458,16 +490,10 @@ impl<B: Batch, R> Outlet<B, R> {
         self.yielded
     }
 
-    fn stop(&self) {
-        // In this order: an executor that saw the intake stop first would take it for the input's end.
-        self.handover.drop_all();
-        self.gate.stop();
-    }
-
     fn join(&mut self) {
-        let Self { handover, gate, behind, .. } = self;
+        let Self { handover, behind, .. } = self;
         if !behind.is_empty() {
-            behind.join(gate, || handover.slot.is_parked());
+            behind.join(handover.gate(), || handover.slot().is_parked());
         }
     }
 }
@@ -481,7 +507,7 @@ impl<B: Batch, R> Outlet<B, R> {
     /// Ends the feed without waiting for anything: for where a drop may not block. Nothing is left for the drop.
     #[cfg_attr(not(test), expect(dead_code, reason = "how an async outlet goes"))]
     pub(crate) fn detach(&mut self) {
-        self.stop();
+        self.gate().drop_feed();
         self.behind.let_go();
         self.outbox.forget_waiter();
         self.done = true;
@@ -491,7 +517,7 @@ impl<B: Batch, R> Outlet<B, R> {
 impl<B: Batch, R> Drop for Outlet<B, R> {
     fn drop(&mut self) {
         if !self.done || !self.behind.is_empty() {
-            self.stop();
+            self.gate().drop_feed();
             self.join();
         }
     }
@@ -505,32 +531,21 @@ mod tests {
     use super::*;
     use crate::record::Requests;
     use crate::window::gate::Pace;
-    use crate::window::joins::ExecutorThread;
+    use crate::window::seam::{Bounds, Ends, attach};
 
     type Values = VecDeque<u32>;
 
-    /// The executor's side of an outlet of values.
-    struct Other {
-        gate: Arc<Gate>,
-        handover: Arc<Handover<Requests>>,
-        outbox: Arc<Outbox<Values>>,
+    fn put(outbox: &Outbox<Values>, first: u64, values: &[u32]) {
+        let (count, values) = (values.len() as u64, values.iter().copied().collect());
+        let outcome = Outcome::Replies(values);
+        outbox.put(&mut vec![Span { first: PacketId(first), count, weight: 0, outcome }]);
     }
 
-    impl Other {
-        fn put(&self, first: u64, values: &[u32]) {
-            let (count, values) = (values.len() as u64, values.iter().copied().collect());
-            let outcome = Outcome::Replies(values);
-            self.outbox.put(&mut vec![Span { first: PacketId(first), count, weight: 0, outcome }]);
-        }
-    }
-
-    fn outlet(order: Order, shelves: usize) -> (Outlet<Requests, Values>, Other) {
-        let gate = Arc::new(Gate::new(8, usize::MAX));
-        let handover = Arc::new(Handover::new(|| {}));
-        let outbox = Arc::new(Outbox::with_shelves(shelves));
-        let (g, h, o) = (Arc::clone(&gate), Arc::clone(&handover), Arc::clone(&outbox));
-        let outlet = Outlet::new(g, h, o, Behind::default(), order, PacketId(0));
-        (outlet, Other { gate, handover, outbox })
+    /// An outlet of values, and the executor's side of it.
+    fn outlet(order: Order, shelves: usize) -> (Outlet<Requests, Values>, Arc<Outbox<Values>>) {
+        let bounds = Bounds { order, shelves, ..Bounds::new(8, usize::MAX) };
+        let Ends { outlet, outbox, .. } = attach(bounds, || {});
+        (outlet, outbox)
     }
 
     /// A task, and how often it was woken.
@@ -569,12 +584,12 @@ mod tests {
             let (task, waiter) = task();
             assert_eq!(polled(&mut outlet, &waiter), None);
             assert_eq!(woken(&task), 0);
-            other.put(0, &[10, 11]);
-            other.put(2, &[12]);
+            put(&other, 0, &[10, 11]);
+            put(&other, 2, &[12]);
             assert_eq!(woken(&task), 1);
             let all: Vec<_> = (0..4).map(|_| polled(&mut outlet, &waiter)).collect();
             assert_eq!(all, [Some(Some(10)), Some(Some(11)), Some(Some(12)), None]);
-            other.outbox.end(End::default());
+            other.end(End::default());
             assert_eq!(woken(&task), 2);
             assert_eq!(polled(&mut outlet, &waiter), Some(None));
             assert_eq!(polled(&mut outlet, &waiter), Some(None));
@@ -592,7 +607,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&first), count);
         assert_eq!(polled(&mut outlet, &two), None);
         assert_eq!(Arc::strong_count(&first), count - 1, "it is not kept");
-        other.put(0, &[7]);
+        put(&other, 0, &[7]);
         assert_eq!((woken(&first), woken(&second)), (0, 1));
     }
 
@@ -600,12 +615,12 @@ mod tests {
     fn what_lies_on_a_shelf_is_found_and_only_the_head_wakes() {
         let (mut outlet, other) = outlet(Order::Input, 2);
         let (task, waiter) = task();
-        other.outbox.leave_value(0, PacketId(0), 10);
+        other.leave_value(0, PacketId(0), 10);
         assert_eq!(polled(&mut outlet, &waiter), Some(Some(10)));
         assert_eq!(polled(&mut outlet, &waiter), None);
-        other.outbox.leave_value(1, PacketId(2), 12);
+        other.leave_value(1, PacketId(2), 12);
         assert_eq!((woken(&task), polled(&mut outlet, &waiter)), (0, None));
-        other.outbox.leave_value(0, PacketId(1), 11);
+        other.leave_value(0, PacketId(1), 11);
         assert_eq!(woken(&task), 1);
         assert_eq!(polled(&mut outlet, &waiter), Some(Some(11)));
         assert_eq!(polled(&mut outlet, &waiter), Some(Some(12)));
@@ -615,9 +630,10 @@ mod tests {
     fn who_polls_in_vain_ends_the_gathering_of_credits() {
         let (mut outlet, other) = outlet(Order::Input, 0);
         let (_, waiter) = task();
-        other.put(0, &[10]);
+        put(&other, 0, &[10]);
         let mut pace = Pace::new();
-        let mut may_pull = || other.gate.poll_pull(&mut pace, 8, || 0, || Duration::ZERO);
+        let gate = Arc::clone(outlet.gate());
+        let mut may_pull = || gate.poll_pull(&mut pace, 8, || 0, || Duration::ZERO);
         assert!(!may_pull());
         assert_eq!(polled(&mut outlet, &waiter), Some(Some(10)));
         assert!(!may_pull(), "it lingers for a second one");
@@ -640,16 +656,17 @@ mod tests {
         let (mut ended, other) = outlet(Order::Input, 0);
         let (_, waiter) = task();
         ended.behind = stuck();
-        other.outbox.end(End::default());
+        other.end(End::default());
         assert_eq!(polled(&mut ended, &waiter), Some(None));
         drop(ended);
 
-        let (mut detached, other) = outlet(Order::Input, 0);
+        let (mut detached, _other) = outlet(Order::Input, 0);
+        let gate = Arc::clone(detached.gate());
         let (task, waiter) = task();
         detached.behind = stuck();
         assert_eq!(polled(&mut detached, &waiter), None);
         detached.detach();
-        assert!(other.gate.is_stopped() && other.handover.is_dropped());
+        assert!(gate.is_stopped() && gate.is_dropped());
         assert_eq!(Arc::strong_count(&task), 2, "the waiter is not kept");
         assert!(detached.next().is_none());
         drop(detached);
@@ -659,7 +676,7 @@ mod tests {
     fn a_panic_comes_out_of_a_poll_and_is_the_end() {
         let (mut outlet, other) = outlet(Order::Completion, 0);
         let (_, waiter) = task();
-        other.outbox.end(End { panic: Some(Box::new("told")), ..End::default() });
+        other.end(End { panic: Some(Box::new("told")), ..End::default() });
         let payload = unwind::catch(|| polled(&mut outlet, &waiter)).unwrap_err();
         assert_eq!(payload.downcast_ref(), Some(&"told"));
         assert_eq!(polled(&mut outlet, &waiter), Some(None));

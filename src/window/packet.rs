@@ -84,7 +84,7 @@ pub(crate) enum Outcome<R = Replies> {
 }
 
 /// Consecutive packets and what became of them. `R` holds the replies to all of them: bytes where
-/// subprocesses answer, values where threads do.
+/// processes answer, values where threads do.
 #[derive(Debug)]
 pub(crate) struct Span<R = Replies> {
     pub(crate) first: PacketId,

@@ -1,4 +1,4 @@
-//! Items into batches: requests for subprocesses, as they are for threads.
+//! Items into batches: requests for processes, as they are for threads.
 //!
 //! This runs on the intake's thread, for every record, and is written to cost little: a record is searched
 //! for its delimiter where it comes from, framed in the buffer that goes to the pipe, and copied once.

@@ -1,246 +1,297 @@
-//! The hand-overs between intake, executor and outlet under a model checker: random schedules of real
-//! code (`src/window/*.rs`, compiled once more with the checker's primitives). A lost wake-up is a
-//! deadlock, which the checker reports with the schedule that leads to it.
+//! The window under a model checker: random schedules of real code. `src/window` is compiled once more, as it is and with
+//! the toy executor of its tests, on the checker's primitives. A lost wake-up is a deadlock, which the checker reports
+//! with the schedule that leads to it.
 #![allow(unused, unexpected_cfgs, unreachable_pub, missing_docs, missing_debug_implementations)]
 #![allow(clippy::all)]
 
 #[path = "../../src/template/codec.rs"]
 mod codec;
-#[path = "../../src/window/delimiters.rs"]
-mod delimiters;
 #[path = "../../src/error/mod.rs"]
 mod error;
 #[path = "../../src/template/framing/mod.rs"]
 mod framing;
-#[path = "../../src/window/gate.rs"]
-mod gate;
-#[path = "../../src/window/help.rs"]
-mod help;
-#[path = "../../src/window/intake.rs"]
-mod intake;
-#[path = "../../src/window/joins.rs"]
-mod joins;
-#[path = "../../src/window/outbox.rs"]
-mod outbox;
-#[path = "../../src/window/packet.rs"]
-mod packet;
-#[path = "../../src/window/packing.rs"]
-mod packing;
 #[path = "../../src/record.rs"]
 mod record;
 #[path = "../../src/signal.rs"]
 mod signal;
-#[path = "../../src/window/slot.rs"]
-mod slot;
-#[path = "../../src/window/unwind.rs"]
-mod unwind;
-#[path = "../../src/window/waiter.rs"]
-mod waiter;
-mod window {
-    pub(crate) use crate::{
-        delimiters, gate, help, intake, joins, outbox, packet, packing, slot, unwind, waiter,
-    };
-    pub mod sync {
-        //! In the place of `src/window/sync.rs`.
-        pub use shuttle::sync::{Mutex, MutexGuard, atomic};
-        pub use shuttle::thread_local;
-        pub mod thread {
-            pub use shuttle::thread::{
-                Builder, JoinHandle, Thread, current, park, spawn, yield_now,
-            };
-            /// There is no time in a model: any wait with a limit may be over at once.
-            pub fn park_timeout(_limit: std::time::Duration) {
-                yield_now();
-            }
-        }
-        pub use std::sync::OnceLock;
-        pub mod channel {
-            pub use shuttle::sync::mpsc::{
-                Receiver, RecvTimeoutError, SendError, SyncSender as Sender, TryRecvError,
-                sync_channel as bounded,
-            };
-        }
-        pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-            mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-        }
-    }
-}
+#[path = "../../src/window/mod.rs"]
+mod window;
+
 mod template {
     pub(crate) use crate::{codec, framing};
 }
-pub use error::{Error, ErrorKind};
 
-use std::sync::Arc;
+/// In the place of `src/sync.rs`.
+mod sync {
+    pub use shuttle::sync::{Mutex, MutexGuard, atomic};
+    pub use shuttle::thread_local;
+    pub use std::sync::OnceLock;
 
-use record::PacketId;
-use template::codec::AsBytes;
-use template::framing::RequestFraming;
-use window::gate::Gate;
-use window::intake::{Arrival, Handover, Intake, Supply};
-use window::outbox::{Outbox, Taken};
-use window::packet::{End, Outcome, Replies, Span};
-use window::packing::{Scribe, Store, Writer};
-use window::sync::{channel, thread};
-
-struct Keep;
-impl Store<String> for Keep {
-    fn passes(&self, _: &String) -> bool {
-        false
+    pub mod channel {
+        pub use shuttle::sync::mpsc::{
+            Receiver, RecvTimeoutError, SendError, SyncSender as Sender, TryRecvError,
+            TrySendError, sync_channel as bounded,
+        };
     }
-    fn put(&self, _: String) {}
-}
 
-/// What happens in one execution.
-#[derive(Clone, Copy)]
-struct Case {
-    items: u64,
-    window: u64,
-    max_bytes: usize,
-    /// The consumer goes away after this many.
-    take: u64,
-}
+    pub mod thread {
+        use shuttle::rand::Rng;
+        use std::time::Duration;
 
-/// One feed: a real intake, an executor that answers at once, a real outbox, a consumer.
-fn feed(case: Case) {
-    let gate = Arc::new(Gate::new(case.window, case.max_bytes));
-    let outbox: Arc<Outbox<Replies>> = Arc::new(Outbox::default());
-    let pulled = Arc::new(window::sync::atomic::AtomicU64::new(0));
+        pub use shuttle::thread::{Builder, JoinHandle, Thread, current, park, spawn, yield_now};
 
-    // The executor's thread is known only when it runs; until then a wake-up is kept.
-    let executor: Arc<window::sync::Mutex<Option<thread::Thread>>> = Arc::default();
-    let woken = Arc::new(window::sync::atomic::AtomicBool::new(false));
-    let (to_wake, flag) = (Arc::clone(&executor), Arc::clone(&woken));
-    let handover = Arc::new(Handover::new(move || {
-        flag.store(true, window::sync::atomic::Ordering::SeqCst);
-        if let Some(thread) = &*window::sync::lock(&to_wake) {
-            thread.unpark();
+        /// There is no time in a model but that of the waits with a limit: it is over after some others have run, or
+        /// the wait ends before it is.
+        pub fn park_timeout(limit: Duration) {
+            yield_now();
+            if shuttle::rand::thread_rng().gen_bool(0.5) {
+                super::CLOCK.with(|clock| clock.set(clock.get() + limit));
+            }
         }
-    }));
-    let (send, receive) = channel::bounded(2);
-    let mut supply: Supply = Supply::new(Arc::clone(&handover), receive, Arc::clone(&gate));
+    }
 
-    let intake = Intake {
-        gate: Arc::clone(&gate),
-        handover: Arc::clone(&handover),
-        batches: send,
-        first: PacketId(0),
-    };
-    let count = Arc::clone(&pulled);
-    let intake = thread::spawn(move || {
-        let source = (0..case.items).map(move |n| {
-            count.fetch_add(1, window::sync::atomic::Ordering::SeqCst);
+    std::thread_local! {
+        static CLOCK: std::cell::Cell<std::time::Duration> = const { std::cell::Cell::new(std::time::Duration::ZERO) };
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    pub struct Instant(std::time::Duration);
+
+    impl Instant {
+        pub fn now() -> Self {
+            Self(CLOCK.with(std::cell::Cell::get))
+        }
+        pub fn elapsed(&self) -> std::time::Duration {
+            Self::now().0 - self.0
+        }
+    }
+
+    pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+pub use error::{BoxError, Error, ErrorKind};
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Poll;
+
+use record::{PacketId, Requests};
+use sync::atomic::{AtomicU64, Ordering::SeqCst};
+use sync::{Mutex, channel, lock, thread};
+use window::handover::Supply;
+use window::joins::ExecutorThread;
+use window::outlet::{Given, Order, Outlet};
+use window::packet::{End, Outcome, Span};
+use window::seam::{Bounds, Ends, attach};
+use window::tests::{lengths, next};
+use window::toy::Lengths;
+use window::waiter::Waiter;
+
+type Feed = Outlet<Requests, Lengths>;
+
+const ALL: usize = usize::MAX;
+
+fn bounds(packets: usize, max_bytes: usize) -> Bounds {
+    Bounds { order: Order::Input, ..Bounds::new(packets, max_bytes) }
+}
+
+/// Lines, and how many of them were pulled.
+fn source(n: u64, pulled: &Arc<AtomicU64>) -> impl Iterator<Item = String> + Send + 'static {
+    let pulled = Arc::clone(pulled);
+    (0..n).map(move |n| {
+        pulled.fetch_add(1, SeqCst);
+        n.to_string()
+    })
+}
+
+/// The toy answers with the length of the line and its end.
+fn length(n: u64) -> usize {
+    n.to_string().len() + 1
+}
+
+/// Every item comes through, in order, and no input is pulled before its time.
+fn every_item(n: u64, packets: usize, max_bytes: usize) {
+    let pulled = Arc::default();
+    let mut feed = lengths(source(n, &pulled), bounds(packets, max_bytes));
+    for k in 0..n {
+        assert!(pulled.load(SeqCst) <= k + packets as u64, "pulled before output {k}");
+        assert_eq!(next(&mut feed), Some((k, length(k))));
+    }
+    assert_eq!(next(&mut feed), None);
+    assert_eq!(feed.gate().held(), 0);
+}
+
+/// The same for a task of an async runtime, which goes without waiting for anybody.
+fn every_item_to_a_task(n: u64, packets: usize) {
+    let mut feed = lengths(source(n, &Arc::default()), bounds(packets, ALL));
+    shuttle::future::block_on(async move {
+        for k in 0..=n {
+            let polled = std::future::poll_fn(|context| {
+                let waiter = Waiter::Task(context.waker().clone());
+                match feed.poll_next(&waiter) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(None) => Poll::Ready(None),
+                    Poll::Ready(Some((packet, Given::Reply(lengths)))) => {
+                        Poll::Ready(lengths.pop_front().map(|length| (packet.0, length)))
+                    }
+                    Poll::Ready(Some(other)) => panic!("{other:?}"),
+                }
+            });
+            assert_eq!(polled.await, (k < n).then(|| (k, length(k))));
+        }
+        feed.detach();
+    });
+}
+
+/// The consumer waits elsewhere for the input that its credit lets through.
+fn a_credit_is_never_withheld(outputs: u64, bounds: Bounds, room: usize) {
+    let (pulled, seen) = channel::bounded(100);
+    let source = (0..).map(move |n: u64| {
+        let _ = pulled.send(n);
+        "x".to_owned()
+    });
+    let mut feed = lengths(source, bounds);
+    for _ in 0..room {
+        seen.recv().unwrap();
+    }
+    for _ in 0..outputs {
+        assert!(next(&mut feed).is_some());
+        seen.recv().unwrap();
+    }
+}
+
+/// The consumer goes away after so many, in one way or the other.
+fn nobody_is_left_asleep(packets: usize, taken: u64, detaches: bool) {
+    let mut feed = lengths(source(1_000, &Arc::default()), bounds(packets, ALL));
+    for k in 0..taken {
+        assert_eq!(next(&mut feed), Some((k, length(k))));
+    }
+    if detaches {
+        feed.detach();
+    }
+}
+
+/// A chain of two, of which the last is dropped after so many.
+fn a_chain_goes(taken: usize) {
+    let mut first = lengths(source(1_000, &Arc::default()), bounds(2, ALL));
+    let between =
+        std::iter::from_fn(move || next(&mut first).map(|(_, length)| length.to_string()));
+    let mut last = lengths(between, bounds(2, ALL));
+    for _ in 0..taken {
+        assert!(next(&mut last).is_some());
+    }
+}
+
+/// Each of the feeds is dropped by the source of the one before it, all at the same time.
+fn feeds_that_drop_each_other(n: usize) {
+    let shelves: Vec<Arc<Mutex<Option<Feed>>>> = (0..n).map(|_| Arc::default()).collect();
+    let together = Arc::new(shuttle::sync::Barrier::new(n + 1));
+    let (gone, are_gone) = channel::bounded(n);
+    for i in 0..n {
+        let (next, together) = (Arc::clone(&shelves[(i + 1) % n]), Arc::clone(&together));
+        let gone = gone.clone();
+        let source = (0..100u64).map(move |n: u64| {
+            if n == 1 {
+                together.wait();
+                let feed = lock(&next).take();
+                drop(feed);
+                gone.send(()).unwrap();
+            }
             n.to_string()
         });
-        let scribe =
-            Scribe { framings: vec![RequestFraming::line()], names: Vec::new(), sentinel: None };
-        intake.run(source, Writer { scribe, encode: AsBytes, store: Keep });
-    });
-
-    let (out, gate_there) = (Arc::clone(&outbox), Arc::clone(&gate));
-    let event_loop = thread::spawn(move || {
-        *window::sync::lock(&executor) = Some(thread::current());
-        let mut spans = Vec::new();
-        let mut total = None;
-        let mut answered = 0;
-        let handle =
-            |arrival: Arrival, spans: &mut Vec<Span<Replies>>, answered: &mut u64| match arrival {
-                Arrival::Batch(batch) => {
-                    let bytes = record::Batch::bytes(&*batch);
-                    let count = record::Batch::len(&*batch) as u64;
-                    *answered += count;
-                    gate_there.hold(count as usize);
-                    gate_there.release(bytes);
-                    let outcome = Outcome::Halted;
-                    spans.push(Span { first: batch.first, count, weight: count as usize, outcome });
-                    None
-                }
-                Arrival::Settled(span) => {
-                    *answered += span.count;
-                    spans.push(span);
-                    None
-                }
-                Arrival::End { pulled, .. } => Some(pulled),
-            };
-        loop {
-            if supply.handover.is_dropped() {
-                break;
-            }
-            while let Some(arrival) = supply.take() {
-                total = handle(arrival, &mut spans, &mut answered).or(total);
-            }
-            out.put(&mut spans);
-            if total.is_some_and(|total| total == answered) {
-                break;
-            }
-            supply.ask();
-            if let Some(arrival) = supply.take() {
-                supply.stop_asking();
-                total = handle(arrival, &mut spans, &mut answered).or(total);
-                continue;
-            }
-            while !woken.swap(false, window::sync::atomic::Ordering::SeqCst) {
-                thread::park();
-            }
-            supply.stop_asking();
-        }
-        out.end(End::default());
-    });
-
-    let mut yielded = 0;
-    let mut next = PacketId(0);
-    let mut spans = Vec::new();
-    'consume: loop {
-        match outbox.take_or_wait(None, &window::waiter::Waiter::this_thread(), &mut spans) {
-            Taken::Nothing => thread::park(),
-            Taken::End(_) => break,
-            Taken::Spans => {
-                for span in spans.drain(..) {
-                    assert_eq!(span.first, next, "in order, nothing lost");
-                    next = next.plus(span.count);
-                    let pulled = pulled.load(window::sync::atomic::Ordering::SeqCst);
-                    assert!(pulled <= yielded + case.window, "{pulled} pulled, {yielded} yielded");
-                    yielded += span.count;
-                    gate.yielded(yielded);
-                    gate.release(span.weight);
-                    if yielded >= case.take {
-                        break 'consume;
-                    }
-                }
-            }
-        }
+        let feed = lengths(source, bounds(3, ALL));
+        *lock(&shelves[i]) = Some(feed);
     }
-    if case.take >= case.items {
-        assert_eq!(yielded, case.items);
-    }
-    gate.stop();
-    handover.drop_all();
-    event_loop.join().unwrap();
-    intake.join().unwrap();
+    together.wait();
+    (0..n).for_each(|_| are_gone.recv().unwrap());
 }
 
-fn check(name: &str, case: Case) {
+/// Several threads answer, each on a shelf of its own, one packet at a time, and only when the one before has been
+/// yielded.
+fn values_on_shelves(threads: usize, n: usize, order: Order) {
+    let bounds = Bounds { order, shelves: threads, ..Bounds::new(ALL, ALL) };
+    let Ends::<Requests, Lengths> { outbox, mut outlet, .. } = attach(bounds, || {});
+    let left = Arc::new(AtomicU64::new(threads as u64));
+    let yielded: Vec<_> = (0..threads)
+        .map(|shelf| {
+            let (yielded, is_yielded) = channel::bounded(n);
+            let (outbox, left) = (Arc::clone(&outbox), Arc::clone(&left));
+            thread::spawn(move || {
+                for packet in (shelf..n).step_by(threads) {
+                    outbox.leave_value(shelf, PacketId(packet as u64), packet);
+                    is_yielded.recv().unwrap();
+                }
+                if left.fetch_sub(1, SeqCst) == 1 {
+                    outbox.end(End::default());
+                }
+            });
+            yielded
+        })
+        .collect();
+    // Without the yields of `next`, which let the others run where they could go wrong.
+    let waiter = Waiter::this_thread();
+    let mut all = Vec::new();
+    loop {
+        let packet = match outlet.poll_next(&waiter) {
+            Poll::Pending => {
+                thread::park();
+                continue;
+            }
+            Poll::Ready(None) => break,
+            Poll::Ready(Some((_, Given::Reply(values)))) => values.pop_front().unwrap(),
+            Poll::Ready(Some(other)) => panic!("{other:?}"),
+        };
+        all.push(packet);
+        yielded[packet % threads].send(()).unwrap();
+    }
+    if order == Order::Completion {
+        all.sort_unstable();
+    }
+    assert!(all.into_iter().eq(0..n));
+}
+
+fn check(name: &str, test: impl Fn() + Clone + Send + Sync + 'static) {
     print!("test {name} ... ");
-    shuttle::check_random(move || feed(case), 1_000);
+    shuttle::check_random(test.clone(), 1_000);
     // Few preemptions at the worst of places find what many at random places do not.
-    shuttle::check_pct(move || feed(case), 1_000, 3);
+    shuttle::check_pct(test, 1_000, 3);
     println!("ok");
 }
 
 /// Without the usual harness: it would also run the unit tests of the files compiled here, whose
 /// primitives work only inside the model checker. A failed check panics.
 fn main() {
-    let all = usize::MAX;
-    let ever = u64::MAX;
-    let cases = [
-        ("every_item_comes_through_with_the_smallest_window", 4, 1, all, ever),
-        ("every_item_comes_through_with_a_window_of_some", 9, 3, all, ever),
-        ("every_item_comes_through_when_bytes_are_what_is_short", 6, 4, 3, ever),
-        ("every_item_comes_through_when_it_is_only_bytes", 3, 9, 1, ever),
-        ("an_empty_input_ends", 0, 2, all, ever),
-        ("a_consumer_that_goes_away_leaves_nobody_asleep", 1_000, 3, all, 2),
-    ];
-    for (name, items, window, max_bytes, take) in cases {
-        check(name, Case { items, window, max_bytes, take });
-    }
-    println!("test result: ok. {} passed; 0 failed", cases.len());
+    check("every_item_comes_through_with_the_smallest_window", || every_item(4, 1, ALL));
+    check("every_item_comes_through_with_a_window_of_some", || every_item(9, 3, ALL));
+    check("every_item_comes_through_with_a_window_that_lingers", || every_item(20, 8, ALL));
+    check("every_item_comes_through_when_bytes_are_what_is_short", || every_item(6, 4, 3));
+    check("every_item_comes_through_when_it_is_only_bytes", || every_item(3, 9, 1));
+    check("an_empty_input_ends", || every_item(0, 2, ALL));
+    check("every_item_comes_to_a_task", || every_item_to_a_task(6, 2));
+    check("every_item_comes_to_a_task_with_a_window_that_lingers", || every_item_to_a_task(12, 8));
+    check("a_credit_is_never_withheld", || a_credit_is_never_withheld(6, bounds(8, ALL), 8));
+    check("a_credit_is_never_withheld_with_the_smallest_window", || {
+        a_credit_is_never_withheld(3, bounds(1, ALL), 1);
+    });
+    // An answered line counts for one byte.
+    check("bytes_are_never_withheld", || a_credit_is_never_withheld(6, bounds(100, 4), 4));
+    check("a_consumer_that_goes_away_leaves_nobody_asleep", || {
+        nobody_is_left_asleep(3, 2, false);
+    });
+    check("a_consumer_that_goes_away_at_once_leaves_nobody_asleep", || {
+        nobody_is_left_asleep(8, 0, false);
+    });
+    check("a_consumer_that_waits_for_nobody_leaves_nobody_asleep", || {
+        nobody_is_left_asleep(3, 2, true);
+    });
+    check("a_chain_goes_with_its_last_feed", || a_chain_goes(2));
+    check("a_chain_goes_with_its_last_feed_at_once", || a_chain_goes(0));
+    check("a_feed_goes_that_its_own_source_drops", || feeds_that_drop_each_other(1));
+    check("two_feeds_go_that_drop_each_other", || feeds_that_drop_each_other(2));
+    check("three_feeds_go_that_drop_each_other", || feeds_that_drop_each_other(3));
+    check("values_on_shelves_come_in_order", || values_on_shelves(2, 6, Order::Input));
+    check("values_on_shelves_come", || values_on_shelves(3, 6, Order::Completion));
+    println!("test result: ok");
 }

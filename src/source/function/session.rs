@@ -20,8 +20,7 @@ use crate::source::limit::{Moment, TimeLimit};
 use crate::source::talk::{Exit, Heard, Stand, Talk};
 use crate::subprocess::protocol::{Now, Time};
 use crate::template::Spec;
-use crate::window::gate::Gate;
-use crate::window::intake::Handover;
+use crate::window::handover::Supply;
 use crate::window::outbox::Outbox;
 use crate::window::packet::End;
 use crate::window::sync::lock;
@@ -30,8 +29,7 @@ use crate::window::sync::lock;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) generation: u64,
-    pub(super) gate: Arc<Gate>,
-    pub(super) handover: Arc<Handover>,
+    pub(super) supply: Supply,
     pub(super) outbox: Arc<Outbox>,
 }
 
@@ -100,7 +98,6 @@ impl Board {
 /// The pass that is under way.
 struct Current {
     generation: u64,
-    handover: Arc<Handover>,
     delivery: Delivery,
     /// How many items the child may make.
     granted: u64,
@@ -192,16 +189,16 @@ impl Session {
         };
         for lane in next {
             self.leave_current(say);
-            let Lane { generation, gate, handover, outbox } = lane;
-            let mut delivery = Delivery::new(gate, outbox, Arc::clone(&self.command));
+            let Lane { generation, supply, outbox } = lane;
+            let mut delivery = Delivery::new(supply, outbox, Arc::clone(&self.command));
             delivery.made_by(self.pid);
             let granted = delivery.window_end();
             protocol::put(say, Command::Start as u8, generation, &granted.to_le_bytes());
-            self.current = Some(Current { generation, handover, delivery, granted });
+            self.current = Some(Current { generation, delivery, granted });
             self.moved = now.patient;
             self.had_room = true;
         }
-        if self.current.as_ref().is_some_and(|current| current.handover.is_dropped()) {
+        if self.current.as_ref().is_some_and(|current| current.delivery.is_dropped()) {
             self.leave_current(say);
         }
         let Some(Current { generation, delivery, granted, .. }) = &mut self.current else { return };
@@ -392,7 +389,7 @@ impl Talk for Session {
         // Asked last, so that it is credit that is called out: if what has come is not wanted for want
         // of credit or room, neither is more, and one call serves both.
         if wants && current.delivery.may_grant_or_calls(current.granted, now.real) {
-            current.handover.wake();
+            current.delivery.wake();
         }
         self.had_room = wants;
         wants

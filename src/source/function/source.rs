@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
-use crate::record::PacketId;
 use crate::source::function::pass::Pass;
 use crate::source::function::protocol::{self, Command, Opening};
 use crate::source::function::session::{Board, Lane, Session};
@@ -19,11 +18,9 @@ use crate::subprocess::readiness::Readiness;
 use crate::template::channel::Redirect;
 use crate::template::policy::Signal;
 use crate::template::{Spec, Template};
-use crate::window::gate::Gate;
-use crate::window::intake::Handover;
-use crate::window::joins::{Behind, ExecutorThread};
-use crate::window::outbox::Outbox;
-use crate::window::outlet::{Order, Outlet};
+use crate::window::joins::ExecutorThread;
+use crate::window::outlet::Outlet;
+use crate::window::seam::{Bounds, Ends, attach};
 
 /// A function that runs in a child, to be iterated again and again; made by
 /// [`Function::iterate_in_subprocess`](crate::source::Function::iterate_in_subprocess).
@@ -245,22 +242,12 @@ impl<T> FunctionSource<T> {
     pub(super) fn begin(&mut self) -> Outlet {
         self.generation += 1;
         let generation = self.generation;
-        let window = u64::try_from(self.buffer_size).unwrap_or(u64::MAX).max(1);
-        let max_bytes = self.max_bytes;
+        let bounds = Bounds::new(self.buffer_size, self.max_bytes);
         let running = self.running();
-        let gate = Arc::new(Gate::new(window, max_bytes));
-        gate.call_when_open(running.wake());
-        let handover = Arc::new(Handover::new(running.wake()));
-        let outbox = Arc::new(Outbox::default());
-        running.board.hang(Lane {
-            generation,
-            gate: Arc::clone(&gate),
-            handover: Arc::clone(&handover),
-            outbox: Arc::clone(&outbox),
-        });
+        let Ends { supply, outbox, outlet, .. } = attach(bounds, running.wake());
+        running.board.hang(Lane { generation, supply, outbox });
         running.wake()();
-        let behind = Behind::default();
-        Outlet::new(gate, handover, outbox, behind, Order::Completion, PacketId(0))
+        outlet
     }
 }
 

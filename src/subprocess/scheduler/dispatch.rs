@@ -225,7 +225,7 @@ mod tests {
     use crate::subprocess::scheduler::Plan;
     use crate::template::Template;
     use crate::window::gate::Gate;
-    use crate::window::intake::Arrival;
+    use crate::window::handover::Arrival;
 
     fn scheduler(workers: usize) -> Scheduler {
         let gate = Arc::new(Gate::new(100, usize::MAX));

@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
-
 use crate::stats::Stats;
 use crate::subprocess::event_loop::EventLoop;
 use crate::subprocess::scheduler::{Audit, Plan, Scheduler};
 use crate::subprocess::swarm::Swarm;
 use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
 use crate::window::gate::Gate;
-use crate::window::intake::{Handover, Supply};
 use crate::window::outbox::Outbox;
+use crate::window::seam::{Bounds, Ends, attach};
 
 use super::check::{Failure, conserved, must};
 use super::report::Report;
@@ -38,7 +36,17 @@ impl Play {
         if trace {
             eprintln!("{schedule:#?} {:#?}", schedule.spec.policy);
         }
-        let gate = Arc::new(Gate::new(schedule.window, schedule.max_bytes));
+        let woken = Arc::new(AtomicBool::new(false));
+        let call = Arc::clone(&woken);
+        let bounds = Bounds {
+            batches: schedule.input.waiting,
+            ..Bounds::new(schedule.window as usize, schedule.max_bytes)
+        };
+        // The consumer is simulated yet.
+        let Ends { intake, supply, outbox, mut outlet } =
+            attach(bounds, move || call.store(true, SeqCst));
+        outlet.set_aside();
+        let gate = Arc::clone(supply.gate());
         let scheduler = Scheduler::new(Plan {
             spec: Arc::clone(&schedule.spec),
             workers: schedule.workers,
@@ -51,15 +59,9 @@ impl Play {
             gate: Arc::clone(&gate),
             stats: Arc::new(Stats::new(Arc::clone(&gate))),
         });
-        let woken = Arc::new(AtomicBool::new(false));
-        let call = Arc::clone(&woken);
-        let handover = Arc::new(Handover::new(move || call.store(true, SeqCst)));
-        let (send, receive) = bounded(schedule.input.waiting);
-        let supply = Supply::new(Arc::clone(&handover), receive, Arc::clone(&gate));
-        let outbox = Arc::new(Outbox::default());
         let mut rng = Rng::new(!seed);
-        let source = Source::new(Arc::clone(&handover), send, Rng::new(rng.next()));
-        let sink = Sink::new(&schedule, Arc::clone(&outbox), handover, Rng::new(rng.next()));
+        let source = Source::new(intake, Rng::new(rng.next()));
+        let sink = Sink::new(&schedule, Arc::clone(&outbox), Rng::new(rng.next()));
         let world =
             World::new(Arc::clone(&schedule), Arc::clone(&gate), source, sink, woken, rng, trace);
         let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));

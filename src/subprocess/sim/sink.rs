@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::subprocess::protocol::Now;
 use crate::window::gate::Gate;
-use crate::window::intake::Handover;
 use crate::window::outbox::{Outbox, Taken};
 use crate::window::outlet::Order;
 use crate::window::packet::{End, Outcome, Span};
@@ -27,7 +26,6 @@ enum Queue {
 #[derive(Debug)]
 pub(super) struct Sink {
     outbox: Arc<Outbox>,
-    handover: Arc<Handover>,
     /// What the executor has handed over.
     fresh: Vec<Span>,
     end: Option<End>,
@@ -48,15 +46,9 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(
-        schedule: &Schedule,
-        outbox: Arc<Outbox>,
-        handover: Arc<Handover>,
-        rng: Rng,
-    ) -> Self {
+    pub(super) fn new(schedule: &Schedule, outbox: Arc<Outbox>, rng: Rng) -> Self {
         Self {
             outbox,
-            handover,
             fresh: Vec::new(),
             end: None,
             queue: match schedule.order {
@@ -188,7 +180,7 @@ impl Sink {
             self.publish(gate);
         }
         if gate.is_full() {
-            self.handover.wake();
+            gate.wake_executor();
         }
         Ok(false)
     }
@@ -202,7 +194,7 @@ impl Sink {
         if let Some(span) = self.current.take() {
             self.weight -= span.weight;
             if gate.release(span.weight) {
-                self.handover.wake();
+                gate.wake_executor();
             }
         }
     }
@@ -211,7 +203,6 @@ impl Sink {
     pub(super) fn drop_all(&mut self, gate: &Gate) {
         self.dropped = true;
         self.wake = None;
-        self.handover.drop_all();
-        gate.stop();
+        gate.drop_feed();
     }
 }

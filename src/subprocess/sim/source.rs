@@ -1,16 +1,16 @@
 //! The intake, without its thread: pulls a simulated source as far as the real [`Gate`] allows, fills
-//! the open batch, and hands it over by the real [`Handover`] and channel, as `window::intake` does.
+//! the open batch, and hands it over by the real [`Intake`]'s steps.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::TrySendError;
 
 use crate::error::{Error, ErrorKind};
 use crate::record::{Batch, Requests};
 use crate::subprocess::protocol::Now;
 use crate::window::gate::Gate;
-use crate::window::intake::{Arrival, Handover};
+use crate::window::handover::Arrival;
+use crate::window::intake::Intake;
 use crate::window::packet::{Outcome, Span};
 
 use super::check::Failure;
@@ -35,8 +35,7 @@ pub(super) struct Source {
     pub(super) pulled: u64,
     /// How heavy the heaviest record was.
     pub(super) heaviest: usize,
-    handover: Arc<Handover>,
-    batches: Option<Sender<Arrival>>,
+    intake: Option<Intake>,
     open: Option<Box<Requests>>,
     /// The weight of the batch that is parked.
     parked: usize,
@@ -49,12 +48,11 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(handover: Arc<Handover>, batches: Sender<Arrival>, rng: Rng) -> Self {
+    pub(super) fn new(intake: Intake, rng: Rng) -> Self {
         Self {
             pulled: 0,
             heaviest: 0,
-            handover,
-            batches: Some(batches),
+            intake: Some(intake),
             open: None,
             parked: 0,
             given: 0,
@@ -79,7 +77,7 @@ impl Source {
 
     /// Bytes of batches that were ever handed over, a stolen one among them.
     pub(super) fn given(&self) -> usize {
-        let stolen = self.is_parked() && self.parked > 0 && !self.handover.slot.has_batch();
+        let stolen = self.is_parked() && self.parked > 0 && !self.has_batch();
         self.given + if stolen { self.parked } else { 0 }
     }
 
@@ -89,15 +87,17 @@ impl Source {
 
     fn park(&mut self) {
         self.parked = self.open.as_ref().map_or(0, |batch| batch.bytes());
-        let some = self.open.is_some();
-        self.handover.slot.park(self.open.take());
-        if some {
-            self.handover.feed();
+        if let Some(intake) = &self.intake {
+            intake.park(self.open.take());
         }
     }
 
+    fn has_batch(&self) -> bool {
+        self.intake.as_ref().is_some_and(Intake::has_batch)
+    }
+
     fn unpark(&mut self) {
-        self.open = self.handover.slot.unpark();
+        self.open = self.intake.as_ref().and_then(Intake::unpark);
         if self.open.is_none() {
             self.given += self.parked;
         }
@@ -113,7 +113,7 @@ impl Source {
                     self.state = State::Gate;
                 }
                 State::Gate => {
-                    let open = if self.handover.slot.has_batch() { self.parked } else { 0 };
+                    let open = if self.has_batch() { self.parked } else { 0 };
                     if gate.is_stopped() {
                         self.unpark();
                         self.flush(gate);
@@ -132,9 +132,9 @@ impl Source {
                 State::Inside(_) => return Ok(()),
                 State::Sending => {
                     while let Some(arrival) = self.sending.pop_front() {
-                        let Some(batches) = &self.batches else { break };
-                        match batches.try_send(arrival) {
-                            Ok(()) => self.handover.feed(),
+                        let Some(intake) = &self.intake else { break };
+                        match intake.try_send(arrival) {
+                            Ok(()) => {}
                             Err(TrySendError::Full(arrival)) => {
                                 self.sending.push_front(arrival);
                                 return Ok(());
@@ -143,8 +143,9 @@ impl Source {
                         }
                     }
                     if self.ended {
-                        self.batches = None;
-                        self.handover.wake();
+                        if let Some(intake) = self.intake.take() {
+                            intake.close();
+                        }
                         self.state = State::Done;
                         return Ok(());
                     }

@@ -1,0 +1,119 @@
+//! The window with an executor that is a toy.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::joins::IntakeThread;
+use super::outlet::{Given, Order, Outlet};
+use super::packing::{Scribe, Store, Writer};
+use super::seam::Bounds;
+use super::sync::thread;
+use super::toy::{self, Lengths};
+use super::unwind;
+use crate::record::{PacketId, Requests};
+use crate::template::codec::AsBytes;
+use crate::template::framing::RequestFraming;
+
+/// Nothing is kept of the inputs.
+pub(crate) struct Nothing;
+
+impl Store<String> for Nothing {
+    fn passes(&self, _item: &String) -> bool {
+        false
+    }
+    fn put(&self, _item: String) {}
+}
+
+/// A feed whose replies are the lengths of its lines.
+pub(crate) fn lengths<I>(source: I, bounds: Bounds) -> Outlet<Requests, Lengths>
+where
+    I: Iterator<Item = String> + Send + 'static,
+{
+    let (intake, mut outlet) = toy::start(bounds);
+    let framings = vec![RequestFraming::line()];
+    let scribe = Scribe { framings, names: Vec::new(), sentinel: None };
+    let pull = move || intake.run(source, Writer { scribe, encode: AsBytes, store: Nothing });
+    let intake = IntakeThread::spawn(pull, |pull| thread::Builder::new().spawn(pull).map(Some));
+    outlet.keep_intake(intake.expect("a thread"));
+    outlet
+}
+
+/// The packet and the length that come next.
+pub(crate) fn next(outlet: &mut Outlet<Requests, Lengths>) -> Option<(u64, usize)> {
+    match outlet.next()? {
+        (packet, Given::Reply(lengths)) => Some((packet.0, lengths.pop_front()?)),
+        (packet, given) => panic!("{packet:?}: {given:?}"),
+    }
+}
+
+fn lines(n: usize) -> impl Iterator<Item = String> + Send + 'static {
+    (0..n).map(|n| "x".repeat(n % 10))
+}
+
+#[test]
+fn a_toy_keeps_the_order_and_the_ids() {
+    for packets in [1, 3, 100] {
+        let bounds = Bounds {
+            order: Order::Input,
+            first: PacketId(u64::MAX - 1),
+            ..Bounds::new(packets, usize::MAX)
+        };
+        let mut outlet = lengths(lines(1_000), bounds);
+        for n in 0..1_000u64 {
+            // The line and its end.
+            assert_eq!(next(&mut outlet), Some((n.wrapping_sub(2), n as usize % 10 + 1)));
+        }
+        assert_eq!((next(&mut outlet), next(&mut outlet)), (None, None));
+    }
+}
+
+#[test]
+fn a_toy_loses_nothing_in_completion_order_and_within_a_bound_of_bytes() {
+    let mut outlet = lengths(lines(1_000), Bounds::new(50, 20));
+    let packets: BTreeSet<_> = std::iter::from_fn(|| next(&mut outlet)).map(|it| it.0).collect();
+    assert!(packets.into_iter().eq(0..1_000));
+    assert_eq!(outlet.gate().held(), 0);
+}
+
+#[test]
+fn a_toy_ends_when_its_outlet_goes_and_tells_of_a_panic() {
+    drop(lengths(std::iter::repeat_with(|| "x".to_owned()), Bounds::new(10, usize::MAX)));
+    let source = (0..).map(|n| if n < 5 { "x".to_owned() } else { panic!("five") });
+    let mut outlet = lengths(source, Bounds::new(10, usize::MAX));
+    assert_eq!((0..5).filter_map(|_| next(&mut outlet)).count(), 5);
+    let payload = unwind::catch(|| next(&mut outlet)).unwrap_err();
+    assert_eq!(payload.downcast_ref(), Some(&"five"));
+    assert_eq!(next(&mut outlet), None);
+}
+
+#[test]
+fn a_toy_lets_the_window_be_used_in_full_wherever_the_consumer_sleeps() {
+    let (pulled, seen) = std::sync::mpsc::channel();
+    let source = (0..).map(move |n: usize| {
+        let _ = pulled.send(n);
+        "x".to_owned()
+    });
+    let mut outlet = lengths(source, Bounds::new(40, usize::MAX));
+    for taken in 0..100 {
+        let before = if taken == 0 { 40 } else { 1 };
+        for _ in 0..before {
+            seen.recv_timeout(Duration::from_secs(60)).expect("one more is pulled");
+        }
+        assert!(next(&mut outlet).is_some());
+    }
+}
+
+/// Arrows point down: the window knows nobody who uses it.
+#[test]
+fn the_window_names_no_executor() {
+    let names = [["sub", "process"].concat(), ["ra", "yon"].concat()];
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/window");
+    for entry in std::fs::read_dir(dir).expect("src/window").flatten() {
+        let text = std::fs::read_to_string(entry.path()).expect("a source file");
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for name in &names {
+                assert!(!line.contains(name.as_str()), "{}: {line}", entry.path().display());
+            }
+        }
+    }
+}
