@@ -191,13 +191,13 @@ impl<T, D: Deliver<T>> Feed<T, D> {
     /// The first failure among what was left, or what belongs to no packet: a trailing extra reply, a
     /// bad exit after the last answer.
     pub fn finish(mut self) -> Result<Snapshot, Error> {
-        finish(&mut self.outlet)?;
+        take_rest(&mut self.outlet)?;
         Ok(self.monitor().snapshot())
     }
 }
 
 /// Takes what is left; the first failure among it, or else the first thing that belongs to no packet.
-fn finish(outlet: &mut Outlet) -> Result<(), Error> {
+fn take_rest(outlet: &mut Outlet) -> Result<(), Error> {
     let mut first = None;
     while let Some((_, given)) = outlet.next() {
         if let Given::Failed(error) = given {
@@ -369,7 +369,7 @@ impl Batches {
     pub fn finish(mut self) -> Result<Snapshot, Error> {
         // A batch that was forgotten is out.
         self.outlet.release_span();
-        finish(&mut self.outlet)?;
+        take_rest(&mut self.outlet)?;
         Ok(self.monitor().snapshot())
     }
 

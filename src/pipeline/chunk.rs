@@ -10,15 +10,15 @@ use crate::threads::FeedThreads;
 
 /// Gathers what comes out of a relay, which pulls ahead meanwhile.
 ///
-/// A chunk is due `within` after its first item was taken out of the relay; the wait for the next item
+/// A chunk's deadline is `within` after its first item was taken out of the relay; the wait for the next item
 /// ends then. What is not an item is given at once, a mark behind the chunk that it ends.
 pub(super) struct Chunks<T: Send, M> {
     items: FeedThreads<T, Flow<T, M>>,
     size: usize,
     within: Duration,
     chunk: Vec<T>,
-    /// When the chunk is due; `None` while it is empty, and if it may wait for ever.
-    due: Option<Instant>,
+    /// When the chunk is to be given; `None` while it is empty, and if it may wait for ever.
+    deadline: Option<Instant>,
     /// What goes behind the chunk that was given last.
     behind: Option<Pass<M>>,
     counts: Arc<Counts>,
@@ -31,11 +31,11 @@ impl<T: Send, M> Chunks<T, M> {
         within: Duration,
         counts: Arc<Counts>,
     ) -> Self {
-        Self { items, size, within, chunk: Vec::new(), due: None, behind: None, counts }
+        Self { items, size, within, chunk: Vec::new(), deadline: None, behind: None, counts }
     }
 
     fn give(&mut self) -> Option<Flow<Out<Vec<T>>, M>> {
-        self.due = None;
+        self.deadline = None;
         Some(Ok(Out::One(std::mem::take(&mut self.chunk))))
     }
 }
@@ -48,8 +48,8 @@ impl<T: Send, M> Iterator for Chunks<T, M> {
             return Some(Err(pass));
         }
         loop {
-            if let Some(due) = self.due
-                && !self.items.is_ready_before(due)
+            if let Some(deadline) = self.deadline
+                && !self.items.is_ready_before(deadline)
             {
                 return self.give();
             }
@@ -57,7 +57,7 @@ impl<T: Send, M> Iterator for Chunks<T, M> {
                 Some(Ok(item)) => {
                     Counts::add(&self.counts.taken, 1);
                     if self.chunk.is_empty() {
-                        self.due = Instant::now().checked_add(self.within);
+                        self.deadline = Instant::now().checked_add(self.within);
                     }
                     self.chunk.push(item);
                     if self.chunk.len() == self.size {

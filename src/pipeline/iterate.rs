@@ -61,7 +61,7 @@ pub(super) struct Iterate<F, I, T, M, U> {
 enum State<F, I, T, M> {
     New(F, Items<T, M>),
     Running(I),
-    Over,
+    Ended,
 }
 
 impl<F, I, T, M, U> Iterate<F, I, T, M, U> {
@@ -87,7 +87,7 @@ where
         let stage = &mut self.stage;
         let pulled = unwind::catch(|| {
             if let State::New(..) = stage
-                && let State::New(f, items) = std::mem::replace(stage, State::Over)
+                && let State::New(f, items) = std::mem::replace(stage, State::Ended)
             {
                 *stage = State::Running(f(items));
             }
@@ -110,9 +110,9 @@ where
 
     /// Lets go of the stage and of everything before it: whoever ends early stops what feeds it.
     fn end(&mut self) {
-        let over = std::mem::replace(&mut self.stage, State::Over);
+        let ended = std::mem::replace(&mut self.stage, State::Ended);
         // A panic here comes after the last result and concerns none.
-        let _ = unwind::catch(|| drop(over));
+        let _ = unwind::catch(|| drop(ended));
     }
 }
 

@@ -121,7 +121,7 @@ impl<T: Send + 'static> Pipeline<T> {
         I: IntoIterator<Item = T>,
         I::IntoIter: Send + 'static,
     {
-        Self::over(source.into_iter().map(Ok))
+        Self::from_flow(source.into_iter().map(Ok))
     }
 }
 
@@ -142,13 +142,13 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         I: IntoIterator<Item = Entry<T, M>>,
         I::IntoIter: Send + 'static,
     {
-        Self::over(source.into_iter().map(|entry| match entry {
+        Self::from_flow(source.into_iter().map(|entry| match entry {
             Entry::Item(item) => Ok(item),
             Entry::Mark(mark) => Err(Pass::Mark(mark)),
         }))
     }
 
-    fn over(source: impl Iterator<Item = Flow<T, M>> + Send + 'static) -> Self {
+    fn from_flow(source: impl Iterator<Item = Flow<T, M>> + Send + 'static) -> Self {
         let control = Control::new();
         let stop = control.clone();
         let mut source = source.fuse();

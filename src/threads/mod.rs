@@ -1,6 +1,6 @@
 //! The thread executor: the same stream, with rayon jobs in the place of subprocesses.
 //!
-//! There is no event loop. The intake's wake-up *calls a hand*: a job that takes items, maps them, leaves
+//! There is no event loop. The intake's wake-up *calls a worker*: a job that takes items, maps them, leaves
 //! the values on its shelf in the outbox, and retires when there is nothing to do (see [`worker_set`]). A job
 //! never waits for anything, so any number of feeds share a pool, and may be stages of one another.
 //!
@@ -15,7 +15,7 @@ mod assist;
 mod feed;
 mod items;
 mod jobs;
-mod place;
+mod start;
 mod task;
 mod worker_set;
 
@@ -27,8 +27,8 @@ use rayon::ThreadPool;
 
 pub use self::feed::FeedThreads;
 use self::items::{AsIs, Items, Routed};
-use self::place::Plan;
-pub use self::place::{InPool, InScope, Place};
+use self::start::Plan;
+pub use self::start::{InPool, InScope, Place};
 use self::task::{Plain, Task, WithState};
 use crate::entry::{Entry, Route};
 use crate::record::PacketId;
@@ -59,7 +59,7 @@ pub struct Threads<I, W = InPool> {
     buffer: usize,
     order: Order,
     first_packet: u64,
-    place: W,
+    runs_in: W,
 }
 
 impl<I, W: fmt::Debug> fmt::Debug for Threads<I, W> {
@@ -68,7 +68,7 @@ impl<I, W: fmt::Debug> fmt::Debug for Threads<I, W> {
             .field("workers", &self.workers)
             .field("buffer", &self.buffer)
             .field("order", &self.order)
-            .field("place", &self.place)
+            .field("runs_in", &self.runs_in)
             .finish_non_exhaustive()
     }
 }
@@ -81,7 +81,7 @@ impl<I: Iterator> Threads<I> {
             buffer: 1_000,
             order: Order::Input,
             first_packet: 0,
-            place: InPool(None),
+            runs_in: InPool(None),
         }
     }
 
@@ -93,7 +93,7 @@ impl<I: Iterator> Threads<I> {
     /// built it differently; it is never shut down. If it cannot be built, the feed ends with rayon's own
     /// panic, in `next()`.
     pub fn pool(mut self, pool: &Arc<ThreadPool>) -> Self {
-        self.place = InPool(Some(Arc::clone(pool)));
+        self.runs_in = InPool(Some(Arc::clone(pool)));
         self
     }
 
@@ -117,8 +117,8 @@ impl<I: Iterator> Threads<I> {
         self,
         scope: &'scope Scope<'scope, 'env>,
     ) -> Threads<I, InScope<'scope, 'env>> {
-        let Self { source, workers, buffer, order, first_packet, place: _ } = self;
-        Threads { source, workers, buffer, order, first_packet, place: InScope(scope) }
+        let Self { source, workers, buffer, order, first_packet, runs_in: _ } = self;
+        Threads { source, workers, buffer, order, first_packet, runs_in: InScope(scope) }
     }
 }
 
@@ -302,9 +302,9 @@ impl<I: Iterator, W> Threads<I, W> {
         P: Pack<I::Item, Batch = Items<T>> + Send + 's,
         K: Task<T> + 's,
     {
-        let Self { source, workers, buffer, order, first_packet, place } = self;
+        let Self { source, workers, buffer, order, first_packet, runs_in } = self;
         let workers = workers.number();
         let first = PacketId(first_packet);
-        place.start(Plan { source, pack, task, workers, buffer, order, first })
+        runs_in.start(Plan { source, pack, task, workers, buffer, order, first })
     }
 }

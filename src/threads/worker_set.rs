@@ -1,23 +1,23 @@
-//! The worker set of a feed: the hands that map its items, and the mailbox where they meet.
+//! The worker set of a feed: the workers that map its items, and the mailbox where they meet.
 //!
 //! # Chunks
-//! Tiny tasks travel in chunks: a hand takes as many items at a time as it maps in about 50 µs, but no
+//! Tiny tasks travel in chunks: a worker takes as many items at a time as it maps in about 50 µs, but no
 //! more than its fair half of what lies ready, so that the others find something too. A chunk binds
-//! nobody: its items lie on the hand's *bench*, from where an idle hand takes half, and each value is on
+//! nobody: its items lie on the worker's *deque*, from where an idle worker takes half, and each value is on
 //! the shelf before the next item is begun. So whatever a task waits for (another task, or a consumer
 //! that has seen an earlier value) can happen. And it asks for nothing: it is cut from what the gate has
 //! let through, so the look-ahead is the same with chunks as without, and no chunk is larger than the
 //! window.
 //!
 //! # Invariants
-//! 1. Every item that arrives is in exactly one place: `ready`, one bench, in one hand's task, or
-//!    resolved. `mailbox.resolved` counts the last, as told by hands that have retired.
-//! 2. `called` counts the jobs that are posted and have not retired, so never more than there are hands;
-//!    a job that finds no free hand (a helping consumer has it) retires at once.
-//! 3. While something lies ready or on a bench, a hand is at work, or a job is posted. Who leaves
+//! 1. Every item that arrives is in exactly one place: `ready`, one deque, in one worker's task, or
+//!    resolved. `mailbox.resolved` counts the last, as told by workers that have retired.
+//! 2. `called` counts the jobs that are posted and have not retired, so never more than there are workers;
+//!    a job that finds no free worker (a helping consumer has it) retires at once.
+//! 3. While something lies ready or on a deque, a worker is at work, or a job is posted. Who leaves
 //!    something behind when it retires posts one.
 //! 4. While nothing does, the intake knows that somebody is hungry (`listen`), and its wake-up posts one.
-//! 5. The end is put once, by the hand that retires with everything resolved: it takes the supply.
+//! 5. The end is put once, by the worker that retires with everything resolved: it takes the supply.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,18 +37,18 @@ use crate::window::packet::{End, Outcome, Span};
 use crate::window::sync::{Mutex, lock};
 use crate::window::unwind::{self, Payload};
 
-/// Items on a bench are to take about this long together.
+/// Items on a deque are to take about this long together.
 const CHUNK: Duration = Duration::from_micros(50);
-/// The most items on a bench.
+/// The most items on a deque.
 const CHUNK_ITEMS: usize = 256;
-/// After this long a hand lets the pool's other jobs have a turn.
+/// After this long a worker lets the pool's other jobs have a turn.
 const TURN: Duration = Duration::from_millis(1);
 
 pub(super) type Values<U> = VecDeque<U>;
 
 /// A worker `0..n`: whoever has it may map items.
 #[derive(Debug)]
-struct Hand<S> {
+struct Worker<S> {
     number: usize,
     /// Made by the first item, so that a panic of its making has a position.
     state: Option<S>,
@@ -58,16 +58,16 @@ struct Hand<S> {
     pace: Duration,
 }
 
-/// Items that a hand has taken and not begun; the others may take them from here.
-type Bench<T> = CachePadded<Mutex<VecDeque<(PacketId, T)>>>;
+/// Items that a worker has taken and not begun; the others may take them from here.
+type Deque<T> = CachePadded<Mutex<VecDeque<(PacketId, T)>>>;
 
 struct Mailbox<T: Send, U, S> {
     /// `None` when the feed is over: the intake learns it from its end of the channel.
     supply: Option<Supply<Items<T>, Values<U>>>,
-    /// Arrived, and on no bench yet.
+    /// Arrived, and on no deque yet.
     ready: VecDeque<(PacketId, T)>,
-    free: Vec<Hand<S>>,
-    /// Hands that have been called and have not retired.
+    free: Vec<Worker<S>>,
+    /// Workers that have been called and have not retired.
     called: usize,
     /// What is known of the input's end.
     pulled: Option<u64>,
@@ -81,14 +81,14 @@ pub(super) struct WorkerSet<T: Send, K: Task<T>> {
     task: K,
     jobs: Jobs<Self>,
     mailbox: Mutex<Mailbox<T, K::Value, K::State>>,
-    benches: Box<[Bench<T>]>,
+    deques: Box<[Deque<T>]>,
     outbox: Arc<Outbox<Values<K::Value>>>,
     gate: Arc<Gate>,
 }
 
 /// The jobs of a pool outlive whoever posts them.
 impl<T: Send + 'static, K: Task<T> + 'static> WorkerSet<T, K> {
-    /// Posts one turn of one hand to a pool, rayon's global one if there is none.
+    /// Posts one turn of one worker to a pool, rayon's global one if there is none.
     pub(super) fn post_to(self: &Arc<Self>, pool: Option<&ThreadPool>) {
         let worker_set = Arc::clone(self);
         let job = move || {
@@ -107,27 +107,27 @@ impl<T: Send + 'static, K: Task<T> + 'static> WorkerSet<T, K> {
 }
 
 impl<T: Send, K: Task<T>> WorkerSet<T, K> {
-    /// A worker set of as many hands as the outbox has shelves.
+    /// A worker set of as many workers as the outbox has shelves.
     pub(super) fn new(
         task: K,
         jobs: Jobs<Self>,
         supply: Supply<Items<T>, Values<K::Value>>,
         outbox: Arc<Outbox<Values<K::Value>>>,
     ) -> Self {
-        let hands = outbox.shelves();
-        let hand = |number| Hand { number, state: None, resolved: 0, pace: Duration::ZERO };
-        // The first item calls the first hand.
+        let workers = outbox.shelves();
+        let worker = |number| Worker { number, state: None, resolved: 0, pace: Duration::ZERO };
+        // The first item calls the first worker.
         supply.ask();
         Self {
             task,
             jobs,
-            benches: (0..hands).map(|_| CachePadded::new(Mutex::default())).collect(),
+            deques: (0..workers).map(|_| CachePadded::new(Mutex::default())).collect(),
             outbox,
             gate: Arc::clone(supply.gate()),
             mailbox: Mutex::new(Mailbox {
                 supply: Some(supply),
                 ready: VecDeque::new(),
-                free: (0..hands).rev().map(hand).collect(),
+                free: (0..workers).rev().map(worker).collect(),
                 called: 0,
                 pulled: None,
                 panic: None,
@@ -137,12 +137,12 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
         }
     }
 
-    fn hands(&self) -> usize {
-        self.benches.len()
+    fn workers(&self) -> usize {
+        self.deques.len()
     }
 
     /// Maps one item after another until there is none, or the time is over.
-    fn map(self: &Arc<Self>, hand: &mut Hand<K::State>, turn: Duration) -> Pause {
+    fn map(self: &Arc<Self>, worker: &mut Worker<K::State>, turn: Duration) -> Pause {
         let begun = Instant::now();
         let mut before = begun;
         let mut mapped = 0u32;
@@ -150,27 +150,27 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
             if self.gate.is_dropped() {
                 return Pause::Idle;
             }
-            let next = lock(&self.benches[hand.number]).pop_front();
+            let next = lock(&self.deques[worker.number]).pop_front();
             let (packet, item) = match next {
                 Some(next) => next,
                 None => {
                     // The clock is read once a chunk: for a tiny task it costs more than the task.
                     let now = Instant::now();
                     if let Some(pace) = (now - before).checked_div(mapped) {
-                        hand.pace = pace;
+                        worker.pace = pace;
                     }
                     if mapped > 0 && now - begun >= turn {
                         return Pause::Turn;
                     }
                     (before, mapped) = (now, 0);
-                    match self.refill(hand) {
+                    match self.refill(worker) {
                         Some(next) => next,
                         None => return Pause::Idle,
                     }
                 }
             };
             mapped += 1;
-            let Hand { number, state, .. } = hand;
+            let Worker { number, state, .. } = worker;
             let value = unwind::catch(|| {
                 self.task.run(state.get_or_insert_with(|| self.task.state()), item)
             });
@@ -182,24 +182,24 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
                     self.outbox.leave_outcome(*number, packet, Outcome::Panicked(payload));
                 }
             }
-            hand.resolved += 1;
+            worker.resolved += 1;
         }
     }
 
-    /// The next item for a hand with an empty bench: from the input, or from another's bench.
-    fn refill(self: &Arc<Self>, hand: &Hand<K::State>) -> Option<(PacketId, T)> {
+    /// The next item for a worker with an empty deque: from the input, or from another's deque.
+    fn refill(self: &Arc<Self>, worker: &Worker<K::State>) -> Option<(PacketId, T)> {
         {
             let mut mailbox = lock(&self.mailbox);
             self.receive(&mut mailbox);
-            let fair = mailbox.ready.len() / (2 * self.hands());
-            let quick = match hand.pace {
+            let fair = mailbox.ready.len() / (2 * self.workers());
+            let quick = match worker.pace {
                 Duration::ZERO => 1,
                 pace => CHUNK.as_nanos() / pace.as_nanos(),
             };
             let most = usize::try_from(quick).unwrap_or(usize::MAX).min(CHUNK_ITEMS).min(fair);
             if let Some(next) = mailbox.ready.pop_front() {
                 if most > 1 {
-                    lock(&self.benches[hand.number]).extend(mailbox.ready.drain(..most - 1));
+                    lock(&self.deques[worker.number]).extend(mailbox.ready.drain(..most - 1));
                 }
                 if most > 1 || !mailbox.ready.is_empty() {
                     self.call(&mut mailbox);
@@ -209,14 +209,14 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
                 return Some(next);
             }
         }
-        (1..self.hands()).find_map(|i| {
-            let mut from = lock(&self.benches[(hand.number + i) % self.hands()]);
+        (1..self.workers()).find_map(|i| {
+            let mut from = lock(&self.deques[(worker.number + i) % self.workers()]);
             let keep = from.len() / 2;
             let mut stolen = from.split_off(keep);
             drop(from);
             let next = stolen.pop_front()?;
             if !stolen.is_empty() {
-                lock(&self.benches[hand.number]).append(&mut stolen);
+                lock(&self.deques[worker.number]).append(&mut stolen);
                 self.call(&mut lock(&self.mailbox));
             }
             Some(next)
@@ -231,7 +231,7 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
 
     /// Asks to be woken for input, if there is somebody to call or the consumer will do it.
     fn listen(self: &Arc<Self>, mailbox: &mut Mailbox<T, K::Value, K::State>, consumer: bool) {
-        if mailbox.called == self.hands() && !consumer {
+        if mailbox.called == self.workers() && !consumer {
             return;
         }
         if let Some(supply) = &mailbox.supply
@@ -246,9 +246,9 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
         }
     }
 
-    /// Calls one more hand, if there is one.
+    /// Calls one more worker, if there is one.
     fn call(self: &Arc<Self>, mailbox: &mut Mailbox<T, K::Value, K::State>) {
-        if mailbox.called < self.hands() {
+        if mailbox.called < self.workers() {
             mailbox.called += 1;
             self.post();
         }
@@ -260,30 +260,30 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
         self.gate.call_helper();
     }
 
-    /// A job: one turn of one hand.
+    /// A job: one turn of one worker.
     pub(super) fn work(self: &Arc<Self>) {
-        let hand = lock(&self.mailbox).free.pop();
-        // The consumer may have the hand that this job was to be.
-        let Some(mut hand) = hand else {
+        let worker = lock(&self.mailbox).free.pop();
+        // The consumer may have the worker that this job was to be.
+        let Some(mut worker) = worker else {
             lock(&self.mailbox).called -= 1;
             return;
         };
         // A panic of the closure does not come here: this would be a bug of ours.
-        let pause = unwind::catch(|| self.map(&mut hand, TURN));
-        self.retire(hand, pause, true);
+        let pause = unwind::catch(|| self.map(&mut worker, TURN));
+        self.retire(worker, pause, true);
     }
 
-    /// Takes a hand back, from a job or from the consumer. Says whether there is something to do.
+    /// Takes a worker back, from a job or from the consumer. Says whether there is something to do.
     fn retire(
         self: &Arc<Self>,
-        mut hand: Hand<K::State>,
+        mut worker: Worker<K::State>,
         pause: Result<Pause, Payload>,
         job: bool,
     ) -> bool {
         let mut mailbox = lock(&self.mailbox);
-        mailbox.resolved += std::mem::take(&mut hand.resolved);
-        let number = hand.number;
-        mailbox.free.push(hand);
+        mailbox.resolved += std::mem::take(&mut worker.resolved);
+        let number = worker.number;
+        mailbox.free.push(worker);
         mailbox.called -= usize::from(job);
         match pause {
             Ok(Pause::Turn) if job => self.call(&mut mailbox),
@@ -293,7 +293,7 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
                 return false;
             }
         }
-        if mailbox.ready.is_empty() && lock(&self.benches[number]).is_empty() {
+        if mailbox.ready.is_empty() && lock(&self.deques[number]).is_empty() {
             self.listen(&mut mailbox, !job);
         } else {
             self.call(&mut mailbox);
@@ -331,12 +331,12 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
             let mut mailbox = lock(&self.mailbox);
             (mailbox.supply.take(), std::mem::take(&mut mailbox.ready))
         };
-        let benches = self.benches.iter().map(|bench| std::mem::take(&mut *lock(bench)));
-        let benches: Vec<_> = benches.collect();
+        let deques = self.deques.iter().map(|deque| std::mem::take(&mut *lock(deque)));
+        let deques: Vec<_> = deques.collect();
         // Items are the user's, and so are their `Drop`s.
         let _ = unwind::catch(move || drop(supply));
         let _ = unwind::catch(move || drop(ready));
-        let _ = unwind::catch(move || drop(benches));
+        let _ = unwind::catch(move || drop(deques));
         self.jobs.close();
     }
 
@@ -345,16 +345,16 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
         if !self.jobs.are_done_here() {
             return false;
         }
-        let Some(mut hand) = lock(&self.mailbox).free.pop() else { return false };
-        let before = hand.resolved;
-        hand.pace = Duration::ZERO;
-        let pause = unwind::catch(|| self.map(&mut hand, Duration::ZERO));
-        let helped = hand.resolved != before || pause.is_err();
-        self.retire(hand, pause, false) || helped
+        let Some(mut worker) = lock(&self.mailbox).free.pop() else { return false };
+        let before = worker.resolved;
+        worker.pace = Duration::ZERO;
+        let pause = unwind::catch(|| self.map(&mut worker, Duration::ZERO));
+        let helped = worker.resolved != before || pause.is_err();
+        self.retire(worker, pause, false) || helped
     }
 }
 
-/// Why a hand stopped.
+/// Why a worker stopped.
 #[derive(Clone, Copy, Debug)]
 enum Pause {
     /// Nothing to do.

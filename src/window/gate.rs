@@ -383,12 +383,12 @@ impl Gate {
     fn look(&self) {
         let Some(Puller { first, last }) = *lock(&self.puller) else { return };
         let (yielded, spent) = self.look_at_progress();
-        let due = if self.short_of_bytes.load(SeqCst) {
+        let is_enough = if self.short_of_bytes.load(SeqCst) {
             yielded >= last || self.has_room(0, spent)
         } else {
             yielded >= first
         };
-        if due {
+        if is_enough {
             self.rouse();
         }
     }
@@ -636,7 +636,7 @@ mod tests {
         let mut pulling = Pulling { gate: &gate, pace: Pace::new(), now: Duration::ZERO };
         assert!(!pulling.poll(80) && pulling.lingers());
         gate.settle();
-        assert_eq!(calls.load(SeqCst), 0, "nothing is due");
+        assert_eq!(calls.load(SeqCst), 0, "there is none");
         gate.yielded(1);
         gate.settle();
         assert!(calls.load(SeqCst) == 1 && pulling.poll(80));

@@ -1,4 +1,4 @@
-//! Where a map in threads runs, and how it is put together there.
+//! Where a map in threads runs, and how it is started there.
 #![allow(private_bounds, private_interfaces, reason = "of a sealed trait only the name is public")]
 
 use std::fmt;
@@ -199,8 +199,8 @@ impl<'scope> sealed::Place<'scope> for InScope<'scope, '_> {
         let mut missing = None;
         for _ in 0..workers {
             let (worker_set, bell) = (Arc::clone(&worker_set), Arc::clone(&bell));
-            let thread = thread::Builder::new().name("subfeed-hand".to_owned());
-            let hand = thread.spawn_scoped(self.0, move || {
+            let thread = thread::Builder::new().name("subfeed-worker".to_owned());
+            let spawned = thread.spawn_scoped(self.0, move || {
                 while let Some(call) = bell.wait() {
                     match call {
                         Call::Job => worker_set.work(),
@@ -210,7 +210,7 @@ impl<'scope> sealed::Place<'scope> for InScope<'scope, '_> {
                 // What it drops last may be the user's, and a panic there would be the scope's.
                 let _ = unwind::catch(move || drop(worker_set));
             });
-            if let Err(error) = hand {
+            if let Err(error) = spawned {
                 missing = Some(error);
                 break;
             }
