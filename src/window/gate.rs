@@ -1,6 +1,6 @@
 //! The gate in front of the source: how far ahead it may be pulled, and whether at all.
 //!
-//! One side asks: whoever pulls, which is the intake, or the supervisor of a source. Two sides give: the outlet
+//! One side asks: whoever pulls, which is the intake, or the executor of a source. Two sides give: the outlet
 //! says what was yielded, and whoever lets go of bytes their number.
 //!
 //! # Credit

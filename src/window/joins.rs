@@ -4,7 +4,7 @@
 //! one of ours, which run code of the user's: the source and `encode` on an intake, `check` on an executor's thread. The
 //! last owner of a feed may go away there, of that very feed or of another one. So there are rules:
 //!
-//! 1. An executor's thread (an event loop, a supervisor) waits for nobody.
+//! 1. An executor's thread (an event loop) waits for nobody.
 //! 2. An intake waits for the threads of a feed that goes away on it, as one does that its source owned, but never for
 //!    those of its own feed, nor of one whose intake waits, by itself or by way of others, for this one.
 //! 3. Anybody else waits: nobody here ever waits for them.
