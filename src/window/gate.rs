@@ -100,9 +100,9 @@ const LEFT_OUT: u32 = 1_024;
 /// What whoever pulls remembers between two looks at the gate.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// How far the outlet had come when it looked last. What it reads for every input is nothing that the
-    /// consumer writes for every output.
-    yielded: u64,
+    /// How many there is credit for, in all, and how much was spent, as far as it knows. What it reads for every
+    /// input is nothing that the consumer writes for every output.
+    credited: u64,
     spent: usize,
     wait: Wait,
     /// What it waits for is room.
@@ -126,7 +126,7 @@ enum Wait {
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { yielded: 0, spent: 0, wait: Wait::No, for_bytes: false, left_out: 0, penalty: 1 }
+        Self { credited: 0, spent: 0, wait: Wait::No, for_bytes: false, left_out: 0, penalty: 1 }
     }
 
     /// When to [ask](Gate::poll_pull) again, whatever happens.
@@ -208,10 +208,10 @@ impl Gate {
         self.allows(pulled, open, yielded, spent)
     }
 
-    /// The same for whoever asks often, and remembers what it saw.
+    /// Whether an intake may pull that remembers this much. If not, it may all the same.
     #[inline]
-    pub(crate) fn may_pull_at(&self, pace: &Pace, pulled: u64, open: usize) -> bool {
-        self.allows(pulled, open, pace.yielded, pace.spent)
+    pub(super) fn may_pull_at(&self, pace: &Pace, pulled: u64, open: usize) -> bool {
+        pulled < pace.credited && self.has_room(open, pace.spent)
     }
 
     #[inline]
@@ -230,6 +230,13 @@ impl Gate {
     /// Packets yielded and bytes spent, to be read before what is held.
     fn look_at_progress(&self) -> (u64, usize) {
         (self.progress.yielded.load(SeqCst), self.progress.spent.load(SeqCst))
+    }
+
+    /// The same, to be remembered.
+    fn remember(&self, pace: &mut Pace) -> u64 {
+        let (yielded, spent) = self.look_at_progress();
+        (pace.credited, pace.spent) = (yielded.saturating_add(self.window), spent);
+        yielded
     }
 
     fn credits(&self, pulled: u64, yielded: u64) -> u64 {
@@ -271,13 +278,13 @@ impl Gate {
         open: impl Fn() -> usize,
         now: impl Fn() -> Duration,
     ) -> bool {
-        (pace.yielded, pace.spent) = self.look_at_progress();
+        let mut yielded = self.remember(pace);
         match pace.wait {
             Wait::No => {
                 let lingers = self.bulk > 1 && pace.left_out == 0;
                 let enough = if lingers { self.bulk } else { 1 };
-                let credits = self.credits(pulled, pace.yielded);
-                if credits >= enough && self.may_pull_at(pace, pulled, open()) {
+                let credits = self.credits(pulled, yielded);
+                if credits >= enough && self.allows(pulled, open(), yielded, pace.spent) {
                     pace.go(credits, self.bulk.min(PAYS));
                     return true;
                 }
@@ -299,21 +306,21 @@ impl Gate {
         }
         let lingers = matches!(pace.wait, Wait::Lingers(_));
         let look_at = self.sleep_for_credit(pulled, lingers);
-        (pace.yielded, pace.spent) = self.look_at_progress();
-        if pace.yielded < look_at {
+        yielded = self.remember(pace);
+        if yielded < look_at {
             pace.for_bytes = false;
             return false;
         }
-        if !self.may_pull_at(pace, pulled, open()) {
+        if !self.allows(pulled, open(), yielded, pace.spent) {
             self.sleep_for_bytes(pulled, lingers);
-            (pace.yielded, pace.spent) = self.look_at_progress();
-            if !self.may_pull_at(pace, pulled, open()) {
+            yielded = self.remember(pace);
+            if !self.allows(pulled, open(), yielded, pace.spent) {
                 pace.for_bytes = true;
                 return false;
             }
         }
         self.wake_up();
-        pace.go(self.credits(pulled, pace.yielded), self.bulk.min(PAYS));
+        pace.go(self.credits(pulled, yielded), self.bulk.min(PAYS));
         true
     }
 

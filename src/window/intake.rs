@@ -83,7 +83,8 @@ impl<B: Batch, R> Intake<B, R> {
         I: Iterator,
         P: Pack<I::Item, Batch = B>,
     {
-        let slot = self.handover.slot();
+        let handover = &*self.handover;
+        let (gate, slot) = (&**handover.gate(), handover.slot());
         let mut aside: Option<Box<B>> = None;
         let mut pace = Pace::new();
         // Of the open batch. Its number too: a request may have no bytes at all.
@@ -92,13 +93,13 @@ impl<B: Batch, R> Intake<B, R> {
             // The batch, if any, is parked here from the moment this iteration begins.
             slot.park(at.open.take());
             if count > 0 {
-                self.handover.feed();
+                handover.feed();
             }
-            if !self.gate().may_pull_at(&pace, at.pulled, weight) {
+            if !gate.may_pull_at(&pace, at.pulled, weight) {
                 let open = || if slot.has_batch() { weight } else { 0 };
-                self.gate().wait_to_pull(&mut pace, at.pulled, open);
+                gate.wait_to_pull(&mut pace, at.pulled, open);
             }
-            if self.gate().is_stopped() {
+            if gate.is_stopped() {
                 return self.flush(slot.unpark());
             }
             at.within = Within::Source;
@@ -118,7 +119,7 @@ impl<B: Batch, R> Intake<B, R> {
             let packed;
             if P::QUICK {
                 at.open = slot.unpark();
-                let open = at.open.get_or_insert_with(|| self.handover.spare(|| packer.empty()));
+                let open = at.open.get_or_insert_with(|| handover.spare(|| packer.empty()));
                 if open.len() == 0 {
                     open.begin(packet);
                 }
@@ -127,14 +128,13 @@ impl<B: Batch, R> Intake<B, R> {
             } else {
                 // The batch stays parked while the user's code takes its time with this item; otherwise
                 // the executor, woken for the items before, would find nothing to steal.
-                let mut one =
-                    aside.take().unwrap_or_else(|| self.handover.spare(|| packer.empty()));
+                let mut one = aside.take().unwrap_or_else(|| handover.spare(|| packer.empty()));
                 one.begin(packet);
-                self.handover.packs(true);
+                handover.packs(true);
                 at.within = Within::PackingAside(packet);
                 packed = packer.pack(&mut at.item, packet, &mut one);
                 at.open = slot.unpark();
-                self.handover.packs(false);
+                handover.packs(false);
                 match &mut at.open {
                     None => at.open = Some(one),
                     Some(open) => {
@@ -148,7 +148,7 @@ impl<B: Batch, R> Intake<B, R> {
                 self.flush(at.open.take())?;
                 // What it has of the item is held like anything else, until it is yielded.
                 let weight = error.weight();
-                self.gate().hold(weight);
+                gate.hold(weight);
                 self.settle(Span { weight, ..Span::one(packet, Outcome::Failed(error)) })?;
             }
             (weight, count) = match &at.open {

@@ -82,6 +82,7 @@ impl<A> Given<A> {
 
 #[derive(Debug)]
 pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
+    gate: Arc<Gate>,
     handover: Arc<Handover<B>>,
     outbox: Arc<Outbox<R>>,
     behind: Behind,
@@ -93,8 +94,9 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     spent: usize,
     /// What of that has been looked at for the executor's sake.
     spent_before: usize,
-    /// The bytes of one packet of the current span.
+    /// The bytes of one packet of the current span, and what the last one has more.
     each: usize,
+    rest: usize,
     end: Option<End>,
     done: bool,
     /// A fatal error has been given: what is left is what had been pulled before it.
@@ -128,6 +130,7 @@ impl<B: Batch, R> Outlet<B, R> {
         first: PacketId,
     ) -> Self {
         Self {
+            gate: Arc::clone(handover.gate()),
             handover,
             outbox,
             behind: Behind::default(),
@@ -141,6 +144,7 @@ impl<B: Batch, R> Outlet<B, R> {
             spent: 0,
             spent_before: 0,
             each: 0,
+            rest: 0,
             end: None,
             done: false,
             cut_short: false,
@@ -151,7 +155,7 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 
     pub(crate) fn gate(&self) -> &Arc<Gate> {
-        self.handover.gate()
+        &self.gate
     }
 
     /// The executor runs on this thread, which ends with the feed.
@@ -167,7 +171,7 @@ impl<B: Batch, R> Outlet<B, R> {
     /// Nothing comes but this error: something that the feed needs is not to be had.
     pub(crate) fn fail(&self, error: Error) {
         self.outbox.end(End { fatal: Some(error), ..End::default() });
-        self.gate().drop_feed();
+        self.gate.drop_feed();
     }
 
     /// Somebody else takes what is in the outbox. Its drop does nothing any more.
@@ -229,11 +233,12 @@ impl<B: Batch, R> Outlet<B, R> {
         let packet = span.first;
         span.first = packet.plus(1);
         span.count -= 1;
-        let bytes = if span.count == 0 { span.weight } else { self.each };
-        span.weight -= bytes;
         self.yielded += 1;
-        self.spent = self.spent.wrapping_add(bytes);
-        self.handover.gate().publish(self.yielded, self.spent);
+        self.spent = self.spent.wrapping_add(self.each);
+        if span.count == 0 {
+            self.spent = self.spent.wrapping_add(self.rest);
+        }
+        self.gate.publish(self.yielded, self.spent);
         if !matches!(span.outcome, Outcome::Replies(_) | Outcome::Halted) {
             let given = match std::mem::replace(&mut span.outcome, Outcome::Passed) {
                 Outcome::Failed(error) => {
@@ -283,7 +288,7 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 
     fn panicked(&mut self, payload: Payload) -> ! {
-        self.gate().drop_feed();
+        self.gate.drop_feed();
         self.done = true;
         unwind::resume(payload)
     }
@@ -294,17 +299,21 @@ impl<B: Batch, R> Outlet<B, R> {
         let Some(span) = self.current.take() else { return };
         if span.count > 0 {
             self.yielded += span.count;
-            self.spent = self.spent.wrapping_add(span.weight);
-            self.gate().publish(self.yielded, self.spent);
+            let bytes = self.each.wrapping_mul(span.count as usize).wrapping_add(self.rest);
+            self.spent = self.spent.wrapping_add(bytes);
+            self.gate.publish(self.yielded, self.spent);
         }
         let before = std::mem::replace(&mut self.spent_before, self.spent);
-        if self.gate().span_is_done(before) {
-            self.gate().wake_executor();
+        if self.gate.span_is_done(before) {
+            self.gate.wake_executor();
         }
     }
 
     fn set_current(&mut self, span: Span<R>) {
-        self.each = if span.count > 1 { (span.weight as u64 / span.count) as usize } else { 0 };
+        (self.each, self.rest) = match span.count {
+            0 | 1 => (span.weight, 0),
+            n => ((span.weight as u64 / n) as usize, (span.weight as u64 % n) as usize),
+        };
         self.current = Some(span);
     }
 
@@ -347,7 +356,7 @@ impl<B: Batch, R> Outlet<B, R> {
         for span in self.fresh.drain(..) {
             match span.outcome {
                 Outcome::Panicked(payload) if panics_last => {
-                    self.handover.gate().stop();
+                    self.gate.stop();
                     self.panic.get_or_insert(payload);
                 }
                 outcome => self.queue.put(Span { outcome, ..span }),
@@ -383,7 +392,7 @@ impl<B: Batch, R> Outlet<B, R> {
         }
         let waiter = Waiter::this_thread();
         let puller = joins::puller();
-        let _inside = puller.as_ref().map(|gate| gate.inside_outlet(self.gate()));
+        let _inside = puller.as_ref().map(|gate| gate.inside_outlet(&self.gate));
         loop {
             if let Poll::Ready(has_come) = self.poll(&waiter) {
                 return Ok(has_come);
@@ -402,7 +411,7 @@ impl<B: Batch, R> Outlet<B, R> {
                     left => left,
                 },
             };
-            if !chain::assist(self.gate()) {
+            if !chain::assist(&self.gate) {
                 match left {
                     None => thread::park(),
                     Some(left) => thread::park_timeout(left),
@@ -413,11 +422,11 @@ impl<B: Batch, R> Outlet<B, R> {
 
     /// There is nothing here, and the consumer is about to wait: everybody gets what they are due.
     fn pause(&self) {
-        self.gate().settle();
-        if self.gate().is_full() {
+        self.gate.settle();
+        if self.gate.is_full() {
             // The executor may have stopped reading for want of room; only it knows who holds
             // the head, and it asks the gate how far we are.
-            self.gate().wake_executor();
+            self.gate.wake_executor();
         }
     }
 
@@ -491,9 +500,9 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 
     fn join(&mut self) {
-        let Self { handover, behind, .. } = self;
+        let Self { gate, handover, behind, .. } = self;
         if !behind.is_empty() {
-            behind.join(handover.gate(), || handover.slot().is_parked());
+            behind.join(gate, || handover.slot().is_parked());
         }
     }
 }
@@ -507,7 +516,7 @@ impl<B: Batch, R> Outlet<B, R> {
     /// Ends the feed without waiting for anything: for where a drop may not block. Nothing is left for the drop.
     #[cfg_attr(not(test), expect(dead_code, reason = "how an async outlet goes"))]
     pub(crate) fn detach(&mut self) {
-        self.gate().drop_feed();
+        self.gate.drop_feed();
         self.behind.let_go();
         self.outbox.forget_waiter();
         self.done = true;
@@ -517,7 +526,7 @@ impl<B: Batch, R> Outlet<B, R> {
 impl<B: Batch, R> Drop for Outlet<B, R> {
     fn drop(&mut self) {
         if !self.done || !self.behind.is_empty() {
-            self.gate().drop_feed();
+            self.gate.drop_feed();
             self.join();
         }
     }
