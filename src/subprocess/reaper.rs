@@ -100,11 +100,11 @@ fn reap() {
         }
         // What has ended before it was watched is no edge: looked at before every sleep.
         strays.retain_mut(|(stray, watch)| {
-            let over = stray.is_reaped();
-            if over && let (Some(ExitWatch::Pidfd(fd)), Some(readiness)) = (watch, &readiness) {
+            let reaped = stray.is_reaped();
+            if reaped && let (Some(ExitWatch::Pidfd(fd)), Some(readiness)) = (watch, &readiness) {
                 readiness.remove(fd);
             }
-            !over
+            !reaped
         });
         if strays.is_empty() {
             continue;

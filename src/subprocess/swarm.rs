@@ -161,7 +161,7 @@ impl Machine for Swarm {
         self.scheduler.close_if_done();
     }
 
-    fn hand_over(&mut self) -> bool {
+    fn deliver(&mut self) -> bool {
         self.put();
         for batch in self.scheduler.effects().spent.drain(..) {
             self.supply.give_back(batch);

@@ -80,7 +80,6 @@ fn sentences(code: &str) -> BTreeSet<String> {
 }
 
 #[test]
-#[ignore = "until the names are done"]
 fn no_word_is_used_that_has_another_in_its_place() {
     let sources: Vec<_> = Source::below("src").into_iter().map(|it| (it.code(), it.path)).collect();
     let public =

@@ -132,7 +132,7 @@ impl Registry {
     }
 
     fn run(self, commands: File, items: File) -> i32 {
-        worker::note_places_of_panics();
+        worker::note_where_panics_occur();
         let Ok(mailbox) = Mailbox::new(items) else {
             eprintln!("the pipe that a child of subfeed needs is not to be used");
             return worker::FAILED;

@@ -155,7 +155,7 @@ thread_local! {
 }
 
 /// Has the place of a panic noted, before whatever else a panic does.
-pub(super) fn note_places_of_panics() {
+pub(super) fn note_where_panics_occur() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |about| {
         let place = about.location().map(ToString::to_string);

@@ -292,7 +292,7 @@ impl<T: Talk> Machine for Solo<T> {
         self.step();
     }
 
-    fn hand_over(&mut self) -> bool {
+    fn deliver(&mut self) -> bool {
         self.is_finished()
     }
 

@@ -39,7 +39,7 @@ pub(crate) trait Machine {
     /// Everything that has come is read: timers run, input is taken and given out.
     fn advance(&mut self);
     /// A turn is over: what has come of it is handed on. Says whether everything is over.
-    fn hand_over(&mut self) -> bool;
+    fn deliver(&mut self) -> bool;
 
     /// What is to be done next.
     fn next_operation(&mut self) -> Option<Operation>;
@@ -181,7 +181,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         self.clock.turn();
         self.tell_time();
         self.turn();
-        if self.machine.hand_over() {
+        if self.machine.deliver() {
             return true;
         }
         if self.machine.awaits_first_reply() && self.yields < YIELDS_A_START {

@@ -198,7 +198,7 @@ impl Scheduler {
         self.now = now;
     }
 
-    /// How long it is until something is due.
+    /// How long it is until the next deadline.
     pub(crate) fn next_timer(&self) -> Option<Now> {
         self.timers.next(self.now)
     }
@@ -369,8 +369,8 @@ impl Scheduler {
 
     fn arm(&mut self, slot: usize) {
         if let Some(session) = self.session(slot) {
-            let due = session.due(&self.context());
-            self.timers.arm(slot, due);
+            let deadline = session.wakes_at(&self.context());
+            self.timers.arm(slot, deadline);
         }
     }
 
@@ -535,11 +535,11 @@ impl Scheduler {
                 // They may have spoken; it is we who do not read.
                 self.heard = self.now.patient;
             }
-            let due = self.heard.saturating_add(limit);
-            if self.now.patient >= due {
+            let deadline = self.heard.saturating_add(limit);
+            if self.now.patient >= deadline {
                 return self.run_out(Limit::IdleTimeout(limit));
             }
-            self.timers.arm_feed(due);
+            self.timers.arm_feed(deadline);
         }
     }
 
@@ -648,7 +648,7 @@ pub(crate) struct Audit {
     pub(crate) weight: usize,
     pub(crate) sessions: Vec<crate::subprocess::session::Audit>,
     /// A slot that has room and does not stand in line, if there is one.
-    pub(crate) passed_over: Option<usize>,
+    pub(crate) neglected: Option<usize>,
     pub(crate) stopping: bool,
     pub(crate) dropped: bool,
     pub(crate) all_vacant: bool,
@@ -662,7 +662,7 @@ impl Scheduler {
         let held: usize = sessions.iter().map(|session| session.weight + session.held).sum();
         let spans: usize = self.effects.spans.iter().map(|span| span.weight).sum();
         let spans = spans + self.last.weight();
-        let passed_over = |slot: &Slot| match slot {
+        let neglected = |slot: &Slot| match slot {
             Slot::Live { session, queued } => {
                 !queued && session.takes_more(&self.plan.spec, self.plan.backlog)
             }
@@ -673,7 +673,7 @@ impl Scheduler {
             resolved: self.resolved,
             waiting: self.backlog.packets(),
             weight: waiting + held + spans,
-            passed_over: self.slots.iter().position(passed_over),
+            neglected: self.slots.iter().position(neglected),
             stopping: self.shutdown.is_stopping(),
             dropped: self.shutdown.is_dropped(),
             all_vacant: self.slots.iter().all(|slot| matches!(slot, Slot::Vacant { .. })),

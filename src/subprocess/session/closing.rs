@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// Why it will be given nothing more, if so.
-    pub(super) fn parting(&self, cx: &Context<'_>) -> Option<Why> {
+    pub(super) fn closing_reason(&self, cx: &Context<'_>) -> Option<Why> {
         // One that holds suspects gets nothing else, and others wait for what becomes of them.
         let has_served = cx.spec.session_records().is_some_and(|most| self.flight.given() >= most);
         if self.quarantined || has_served {

@@ -1,10 +1,10 @@
-//! The table of limits: what is due in a session, when, and what is done then.
+//! The table of limits: what limits a session, until when, and what is done then.
 //!
 //! # Invariants
 //! 1. Each limit stands here once: [`next_deadline`](Session::next_deadline) and [`tick`](Session::tick) go
 //!    through the same table.
 //! 2. All limits run on the patient clock. Time in which we do not read, for want of room, counts for none.
-//! 3. What is due is met once: meeting it ends something or moves the deadline.
+//! 3. A limit is met once: meeting it ends something or moves the deadline.
 
 use std::time::Duration;
 
@@ -107,8 +107,8 @@ impl Session {
     pub(crate) fn tick(&mut self, readable: bool, cx: &Context<'_>, news: &mut News) {
         self.step(cx, news);
         let now = cx.now.patient;
-        let due = self.deadlines(cx).find(|(at, _)| *at <= now);
-        let Some((_, due)) = due else { return };
+        let limit = self.deadlines(cx).find(|(at, _)| *at <= now);
+        let Some((_, limit)) = limit else { return };
         if !readable && self.closed_output_at.is_none() {
             // It may have answered long ago: it is we who do not read, for want of room. The time
             // that this takes is not its own.
@@ -117,21 +117,21 @@ impl Session {
             self.look_later(cx);
             return;
         }
-        match due {
+        match limit {
             Deadline::Limit(Limit::ClosedStdout(_)) => {
                 // An answer can never come any more.
                 let owed = self.owed();
                 self.lingered = owed == 0;
                 self.why =
                     self.why.filter(|why| why.is_asked() && owed == 0).or(Some(Why::ClosedOutput));
-                self.exceeds(due, cx, news);
+                self.exceeds(limit, cx, news);
             }
             Deadline::Limit(Limit::EndTimeout(_) | Limit::ClosedStdin(_)) => {
                 if self.owed() > 0 && self.why == Some(Why::Done) {
                     Counters::add(&cx.stats.counters.timeouts, 1);
                     self.why = Some(Why::Timeout);
                 }
-                self.exceeds(due, cx, news);
+                self.exceeds(limit, cx, news);
             }
             Deadline::Limit(limit) => self.is_late(limit, cx, news),
             Deadline::Clogged => {

@@ -371,7 +371,7 @@ impl Session {
     }
 
     /// When something is due: by the patient clock, and in real time.
-    pub(crate) fn due(&self, cx: &Context<'_>) -> (Option<Now>, Option<Now>) {
+    pub(crate) fn wakes_at(&self, cx: &Context<'_>) -> (Option<Now>, Option<Now>) {
         (self.next_deadline(cx), self.child.deadline())
     }
 

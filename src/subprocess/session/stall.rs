@@ -187,9 +187,9 @@ impl Session {
     /// It owes replies, has read what it was given, and is quiet.
     fn act_on(&mut self, evidence: Evidence, quiet: Duration, cx: &Context<'_>, news: &mut News) {
         news.awaits_end |= self.stall.is_doubtful() || matches!(evidence, Evidence::Deaf { .. });
-        let parting = self.parting(cx);
+        let closing_reason = self.closing_reason(cx);
         let late = quiet >= HINT_AFTER;
-        match (evidence, parting) {
+        match (evidence, closing_reason) {
             // It will be given nothing more: asking costs nothing.
             (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
             (Evidence::Waiting, None) if quiet >= patience(cx) => self.is_withholding(cx, news),
@@ -200,8 +200,8 @@ impl Session {
                 let allowed = cx.input_has_ended
                     || (cx.closes_sleepers && cx.spec.policy.on_stall == OnStall::Recycle);
                 if allowed && (late || !self.prompt) {
-                    self.stall.closed_asleep = parting != Some(Why::Done);
-                    let why = parting.unwrap_or(Why::Recycled);
+                    self.stall.closed_asleep = closing_reason != Some(Why::Done);
+                    let why = closing_reason.unwrap_or(Why::Recycled);
                     if why == Why::Recycled {
                         Counters::add(&cx.stats.counters.recycles, 1);
                     }
@@ -213,10 +213,10 @@ impl Session {
             (Evidence::EventLoop | Evidence::Opaque(_) | Evidence::Deaf { .. }, _) => {
                 let never = self.flight.replies() == 0;
                 let deaf = matches!(evidence, Evidence::Deaf { .. });
-                if parting.is_none() && cx.waits && self.may_guess(cx) && !deaf {
+                if closing_reason.is_none() && cx.waits && self.may_guess(cx) && !deaf {
                     self.depth.widen();
                 } else if cx.input_has_ended && (never || late) {
-                    self.guess(parting.unwrap_or(Why::Recycled), cx, news);
+                    self.guess(closing_reason.unwrap_or(Why::Recycled), cx, news);
                 }
             }
             // There is another look later.

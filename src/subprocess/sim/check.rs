@@ -74,14 +74,14 @@ impl Oracle {
                 let Some(child) = child else {
                     return Err(Failure::new(format!("item {k} was answered by nobody")));
                 };
-                let due = seen(schedule.manners.talk, &schedule.body(k));
-                let right = !refused && reply == due && child.looked_at.contains(&k);
+                let expected = seen(schedule.manners.talk, &schedule.body(k));
+                let right = !refused && reply == expected && child.looked_at.contains(&k);
                 must!(
                     right || (child.tainted && !refused && schedule.spec.check.is_none()),
                     "item {k} got the reply {:?} of session {} instead of {:?}",
                     String::from_utf8_lossy(&reply),
                     child.pid,
-                    String::from_utf8_lossy(&due)
+                    String::from_utf8_lossy(&expected)
                 );
             }
             Outcome::Failed(error) => {
@@ -123,8 +123,9 @@ impl Oracle {
         let family = schedule.family;
         match error.kind() {
             ErrorKind::Died | ErrorKind::Timeout => {
-                let due = 1 + policy.retries;
-                let fine = error.attempts() == due || (policy.at_most_once && error.attempts() > 0);
+                let allowed = 1 + policy.retries;
+                let fine =
+                    error.attempts() == allowed || (policy.at_most_once && error.attempts() > 0);
                 must!(fine, "item {k} failed after {} attempts: {error:?}", error.attempts());
                 let limited = matches!(family, Family::Hangs | Family::Mixed);
                 must!(limited || error.kind() == ErrorKind::Died, "item {k}: {error:?}");
@@ -211,8 +212,8 @@ pub(super) fn conserved(
     // What was handed over and has not arrived is on its way.
     let weight = source.given() - bytes + audit.weight + sink.weight;
     must!(gate.held() == weight, "{} bytes are held, {weight} counted", gate.held());
-    let passed_over = audit.passed_over.filter(|_| !audit.stopping);
-    must!(passed_over.is_none(), "slot {passed_over:?} has room and is not offered");
+    let neglected = audit.neglected.filter(|_| !audit.stopping);
+    must!(neglected.is_none(), "slot {neglected:?} has room and is not offered");
     Ok(())
 }
 

@@ -81,7 +81,7 @@ impl Play {
     fn play(&mut self) -> Result<(), Failure> {
         loop {
             let began = self.event_loop.os().now;
-            let over = self.event_loop.step();
+            let ended = self.event_loop.step();
             let world = self.event_loop.os();
             world.verdict()?;
             world.steps += 1;
@@ -93,7 +93,7 @@ impl Play {
                 self.event_loop.os().stopped_at.get_or_insert(began);
             }
             self.check(&audit)?;
-            if over {
+            if ended {
                 return Ok(());
             }
         }

@@ -298,7 +298,8 @@ pub(super) fn check(request: &[u8], reply: &[u8]) -> Result<(), BoxError> {
         Some(byte) if byte.is_ascii_digit() => Talk::Line,
         _ => Talk::Prefixed,
     };
-    let due = answer(body(talk, request));
-    let due = if reply.ends_with(b"\nsecond") { [&due[..], b"\nsecond"].concat() } else { due };
-    if reply == due { Ok(()) } else { Err("another request's reply".into()) }
+    let expected = answer(body(talk, request));
+    let expected =
+        if reply.ends_with(b"\nsecond") { [&expected[..], b"\nsecond"].concat() } else { expected };
+    if reply == expected { Ok(()) } else { Err("another request's reply".into()) }
 }

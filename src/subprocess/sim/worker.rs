@@ -354,25 +354,25 @@ impl Child {
             self.stderr.bytes.extend(std::iter::repeat_n(b'!', room));
             noise.stderr = true;
         }
-        let due = match self.script.fault {
+        let fault = match self.script.fault {
             Some((fault, after)) if after == self.records => Some(fault),
             _ => None,
         };
         self.records += 1;
         self.wake = Some(now + TICK);
         let mut reply = answer(body);
-        match due {
+        match fault {
             Some(Fault::LongReply) => reply.extend_from_slice(&[b'y'; 1000]),
             Some(Fault::WrongReply) => reply.push(b'?'),
             _ => {}
         }
         let bytes = framed(talk, &request, &reply);
         self.tainted |= matches!(
-            due,
+            fault,
             Some(Fault::LongReply | Fault::WrongReply | Fault::ExtraReply | Fault::SkipReply)
         );
-        self.miscounts |= matches!(due, Some(Fault::ExtraReply | Fault::SkipReply));
-        match due {
+        self.miscounts |= matches!(fault, Some(Fault::ExtraReply | Fault::SkipReply));
+        match fault {
             Some(Fault::DieRead) => return self.die(now),
             Some(Fault::DieHalf) => {
                 self.outbox.extend(&bytes[..bytes.len() / 2]);
