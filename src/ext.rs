@@ -1,14 +1,14 @@
 //! The door: methods on every iterator.
 
-use crate::builder::Builder;
 use crate::entry::Entry;
 use crate::error::Error;
+use crate::feed::builder::Builder;
+use crate::feed::through::Through;
 use crate::feed::{Deliver, Feed};
 use crate::template::Template;
 use crate::template::codec::Encode;
 #[cfg(feature = "threads")]
 use crate::threads::{FeedThreads, Threads};
-use crate::through::Through;
 use crate::window::outlet::Order;
 
 /// An iterator that another thread can pull: every `Iterator + Send` is one. It is there for its error message.

@@ -95,16 +95,15 @@
 //! busy travels together, and a record never waits for a batch to fill.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod builder;
 #[cfg(doctest)]
 mod compile_fail;
 #[cfg(any(doc, doctest))]
 pub mod cookbook;
-mod drained;
 mod entry;
 mod error;
 mod ext;
 mod feed;
+pub mod framing;
 #[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "most stages are threads"))]
 pub mod pipeline;
 mod queue;
@@ -119,17 +118,17 @@ mod sync;
 mod template;
 #[cfg(feature = "threads")]
 mod threads;
-mod through;
 #[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "shelves and help are for threads"))]
 mod window;
 
 pub use bstr::{BStr, BString, ByteSlice};
 
-pub use crate::builder::Builder;
-pub use crate::drained::{Drained, Exit};
 pub use crate::entry::Entry;
 pub use crate::error::{BoxError, Error, ErrorKind, Limit};
 pub use crate::ext::FeedExt;
+pub use crate::feed::builder::Builder;
+pub use crate::feed::drained::{Drained, Exit};
+pub use crate::feed::through::Through;
 pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput, Scoped};
 pub use crate::queue::{
     Feeder, GetError, Inlet, NotYet, Producer, Queue, Stopped, Timed, TryPutError, inlet,
@@ -146,11 +145,9 @@ pub use crate::template::codec::{
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use crate::template::command::replaced;
-pub use crate::template::framing;
 #[cfg(feature = "json")]
 pub use crate::template::json::{FromJson, ToJson};
 pub use crate::template::policy::{Halt, OnStall};
 #[cfg(feature = "threads")]
 pub use crate::threads::{FeedThreads, InPool, InScope, Place, Threads};
-pub use crate::through::Through;
 pub use crate::window::outlet::Order;

@@ -4,10 +4,10 @@ use std::fmt;
 use std::thread::{self, JoinHandle};
 
 use super::inlet::{Inlet, Producer, Stopped, inlet};
-use crate::drained::Drained;
 use crate::error::{Error, ErrorKind};
 use crate::ext::FeedExt;
 use crate::feed::Deliver;
+use crate::feed::drained::Drained;
 use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
 use crate::window::{joins, unwind};

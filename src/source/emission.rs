@@ -5,13 +5,13 @@ use std::sync::Arc;
 use memchr::memchr_iter;
 
 use crate::error::{Error, ErrorKind, Limit, excerpt};
+use crate::framing::{Framing, Place, Scan};
 use crate::source::delivery::Delivery;
 use crate::source::limit::{Moment, TimeLimit};
 use crate::source::talk::{Exit, Heard, Stand, Talk};
 use crate::subprocess::protocol::{Now, Time};
 use crate::subprocess::session::READ_BYTES;
 use crate::template::Spec;
-use crate::template::framing::{Framing, Place, Scan};
 use crate::template::words::LONGEST_BANNER;
 use crate::window::packet::{Cut, End};
 use crate::window::unwind::{self, Payload};

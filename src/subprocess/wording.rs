@@ -245,8 +245,8 @@ mod tests {
 
     use itertools::Itertools;
 
+    use crate::framing::Sentinel;
     use crate::template::Template;
-    use crate::template::framing::Sentinel;
 
     #[track_caller]
     fn says(text: &str, words: &[&str]) {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::framing::{ReplyFraming, RequestFraming};
 use crate::template::Template;
-use crate::template::framing::{ReplyFraming, RequestFraming};
 
 /// Where one of a worker's standard streams leads.
 #[derive(Clone, Debug, Default)]

@@ -11,17 +11,17 @@ use crate::error::BoxError;
 pub(crate) mod channel;
 pub(crate) mod codec;
 pub(crate) mod command;
-pub mod framing;
+
 #[cfg(feature = "json")]
 pub(crate) mod json;
 pub(crate) mod policy;
 mod validate;
 pub(crate) mod words;
 
+use crate::framing::{ReplyFraming, RequestFraming};
 use channel::Channels;
 use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request, Text, TryDecodeFn, TryEncodeFn};
 use command::{CommandLine, Word};
-use framing::{ReplyFraming, RequestFraming};
 use policy::Policy;
 use words::Words;
 

@@ -264,9 +264,9 @@ mod tests {
 
     use bstr::ByteSlice;
 
+    use crate::framing::{ReplyFraming, Sentinel};
     use crate::template::Template;
     use crate::template::channel::{LineBuffered, Redirect};
-    use crate::template::framing::{ReplyFraming, Sentinel};
     use crate::template::policy::OnStall;
 
     const SECOND: Duration = Duration::from_secs(1);

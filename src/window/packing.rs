@@ -5,9 +5,9 @@
 //! Panics of the user's code pass through; the intake has one guard for its whole run.
 
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::framing::{FramingError, FramingErrorKind, RequestFraming, Sentinel};
 use crate::record::{Batch, PacketId, Requests};
 use crate::template::codec::{Encode, Request};
-use crate::template::framing::{FramingError, FramingErrorKind, RequestFraming, Sentinel};
 
 /// Puts the words of a template on paper: columns, framing, marks.
 #[derive(Debug)]

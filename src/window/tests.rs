@@ -10,9 +10,9 @@ use super::seam::Bounds;
 use super::sync::thread;
 use super::toy::{self, Lengths};
 use super::unwind;
+use crate::framing::RequestFraming;
 use crate::record::{PacketId, Requests};
 use crate::template::codec::AsBytes;
-use crate::template::framing::RequestFraming;
 
 /// Nothing is kept of the inputs.
 pub(crate) struct Nothing;

@@ -8,7 +8,7 @@
 mod codec;
 #[path = "../../src/error/mod.rs"]
 mod error;
-#[path = "../../src/template/framing/mod.rs"]
+#[path = "../../src/framing/mod.rs"]
 mod framing;
 #[path = "../../src/record.rs"]
 mod record;

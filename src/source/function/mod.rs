@@ -33,9 +33,9 @@ pub use self::pass::{LastPass, Pass};
 pub use self::passes::{IntoPasses, Passes};
 pub use self::registry::Registry;
 pub use self::source::FunctionSource;
+use crate::framing::{ReplyFraming, RequestFraming};
 use crate::template::Template;
 use crate::template::channel::Redirect;
-use crate::template::framing::{ReplyFraming, RequestFraming};
 
 /// How long a child that is to leave may take, at the default: longer than a feed in it takes to end its
 /// own workers, which have to be asked, terminated and killed before the child itself is.

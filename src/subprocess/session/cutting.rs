@@ -12,11 +12,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, excerpt};
+use crate::framing::{Place, Scan};
 use crate::record::{Buffer, PacketId};
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session, Why};
 use crate::subprocess::wording;
-use crate::template::framing::{Place, Scan};
 use crate::template::words::LONGEST_BANNER;
 use crate::window::packet::{Cut, Outcome, Replies, Span};
 use crate::window::unwind::{self, Payload};

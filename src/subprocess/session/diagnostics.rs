@@ -3,11 +3,11 @@
 use std::process::ExitStatus;
 
 use crate::error::{Error, ErrorKind, excerpt};
+use crate::framing::{FramingError, FramingErrorKind};
 use crate::record::PacketId;
 use crate::subprocess::session::together::output_name;
 use crate::subprocess::session::{Context, Output, Session, Why};
 use crate::subprocess::wording;
-use crate::template::framing::{FramingError, FramingErrorKind};
 
 impl Session {
     /// An error about it, with all that is known.

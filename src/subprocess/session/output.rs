@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use memchr::{memchr_iter, memrchr};
 
+use crate::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
 use crate::record::{Buffer, Pool};
-use crate::template::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
 use crate::window::delimiters::nth_end;
 use crate::window::packet::Cut;
 use crate::window::unwind::{self, Payload};

@@ -9,10 +9,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::excerpt;
+use crate::framing::{FramingError, Place, ReplyFraming, Scan};
 use crate::record::Buffer;
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session};
-use crate::template::framing::{FramingError, Place, ReplyFraming, Scan};
 use crate::window::packet::Cut;
 use crate::window::unwind::Payload;
 

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use crate::record::PacketId;
 use crate::subprocess::protocol::Now;
-use crate::template::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use crate::template::policy::{Halt, OnStall, Signal};
 use crate::template::{Spec, Template};
 use crate::window::outlet::Order;

@@ -704,7 +704,7 @@ fn b5_where_it_cannot_be_told_whose_it_is_it_is_not_promised() {
 #[test]
 fn b6_content_length_is_no_promise_about_language_servers() {
     // A notification between two replies shifts them: the table must say so.
-    let table = page("src/template/framing/mod.rs");
+    let table = page("src/framing/mod.rs");
     assert!(table.to_lowercase().contains("notification"), "it says nothing of notifications");
 }
 
@@ -743,7 +743,7 @@ doors!(b7_what_the_tool_says_of_its_own_is_no_reply:
 #[test]
 fn b8_where_the_sentinel_is_praised_its_limits_are_told() {
     // A tool that answers the sync command before the request, because the request runs in a thread.
-    for path in ["src/lib.rs", "src/template/framing/mod.rs", "src/template/framing/sentinel.rs"] {
+    for path in ["src/lib.rs", "src/framing/mod.rs", "src/framing/sentinel.rs"] {
         let text = page(path).to_lowercase();
         assert!(text.contains("in the background") || text.contains("in a thread"), "{path}");
     }
@@ -751,7 +751,7 @@ fn b8_where_the_sentinel_is_praised_its_limits_are_told() {
 
 #[test]
 fn b9_tools_that_answer_out_of_order_are_told_of() {
-    let text = page("src/template/framing/mod.rs").to_lowercase();
+    let text = page("src/framing/mod.rs").to_lowercase();
     assert!(text.contains("out of order"), "the table of framings does not say it");
 }
 

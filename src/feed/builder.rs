@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, Scope};
 
-use crate::drained::{Drained, Exit};
 use crate::error::{Error, ErrorKind};
+use crate::feed::drained::{Drained, Exit};
 use crate::feed::{Batches, Deliver, Feed, KeepInput, Scoped, sealed};
 use crate::record::PacketId;
 use crate::stats::Stats;

@@ -1,5 +1,9 @@
 //! The returned iterators: replies one by one, or in batches.
 
+pub(crate) mod builder;
+pub(crate) mod drained;
+pub(crate) mod through;
+
 use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
