@@ -118,6 +118,7 @@ mod sync;
 mod template;
 #[cfg(feature = "threads")]
 mod threads;
+mod tuning;
 #[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "shelves and help are for threads"))]
 mod window;
 

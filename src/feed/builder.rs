@@ -15,6 +15,7 @@ use crate::subprocess::swarm;
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Encode};
 use crate::template::{Spec, Template};
+use crate::tuning::BACKLOG_BYTES;
 use crate::window::intake::Intake;
 use crate::window::joins::{ExecutorThread, IntakeThread};
 use crate::window::outlet::Order;
@@ -22,10 +23,6 @@ use crate::window::packet::SessionEnd;
 use crate::window::packing::{Scribe, Store, Writer};
 use crate::window::seam::{Bounds, Ends, attach};
 use crate::window::workers::Workers;
-
-/// Bytes that may wait to be written to a worker: what two writes take. More would only lie there, and be out
-/// of the processor's cache when its turn comes.
-const BACKLOG: u64 = 128 << 10;
 
 /// More workers than any system has descriptors for. There is a slot for each from the start.
 const MOST_WORKERS: usize = 1 << 18;
@@ -223,7 +220,7 @@ where
                 origin: bounds.first,
                 keep_requests,
                 drain: self.drain,
-                backlog: BACKLOG,
+                backlog: BACKLOG_BYTES,
                 most: hint.1.and_then(|most| u64::try_from(most).ok()),
                 gate: Arc::clone(outlet.gate()),
                 stats: Arc::clone(&stats),

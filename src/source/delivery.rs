@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::record::{Buffer, PacketId, Pool};
 use crate::subprocess::protocol::Now;
-use crate::subprocess::session::READ_BYTES;
+use crate::tuning::READ_BYTES;
 use crate::window::gate::Pace;
 use crate::window::handover::Supply;
 use crate::window::outbox::Outbox;

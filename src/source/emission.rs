@@ -10,9 +10,9 @@ use crate::source::delivery::Delivery;
 use crate::source::limit::{Moment, TimeLimit};
 use crate::source::talk::{Exit, Heard, Stand, Talk};
 use crate::subprocess::protocol::{Now, Time};
-use crate::subprocess::session::READ_BYTES;
 use crate::template::Spec;
 use crate::template::words::LONGEST_BANNER;
+use crate::tuning::READ_BYTES;
 use crate::window::packet::{Cut, End};
 use crate::window::unwind::{self, Payload};
 

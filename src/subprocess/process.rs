@@ -30,6 +30,7 @@ use crate::template::Spec;
 use crate::template::channel::{Redirect, Stream};
 use crate::template::command::{UNBUFFERED_PYTHON, replace};
 use crate::template::policy::{KILL_GRACE, Signal};
+use crate::tuning::PIPE_BYTES;
 
 /// The lowest number a side channel may have: below are the standard streams and what std needs.
 const LOWEST_SIDE_FD: RawFd = 10;
@@ -331,22 +332,12 @@ pub(crate) fn reading_end(pipe: &File) -> Option<File> {
     OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()
 }
 
-/// What a pipe that was full is enlarged to.
-///
-/// With the kernel's 64 KiB the two ends take turns; with this much they overlap. More gains nothing.
-const ROOMY: i32 = 256 << 10;
-
-/// The most workers whose pipes are enlarged. What the pipes of a user may hold in all is limited (64 MiB
-/// where nobody has changed it), and once that is used up every new pipe of the user's, here and elsewhere,
-/// gets two pages: so no feed takes more than an eighth.
-pub(crate) const MOST_ROOMY: usize = 16;
-
 /// Makes a pipe larger. Best effort: where it is refused (a limit, a terminal) everything works as before.
 pub(crate) fn enlarge(pipe: &File) {
     #[cfg(target_os = "linux")]
-    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(ROOMY));
+    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     #[cfg(not(target_os = "linux"))]
-    let _ = (pipe, ROOMY);
+    let _ = (pipe, PIPE_BYTES);
 }
 
 /// A pseudo-terminal that changes nothing: no echo, no signals, line ends as they are. Ours first.

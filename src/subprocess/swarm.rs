@@ -14,6 +14,7 @@ use crate::subprocess::os::{Os, Setup, Unix};
 use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::scheduler::Scheduler;
+use crate::tuning::BATCHES_A_TURN;
 use crate::window::handover::{Arrival, Supply};
 use crate::window::outbox::Outbox;
 use crate::window::packet::End;
@@ -22,9 +23,6 @@ use crate::window::unwind;
 /// How long a stopped intake may take to come out of the source, with an input that was on its way
 /// and has a right to its item, before the feed ends without it.
 const COME_OUT_WITHIN: Duration = Duration::from_millis(50);
-
-/// Batches that may wait to be given out: what stands in line already shares the turn's system calls.
-const BATCHES_A_TURN: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Swarm {

@@ -287,7 +287,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// How replies are cut out of stdout. Default: lines. Takes a [`Sentinel`](framing::Sentinel) as it is.
+    /// How replies are cut out of stdout. Default: lines. Takes a [`Sentinel`](crate::framing::Sentinel) as it is.
     ///
     /// ```
     /// use subfeed::framing::Sentinel;
@@ -326,7 +326,7 @@ impl<E, D> Template<E, D> {
     }
 
     /// Which exit statuses make an answer of a process's output, for
-    /// [`ReplyFraming::until_eof`](framing::ReplyFraming::until_eof) alone. Without it only 0 does.
+    /// [`ReplyFraming::until_eof`](crate::framing::ReplyFraming::until_eof) alone. Without it only 0 does.
     ///
     /// `grep`, `diff` and most linters exit with 1 to say that they have found something. The closure
     /// gets the exit code and runs on the event loop's thread; a process that was ended by a signal has

@@ -17,6 +17,7 @@ use super::worker_set::{Values, WorkerSet};
 use crate::error::{Error, ErrorKind};
 use crate::feed::Scoped;
 use crate::record::PacketId;
+use crate::tuning::BATCHES_WAITING;
 use crate::window::chain::set_assistance;
 use crate::window::intake::Intake;
 use crate::window::joins::IntakeThread;
@@ -92,9 +93,6 @@ impl<I, P, K> Plan<I, P, K> {
         }
     }
 }
-
-/// Full batches that may wait for the workers.
-const BATCHES_WAITING: usize = 4;
 
 /// Starts the intake, and gives the consumer its end.
 fn feed<'s, I, P, T, U>(

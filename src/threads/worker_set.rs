@@ -30,19 +30,13 @@ use super::items::Items;
 use super::jobs::Jobs;
 use super::task::Task;
 use crate::record::PacketId;
+use crate::tuning::{DEQUE_ITEMS, DEQUE_TIME, POOL_TURN};
 use crate::window::gate::Gate;
 use crate::window::handover::{Arrival, Supply};
 use crate::window::outbox::Outbox;
 use crate::window::packet::{End, Outcome, Span};
 use crate::window::sync::{Mutex, lock};
 use crate::window::unwind::{self, Payload};
-
-/// Items on a deque are to take about this long together.
-const CHUNK: Duration = Duration::from_micros(50);
-/// The most items on a deque.
-const CHUNK_ITEMS: usize = 256;
-/// After this long a worker lets the pool's other jobs have a turn.
-const TURN: Duration = Duration::from_millis(1);
 
 pub(super) type Values<U> = VecDeque<U>;
 
@@ -194,9 +188,9 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
             let fair = mailbox.ready.len() / (2 * self.workers());
             let quick = match worker.pace {
                 Duration::ZERO => 1,
-                pace => CHUNK.as_nanos() / pace.as_nanos(),
+                pace => DEQUE_TIME.as_nanos() / pace.as_nanos(),
             };
-            let most = usize::try_from(quick).unwrap_or(usize::MAX).min(CHUNK_ITEMS).min(fair);
+            let most = usize::try_from(quick).unwrap_or(usize::MAX).min(DEQUE_ITEMS).min(fair);
             if let Some(next) = mailbox.ready.pop_front() {
                 if most > 1 {
                     lock(&self.deques[worker.number]).extend(mailbox.ready.drain(..most - 1));
@@ -269,7 +263,7 @@ impl<T: Send, K: Task<T>> WorkerSet<T, K> {
             return;
         };
         // A panic of the closure does not come here: this would be a bug of ours.
-        let pause = unwind::catch(|| self.map(&mut worker, TURN));
+        let pause = unwind::catch(|| self.map(&mut worker, POOL_TURN));
         self.retire(worker, pause, true);
     }
 

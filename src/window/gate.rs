@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::tuning::{CREDITS_THAT_PAY, LINGER, LINGERS_LEFT_OUT};
 use crate::window::chain::Link;
 use crate::window::joins::{self, Joining};
 use crate::window::seam::Executor;
@@ -89,14 +90,6 @@ struct Puller {
 /// No output has this number.
 const NEVER: u64 = u64::MAX;
 
-/// For so long credits gather at most. Longer than the tick of the usual kernels: a timer that ends before the
-/// next tick costs a write to the timer's hardware when it is set and another when it is not needed any more.
-const LINGER: Duration = Duration::from_millis(10);
-/// With so many credits, or a quarter of the window, lingering has paid.
-const PAYS: u64 = 8;
-/// So often at most it is left out where it has not.
-const LEFT_OUT: u32 = 1_024;
-
 /// What whoever pulls remembers between two looks at the gate.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -144,7 +137,7 @@ impl Pace {
             (self.left_out, self.penalty) = (0, 1);
         } else if let Wait::Sleeps { in_vain: true } = wait {
             self.left_out = self.penalty;
-            self.penalty = (self.penalty * 2).min(LEFT_OUT);
+            self.penalty = (self.penalty * 2).min(LINGERS_LEFT_OUT);
         } else if self.left_out > 0 {
             self.left_out -= 1;
         } else {
@@ -285,7 +278,7 @@ impl Gate {
                 let enough = if lingers { self.bulk } else { 1 };
                 let credits = self.credits(pulled, yielded);
                 if credits >= enough && self.allows(pulled, open(), yielded, pace.spent) {
-                    pace.go(credits, self.bulk.min(PAYS));
+                    pace.go(credits, self.bulk.min(CREDITS_THAT_PAY));
                     return true;
                 }
                 pace.wait = if lingers {
@@ -320,7 +313,7 @@ impl Gate {
             }
         }
         self.wake_up();
-        pace.go(self.credits(pulled, yielded), self.bulk.min(PAYS));
+        pace.go(self.credits(pulled, yielded), self.bulk.min(CREDITS_THAT_PAY));
         true
     }
 

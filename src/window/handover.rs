@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::record::{Batch, Requests};
+use crate::tuning::SPARE_BATCHES;
 use crate::window::gate::Gate;
 use crate::window::packet::{Replies, Span};
 use crate::window::slot::Slot;
@@ -130,10 +131,9 @@ impl<B: Batch, R> Supply<B, R> {
 
     /// Gives an answered batch back to be filled again.
     pub(crate) fn give_back(&self, mut batch: B) {
-        const KEEP: usize = 16;
         batch.clear();
         let mut spares = lock(&self.handover.spares);
-        if spares.len() < KEEP {
+        if spares.len() < SPARE_BATCHES {
             spares.push(batch);
         }
     }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::record::{Batch, PacketId, Requests};
+use crate::tuning::{BATCH_BYTES, BATCH_RECORDS};
 use crate::window::gate::{Gate, Pace};
 use crate::window::handover::{Arrival, Handover};
 use crate::window::packet::{Outcome, Replies, Span};
@@ -17,12 +18,6 @@ use crate::window::packing::Pack;
 use crate::window::sync::channel::TrySendError;
 use crate::window::sync::channel::{SendError, Sender};
 use crate::window::unwind::{self, Payload};
-
-/// A batch this large is handed over even if nobody asks for it.
-const BATCH_BYTES: usize = 256 << 10;
-const BATCH_RECORDS: usize = 8 << 10;
-/// A batch that holds more is not filled again: one huge record would stay in memory for ever.
-pub(crate) const LARGEST_SPARE: usize = 2 * BATCH_BYTES;
 
 /// The intake's side of everything.
 pub(crate) struct Intake<B: Batch = Requests, R = Replies> {

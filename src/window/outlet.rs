@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::record::{Batch, PacketId, Requests};
+use crate::tuning::YIELDS;
 use crate::window::chain;
 use crate::window::gate::Gate;
 use crate::window::handover::Handover;
@@ -506,11 +507,6 @@ impl<B: Batch, R> Outlet<B, R> {
         }
     }
 }
-
-/// How often the consumer lets others run before it sleeps. Where all processors are busy, whoever answers then
-/// goes on for a time slice, and the consumer finds what has gathered meanwhile; asleep, it would be
-/// woken, at the cost of two switches, for the first of it. Where one is idle, it costs a microsecond.
-const YIELDS: u32 = 4;
 
 impl<B: Batch, R> Outlet<B, R> {
     /// Ends the feed without waiting for anything: for where a drop may not block. Nothing is left for the drop.

@@ -14,11 +14,13 @@ mod framing;
 mod record;
 #[path = "../../src/signal.rs"]
 mod signal;
+#[path = "../../src/tuning.rs"]
+mod tuning;
 #[path = "../../src/window/mod.rs"]
 mod window;
 
 mod template {
-    pub(crate) use crate::{codec, framing};
+    pub(crate) use crate::codec;
 }
 
 /// In the place of `src/sync.rs`.

@@ -25,11 +25,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::source::function::protocol::{self, Command, HEAD, Opening, Status};
+use crate::tuning::UNWRITTEN_BYTES;
 use crate::window::gate::Gate;
 use crate::window::sync::lock;
-
-/// What may wait to be written before the work pauses. An item that is larger goes alone.
-const UNWRITTEN: usize = 256 << 10;
 
 /// What the main thread is to do next, when it is in none of its passes.
 #[derive(Debug, PartialEq, Eq)]
@@ -186,7 +184,7 @@ impl Mailbox {
                 return Verdict::Unexpected;
             }
             let granted = state.granted.0 == generation && index < state.granted.1;
-            if granted && state.unwritten.len() < UNWRITTEN {
+            if granted && state.unwritten.len() < UNWRITTEN_BYTES {
                 return Verdict::Go;
             }
             state = wait(&self.worker, state);
@@ -279,7 +277,7 @@ impl Mailbox {
             drop(state);
             batch.clear();
             // One huge item does not stay in memory for ever.
-            batch.shrink_to(4 * UNWRITTEN);
+            batch.shrink_to(4 * UNWRITTEN_BYTES);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What has been read from a child and not been taken yet, and the room for the next read.
 
-use crate::subprocess::session::READ_BYTES;
+use crate::tuning::READ_BYTES;
 
 #[derive(Debug, Default)]
 pub(super) struct Unread {

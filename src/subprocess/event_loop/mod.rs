@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind};
 use crate::subprocess::evidence::Look;
 use crate::subprocess::os::{Event, Os, Port};
 use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
+use crate::tuning::{READS_IN_A_ROW, SLICES, YIELDS, YIELDS_A_START};
 
 use clock::Clock;
 use connection::Connection;
@@ -121,21 +122,6 @@ pub(crate) struct EventLoop<M, O> {
     /// How often the others were let run since something happened.
     yields: u32,
 }
-
-/// How often the loop lets others run before it sleeps, for the same reason as the consumer does; and
-/// where the source is fast, the open batch grows meanwhile, and is not written in crumbs.
-const YIELDS: u32 = 4;
-
-/// How often it does so between two starts, as long as the consumer waits for its first item: once for the
-/// worker, which may have an answer by then, and once for the consumer. Where processors are few, the
-/// starts of all would otherwise come before the first reply.
-const YIELDS_A_START: u32 = 2;
-
-/// Reads of one output in a row before the others get their turn.
-const READS_IN_A_ROW: usize = 4;
-
-/// Slices in one vectored write.
-const SLICES: usize = 16;
 
 impl<M: Machine, O: Os> EventLoop<M, O> {
     pub(crate) fn new(machine: M, os: O, slots: usize) -> Self {

@@ -16,12 +16,13 @@ use crate::subprocess::exit::ExitWatch;
 use crate::subprocess::os::{Event, Os, Port};
 use crate::subprocess::probe::{ChannelId, Suspect, look_at_all};
 use crate::subprocess::process::{
-    Launcher, MOST_ROOMY, Process, block_sigpipe, enlarge, has_no_reader, reading_end, unread,
+    Launcher, Process, block_sigpipe, enlarge, has_no_reader, reading_end, unread,
 };
 use crate::subprocess::protocol::{Now, Spawned, StartError};
 use crate::subprocess::readiness::{Interest, Readiness, Ready};
 use crate::template::Spec;
 use crate::template::policy::Signal;
+use crate::tuning::ENLARGED_WORKERS;
 
 /// Children that are looked at together, so that the loop is not away for long.
 const SUSPECTS_AT_ONCE: usize = 64;
@@ -88,7 +89,7 @@ impl Unix {
             keys,
             children: (0..setup.slots).map(|_| None).collect(),
             counts_leftovers: setup.counts_leftovers,
-            enlarges: setup.enlarges && setup.slots <= MOST_ROOMY,
+            enlarges: setup.enlarges && setup.slots <= ENLARGED_WORKERS,
             unwatched: 0,
         }
     }

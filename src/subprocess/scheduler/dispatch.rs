@@ -10,10 +10,8 @@ use std::collections::VecDeque;
 
 use crate::subprocess::scheduler::{Scheduler, Slot};
 use crate::subprocess::session::{Care, Session};
+use crate::tuning::DISPATCH_BYTES;
 use crate::window::outlet::Order;
-
-/// The most requests' bytes that are handed to a session in one go: a pipe's worth.
-const CHUNK_BYTES: usize = 128 << 10;
 
 /// Slots of sessions with room, warm and cold, in the order in which they asked.
 #[derive(Debug, Default)]
@@ -139,7 +137,7 @@ impl Scheduler {
     fn give_free(&mut self, slot: usize, mut room: u64) {
         let mut bytes = 0;
         while room > 0
-            && bytes < CHUNK_BYTES
+            && bytes < DISPATCH_BYTES
             && let Some(run) = self.backlog.take_free(room)
         {
             room -= run.len() as u64;

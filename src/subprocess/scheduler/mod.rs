@@ -50,11 +50,11 @@ use crate::record::{Batch, PacketId, Pool, Requests, Run};
 use crate::stats::{Counters, Stats};
 use crate::subprocess::evidence::Look;
 use crate::subprocess::protocol::{Now, Operation, Time};
-use crate::subprocess::session::{Care, Context, News, READ_BYTES, Session};
+use crate::subprocess::session::{Care, Context, News, Session};
 use crate::template::Spec;
+use crate::tuning::{LARGEST_SPARE_BATCH, READ_BYTES};
 use crate::window::gate::Gate;
 use crate::window::handover::Arrival;
-use crate::window::intake::LARGEST_SPARE;
 use crate::window::outlet::Order;
 use crate::window::packet::{End, Outcome, Span};
 use crate::window::unwind::Payload;
@@ -625,7 +625,7 @@ impl Scheduler {
     /// not counted any more.
     fn recycle(&mut self, run: Run) {
         if let Some(batch) = Arc::into_inner(run.batch)
-            && batch.bytes() <= LARGEST_SPARE
+            && batch.bytes() <= LARGEST_SPARE_BATCH
         {
             self.effects.spent.push(batch);
         }

@@ -1,18 +1,12 @@
 //! How many packets may be in flight in one session: enough to keep it busy, set by time, not by count.
 //!
 //! A fast filter needs thousands in its pipe, a slow tool one or two, a far one (50 ms of network) what
-//! its delay asks for. So the limit is what the session answers in [`TARGET`], measured over *turns* (as
+//! its delay asks for. So the limit is what the session answers in [`DEPTH_TIME`], measured over *turns* (as
 //! many answers as the limit), or whatever was found by doubling while that still raised the rate,
 //! whichever is more. The first reply of a session is start-up, not rate.
 
+use crate::tuning::{DEPTH_GAIN, DEPTH_TIME, SHORTEST_TURN};
 use std::time::Duration;
-
-/// How much work, in time, may wait in a session.
-const TARGET: Duration = Duration::from_millis(5);
-/// By how much a doubling must raise the rate to be worth another.
-const WORTH: f64 = 1.25;
-/// A turn is not judged before it lasted this long: the clock and the scheduler are coarser than that.
-const SHORTEST_TURN: Duration = Duration::from_micros(100);
 
 #[derive(Debug)]
 pub(crate) struct Depth {
@@ -114,8 +108,8 @@ impl Depth {
 
     fn judge(&mut self, elapsed: Duration) {
         let rate = self.turn_answers as f64 / elapsed.as_secs_f64();
-        let by_time = (rate * TARGET.as_secs_f64()).ceil() as u64;
-        if self.bound && self.limit <= self.grown && rate > self.rate_before * WORTH {
+        let by_time = (rate * DEPTH_TIME.as_secs_f64()).ceil() as u64;
+        if self.bound && self.limit <= self.grown && rate > self.rate_before * DEPTH_GAIN {
             self.grown = self.limit.saturating_mul(2);
             self.rate_before = rate;
         }

@@ -68,7 +68,6 @@ use output::Output;
 use stall::Stall;
 
 pub(crate) use ended::{Care, Ended, Obligation};
-pub(crate) use output::READ_BYTES;
 
 /// What a session must know of its feed.
 #[derive(Clone, Copy, Debug)]

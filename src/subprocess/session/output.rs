@@ -14,12 +14,10 @@ use memchr::{memchr_iter, memrchr};
 
 use crate::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
 use crate::record::{Buffer, Pool};
+use crate::tuning::READ_BYTES;
 use crate::window::delimiters::nth_end;
 use crate::window::packet::Cut;
 use crate::window::unwind::{self, Payload};
-
-/// The room offered to one read. A pipe holds this much by default.
-pub(crate) const READ_BYTES: usize = 64 << 10;
 
 /// See the [module](self).
 pub(super) struct Output {
