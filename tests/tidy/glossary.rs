@@ -128,3 +128,26 @@ fn what_is_public_is_known() {
         assert!(!names.contains(name), "{name}");
     }
 }
+
+/// The table in the page on the architecture and the one above are one table.
+#[test]
+fn the_page_on_the_architecture_has_every_word_that_is_not_used() {
+    let page = std::fs::read_to_string("docs/architecture.md").expect("the page");
+    let table: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.rsplit_once('|'))
+        .flat_map(|(_, not)| not.split(','))
+        .map(str::trim)
+        .collect();
+    for (word, _) in NOT {
+        let singular = match word {
+            "lives" => "life",
+            "blamed" => "blame",
+            word => word
+                .strip_suffix('s')
+                .filter(|one| NOT.iter().any(|(n, _)| n == one))
+                .unwrap_or(word),
+        };
+        assert!(table.contains(singular), "{word} is not in the table of docs/architecture.md");
+    }
+}

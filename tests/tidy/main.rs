@@ -98,6 +98,42 @@ fn the_public_interface_names_no_crate_that_is_an_implementation_detail() {
     }
 }
 
+/// Links, and files of ours that a page names in code.
+#[test]
+fn every_file_that_a_page_leads_to_exists() {
+    let mut looked_at = 0;
+    let pages =
+        fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("a page").path());
+    let others = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "src/window/README.md",
+        "src/subprocess/README.md",
+        "tests/README.md",
+    ];
+    for page in pages.chain(others.map(|page| root().join(page))) {
+        let text = fs::read_to_string(&page).expect("a page");
+        let links =
+            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.starts_with("http") && !link.starts_with('#')) {
+            let file =
+                page.parent().expect("a folder").join(link.split('#').next().expect("a path"));
+            assert!(file.exists(), "{}: {link} leads nowhere", page.display());
+            looked_at += 1;
+        }
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_ours = ["src/", "tests/", "docs/", "benches/", "examples/"]
+                .iter()
+                .any(|at| word.starts_with(at));
+            if is_ours && word.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c)) {
+                assert!(root().join(word).exists(), "{}: there is no {word}", page.display());
+                looked_at += 1;
+            }
+        }
+    }
+    assert!(looked_at > 20, "only {looked_at} are found");
+}
+
 #[test]
 fn every_test_that_a_page_names_exists() {
     for (page, least) in [("docs/reliability.md", 40), ("docs/originals.md", 50)] {
