@@ -167,7 +167,7 @@ impl Run {
     }
 }
 
-/// Spare buffers on their way back to whoever fills them next.
+/// Spare buffers on their way back to be filled again.
 ///
 /// Holds at most `keep` of them and none larger than `largest`, so that one huge record does not
 /// stay in memory for ever.

@@ -194,7 +194,7 @@ where
                     .fatal()
             })
         });
-        // The event loop's alone: its descriptors are closed with it, whoever still has a window.
+        // The event loop's alone: its descriptors are closed with it, even while the window lives on.
         let to_wake = poller.as_ref().map(Arc::downgrade).unwrap_or_default();
         let bounds = Bounds {
             order: self.order,

@@ -108,7 +108,7 @@ where
         None
     }
 
-    /// Lets go of the stage and of everything before it: whoever ends early stops what feeds it.
+    /// Lets go of the stage and of everything before it: a stage that ends early stops what feeds it.
     fn end(&mut self) {
         let ended = std::mem::replace(&mut self.stage, State::Ended);
         // A panic here comes after the last result and concerns none.

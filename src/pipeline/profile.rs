@@ -102,7 +102,7 @@ impl<I: Iterator> Iterator for ProfileStep<I> {
     type Item = I::Item;
 
     fn next(&mut self) -> Option<I::Item> {
-        // What ran inside whoever called is put aside until this is done.
+        // What ran inside the caller is put aside until this is done.
         let outer = std::mem::take(&mut self.profile.lock().inner);
         let begun = Instant::now();
         let next = self.step.next();

@@ -8,7 +8,7 @@
 //! # Invariants
 //! 1. Every item put with `Ok` is in the inlet until the iterator yields it, or until somebody takes it
 //!    back; every other item is in the error.
-//! 2. Nothing enters an inlet that is closed: stopped, or left by its iterator. Whoever waits to put is
+//! 2. Nothing enters an inlet that is closed: stopped, or left by its iterator. A thread that waits to put is
 //!    told, and has its item back.
 //! 3. The iterator leaves word before it parks, under the lock under which everything is put.
 
@@ -256,7 +256,7 @@ impl<T> Iterator for Inlet<T> {
         if let Some(item) = take(shared, false) {
             return item;
         }
-        // About to sleep: on the intake of a feed, so that whoever stops that feed wakes it.
+        // About to sleep: on the intake of a feed, so that a stop of that feed wakes it.
         let gate = joins::puller();
         shared.is_pulled_by(gate.as_ref());
         let _inside = gate.as_ref().map(|gate| gate.inside_feed());

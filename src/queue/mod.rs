@@ -37,7 +37,7 @@ use crate::window::unwind::{self, Payload};
 /// | [`join`](Queue::join), `join_timeout` | stops, and waits until the workers are gone |
 ///
 /// The window bounds what has been pulled and not yet got, the inlet before it what has been put and not
-/// yet pulled. So `put` blocks once both are full, until somebody gets: whoever puts and gets on one
+/// yet pulled. So `put` blocks once both are full, until somebody gets: a caller that puts and gets on one
 /// thread uses [`try_put`](Queue::try_put), or gets in between. (Do not put from a thread of the pool
 /// that does the work: a put that blocks there takes the thread from the workers.)
 ///

@@ -26,7 +26,7 @@ pub trait Timed: Iterator {
     /// are waited for beyond the limit, as in `next`.
     ///
     /// # Errors
-    /// Nothing has come. It will still come, to whoever asks later.
+    /// Nothing has come. It will still come, to a later call.
     fn next_before(&mut self, deadline: Instant) -> Result<Option<Self::Item>, NotYet>;
 
     /// The next item or the end, if it comes within this time.

@@ -60,7 +60,7 @@ impl ExitWatch {
         }
     }
 
-    /// How it has ended, whoever has reaped it, if this kernel tells (Linux 6.15 and later).
+    /// How it has ended, also when another process has reaped it, if this kernel tells (Linux 6.15 and later).
     pub(crate) fn status(&self) -> Option<ExitStatus> {
         match self {
             #[cfg(all(target_os = "linux", not(subfeed_portable)))]

@@ -42,7 +42,7 @@ impl Stray {
     }
 
     fn tell(&self, status: Option<ExitStatus>) {
-        // Whoever left it may not have waited.
+        // The loop that left it may not have waited.
         let _ = self.told.send(status);
     }
 }

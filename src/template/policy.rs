@@ -76,7 +76,7 @@ pub(crate) const DROP_GRACE: Duration = Duration::from_millis(500);
 /// be reaped in the background: it sleeps in the kernel, or may not be killed by us.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(1);
 
-/// How long the output of an exited worker is awaited from whoever else holds the pipe.
+/// How long the output of an exited worker is awaited while another process holds the pipe.
 pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 impl Policy {

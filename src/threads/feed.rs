@@ -13,7 +13,7 @@ use crate::window::inputs::Passing;
 use crate::window::outlet::{Given, Outlet};
 use crate::window::unwind;
 
-/// Whoever maps the items, as long as somebody wants the values.
+/// What maps the items, as long as the values are wanted.
 pub(super) trait Keep: Send + Sync {}
 
 impl<T: Send, K: Task<T>> Keep for WorkerSet<T, K> {}

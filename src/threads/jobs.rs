@@ -39,7 +39,7 @@ impl<C> Jobs<C> {
     }
 }
 
-/// Where the threads of a scope wait. It knows nothing of the worker set, so that whoever rings it, as the
+/// Where the threads of a scope wait. It knows nothing of the worker set, so that a thread that rings it, as the
 /// intake and the outlet do, need not either.
 #[derive(Debug, Default)]
 pub(super) struct Bell {

@@ -40,7 +40,7 @@ use crate::window::unwind::{self, Payload};
 
 pub(super) type Values<U> = VecDeque<U>;
 
-/// A worker `0..n`: whoever has it may map items.
+/// A worker `0..n`: the thread that has it may map items.
 #[derive(Debug)]
 struct Worker<S> {
     number: usize,
@@ -80,7 +80,7 @@ pub(super) struct WorkerSet<T: Send, K: Task<T>> {
     gate: Arc<Gate>,
 }
 
-/// The jobs of a pool outlive whoever posts them.
+/// The jobs of a pool outlive the feed that posts them.
 impl<T: Send + 'static, K: Task<T> + 'static> WorkerSet<T, K> {
     /// Posts one turn of one worker to a pool, rayon's global one if there is none.
     pub(super) fn post_to(self: &Arc<Self>, pool: Option<&ThreadPool>) {

@@ -9,7 +9,7 @@
 //!    intake is one thread, which sleeps in one place.
 //! 2. The *helper* of a feed is the thread to unpark when there is something new to do. A helper says
 //!    that it is one before it looks for work, and looks for work before it looks upstream.
-//! 3. Whoever adds work adds it before it looks for a helper; so does an outlet that goes to sleep on an
+//! 3. Work is added before a helper is looked for; so does an outlet that goes to sleep on an
 //!    intake, for which the work is itself. All under one lock: one of the two sees the other.
 //! 4. A helper that has found nothing parks, and is unparked by the next work of any feed of the chain.
 //!    It is not told that it is no longer needed: a stale unpark finds nothing to do, once.
@@ -39,7 +39,7 @@ pub(super) fn assist(gate: &Arc<Gate>) -> bool {
 /// A gate's part in the chain.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// There is a helper. Whoever adds work need not take the lock to see that there is none.
+    /// There is a helper. Adding work need not take the lock to see that there is none.
     wanted: AtomicBool,
     ends: Mutex<Ends>,
 }

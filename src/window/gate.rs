@@ -1,12 +1,12 @@
 //! The gate in front of the source: how far ahead it may be pulled, and whether at all.
 //!
-//! One side asks: whoever pulls, which is the intake, or the executor of a source. Two sides give: the outlet
-//! says what was yielded, and whoever lets go of bytes their number.
+//! One side asks, the puller: the intake, or the executor of a source. Two sides give: the outlet
+//! says what was yielded, and a thread that releases bytes says how many.
 //!
 //! # Credit
 //! The outlet publishes every single output: a store, and a look at the number with which somebody wants to be
 //! woken ([`look_at`](Gate::look_at)). To be woken for each output would cost two system calls and two switches an
-//! item. So whoever has no credit *lingers* at first: for [`LINGER`] at most, only a quarter of the window wakes
+//! item. So a puller without credit *lingers* at first: for [`LINGER`] at most, only a quarter of the window wakes
 //! it. Then it sleeps, and the first credit does. Where lingering does not pay, as behind a consumer that
 //! waits for the very input that one credit would let through, it is left out for a while. The README beside this
 //! file has the figures.
@@ -14,12 +14,12 @@
 //! # Invariants
 //! 1. `progress` has one writer, the outlet, and never goes back. Input `pulled` may be pulled if
 //!    `pulled - yielded < window`.
-//! 2. While whoever pulls sleeps or lingers, `puller` says so; `look_at` is written under its lock alone. It is
+//! 2. While the puller sleeps or lingers, `puller` says so; `look_at` is written under its lock alone. It is
 //!    the first output of use, or a later one while it lingers.
-//! 3. Whoever pulls stores `look_at`, then reads `progress`, then sleeps; the outlet stores `progress`, then reads
+//! 3. The puller stores `look_at`, then reads `progress`, then sleeps; the outlet stores `progress`, then reads
 //!    `look_at`. All are `SeqCst`: of two who do this at the same time, one sees the other. The same holds for
 //!    `short_of_bytes` and `held`.
-//! 4. An outlet that is about to sleep ends the lingering, if there is a credit. So does whoever else knows that the
+//! 4. An outlet that is about to sleep ends the lingering, if there is a credit. So does any other thread that knows that the
 //!    consumer sleeps ([`settle`](Gate::settle)).
 
 use std::cell::Cell;
@@ -52,9 +52,9 @@ pub(crate) struct Gate {
     held: CachePadded<AtomicUsize>,
     /// With this output, or a later one, the outlet has a look at who sleeps. [`NEVER`] while nobody does.
     look_at: CachePadded<AtomicU64>,
-    /// Whoever pulls sleeps for want of room, not of credit.
+    /// The puller sleeps for want of room, not of credit.
     short_of_bytes: AtomicBool,
-    /// Whoever pulls sleeps, or is about to.
+    /// The puller sleeps, or is about to.
     puller: Mutex<Option<Puller>>,
     stop: AtomicBool,
     /// The outlet is gone.
@@ -78,7 +78,7 @@ struct Progress {
     spent: AtomicUsize,
 }
 
-/// What whoever pulls sleeps for.
+/// What the puller sleeps for.
 #[derive(Clone, Copy, Debug)]
 struct Puller {
     /// The first output of use.
@@ -90,7 +90,7 @@ struct Puller {
 /// No output has this number.
 const NEVER: u64 = u64::MAX;
 
-/// What whoever pulls remembers between two looks at the gate.
+/// What the puller remembers between two looks at the gate.
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// How many there is credit for, in all, and how much was spent, as far as it knows. What it reads for every
@@ -263,7 +263,7 @@ impl Gate {
     }
 
     /// Whether one more may be pulled after `pulled`; if not, the next change for the better is called out. Never
-    /// blocks. Whoever asks asks again when it is called, and at the [deadline](Pace::deadline).
+    /// blocks. A caller asks again when it is called, and at the [deadline](Pace::deadline).
     pub(crate) fn poll_pull(
         &self,
         pace: &mut Pace,
@@ -317,7 +317,7 @@ impl Gate {
         true
     }
 
-    /// Whoever pulls is about to sleep, or to linger, for want of credit. Says until which output.
+    /// The puller is about to sleep, or to linger, for want of credit. Says until which output.
     fn sleep_for_credit(&self, pulled: u64, lingers: bool) -> u64 {
         let first = pulled.saturating_add(1).saturating_sub(self.window);
         let more = if lingers && first > 0 { self.bulk - 1 } else { 0 };
@@ -329,7 +329,7 @@ impl Gate {
         until
     }
 
-    /// Whoever pulls has credit, but no room. Any output may make some; while it lingers, the outlet looks only
+    /// The puller has credit, but no room. Any output may make some; while it lingers, the outlet looks only
     /// when it is done with what it has in hand.
     fn sleep_for_bytes(&self, pulled: u64, lingers: bool) {
         let mut puller = lock(&self.puller);
@@ -338,7 +338,7 @@ impl Gate {
         self.look_at.store(if lingers { pulled } else { 0 }, SeqCst);
     }
 
-    /// Whoever pulls does not sleep. Says whether it did.
+    /// The puller does not sleep. Says whether it did.
     fn wake_up(&self) -> bool {
         let mut puller = lock(&self.puller);
         self.look_at.store(NEVER, SeqCst);
@@ -371,14 +371,14 @@ impl Gate {
             && held.wrapping_sub(spent) < self.max_bytes
     }
 
-    /// The consumer sleeps, or is about to: whoever pulls does not linger if it has what it sleeps for.
+    /// The consumer sleeps, or is about to: the puller does not linger if it has what it sleeps for.
     pub(crate) fn settle(&self) {
         if self.look_at.load(SeqCst) != NEVER {
             self.look();
         }
     }
 
-    /// Wakes whoever pulls, if it sleeps and has what it sleeps for.
+    /// Wakes the puller, if it sleeps and has what it sleeps for.
     #[cold]
     fn look(&self) {
         let Some(Puller { first, last }) = *lock(&self.puller) else { return };
@@ -406,7 +406,7 @@ impl Gate {
         }
     }
 
-    /// The same as [`publish`](Gate::publish) where whoever does it [releases](Gate::release) the bytes.
+    /// The same as [`publish`](Gate::publish) where the caller [releases](Gate::release) the bytes.
     #[cfg(test)]
     pub(crate) fn yielded(&self, packets: u64) {
         self.publish(packets, self.progress.spent.load(SeqCst));
@@ -500,7 +500,7 @@ impl Gate {
         self.link.offer(helper);
     }
 
-    /// There is something new to do: for whoever assists.
+    /// There is something new to do: for a thread that assists.
     pub(crate) fn call_helper(&self) {
         self.link.call();
     }
@@ -562,7 +562,7 @@ mod tests {
         assert!(gate.may_pull(3, 0) && !gate.may_pull(4, 0));
     }
 
-    /// Whoever pulls, on a clock of its own.
+    /// The puller, on a clock of its own.
     struct Pulling<'a> {
         gate: &'a Gate,
         pace: Pace,
@@ -585,7 +585,7 @@ mod tests {
         }
     }
 
-    /// A gate, and how often whoever pulls there has been called.
+    /// A gate, and how often the puller there has been called.
     fn called(window: u64, max_bytes: usize) -> (Gate, Arc<AtomicUsize>) {
         let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);

@@ -30,7 +30,7 @@ pub(crate) enum Arrival<B = Requests, R = Replies> {
 pub(super) struct Handover<B: Batch = Requests> {
     gate: Arc<Gate>,
     slot: Slot<B>,
-    /// The executor is about to sleep and has room: whoever has something wakes it.
+    /// The executor is about to sleep and has room: the intake wakes it when it has something.
     hungry: AtomicBool,
     /// The intake has pulled an item and makes a request of it, which may take its time.
     packing: AtomicBool,

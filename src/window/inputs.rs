@@ -1,4 +1,4 @@
-//! The items themselves, kept for whoever wants them back: beside their replies, or instead.
+//! The items themselves, kept for those who want them back: beside their replies, or instead.
 
 use std::collections::VecDeque;
 

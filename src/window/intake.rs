@@ -60,7 +60,7 @@ impl<B: Batch, R> Intake<B, R> {
         let Progress { pulled, .. } = at;
         let panic = ended.err().and_then(|End(payload)| payload);
         // The end is announced before the source is dropped: a slow `Drop` of the user's holds up
-        // nobody but whoever joins this thread.
+        // only the one that joins this thread.
         let _ = self.batches.send(Arrival::End { pulled, panic });
         self.gate().wake_executor();
         // A panic in the source's own `Drop` has nowhere to go; it must not take the process down.

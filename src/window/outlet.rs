@@ -403,7 +403,7 @@ impl<B: Batch, R> Outlet<B, R> {
                 self.done = true;
                 return Ok(false);
             }
-            // Whoever was told to unpark this thread may still do so: a park that ends early is
+            // A thread that was told to unpark this one may still do so: a park that ends early is
             // followed by another look, here as everywhere.
             let left = match deadline {
                 None => None,
@@ -598,7 +598,7 @@ mod tests {
             assert_eq!(woken(&task), 2);
             assert_eq!(polled(&mut outlet, &waiter), Some(None));
             assert_eq!(polled(&mut outlet, &waiter), Some(None));
-            assert!(outlet.next().is_none(), "for whoever asks in the other way, too");
+            assert!(outlet.next().is_none(), "for a caller that asks in the other way, too");
         }
     }
 

@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use crate::window::sync::thread::{self, Thread};
 
-/// A wake handle. To be woken is no promise that there is something: whoever is looks again.
+/// A wake handle. To be woken is no promise that there is something: the one that is woken looks again.
 #[derive(Clone, Debug)]
 pub(crate) enum Waiter {
     Thread(Thread),
@@ -34,7 +34,7 @@ impl Waiter {
         }
     }
 
-    /// Leaves word to wake this one, in the place of whoever was to be woken. Costs nothing if that was the same.
+    /// Leaves word to wake this one, in the place of the one that was to be woken. Costs nothing if that was the same.
     pub(crate) fn register(&self, at: &mut Option<Self>) {
         if !at.as_ref().is_some_and(|registered| registered.is(self)) {
             *at = Some(self.clone());

@@ -11,7 +11,7 @@
 //! - `next()` for item `k` of pass `g` is called only while `granted` is `(g, limit)` with `k < limit`, so
 //!   that the child is never ahead of the consumer by more than the parent allowed;
 //! - once `stopped >= g` or `leaving`, it is not called again for pass `g`, and whatever of this crate it
-//!   waits in is cancelled (its gate is stopped by whoever raised the flag);
+//!   waits in is cancelled (its gate is stopped by the thread that raised the flag);
 //! - every change that somebody may wait for is followed by a wake-up under the same lock.
 
 use std::collections::VecDeque;
@@ -69,7 +69,7 @@ struct State {
     pass: Option<(u64, Arc<Gate>)>,
     /// What only leaving cancels.
     session: Option<Arc<Gate>>,
-    /// Where reports go; with whoever is writing, otherwise here.
+    /// Where reports go; with the thread that is writing, otherwise here.
     pen: Option<File>,
     unwritten: Vec<u8>,
     /// Nothing is written after what is there.

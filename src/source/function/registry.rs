@@ -23,7 +23,7 @@ use crate::source::function::{Function, wire, worker};
 pub(super) const COMMANDS: &str = "SUBFEED_FUNCTION_COMMANDS";
 pub(super) const ITEMS: &str = "SUBFEED_FUNCTION_ITEMS";
 /// The first argument of the child. A variable is inherited by whatever the child itself starts; an
-/// argument is not. The second is the function's name, for whoever looks at the list of processes.
+/// argument is not. The second is the function's name, for a reader of the list of processes.
 pub(super) const MARK: &str = "--subfeed-function";
 
 /// The child was told to leave, or its parent is gone, and code of the user's did not come to an end.

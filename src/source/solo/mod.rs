@@ -54,7 +54,7 @@ pub(super) struct Plan {
     pub(super) closes_input: bool,
 }
 
-/// Runs a child on a thread of its own, from its start to its end. Whoever has something for the talk
+/// Runs a child on a thread of its own, from its start to its end. A thread that has something for the talk
 /// wakes the poller.
 pub(super) fn spawn(
     plan: Plan,
@@ -418,7 +418,7 @@ impl<T: Talk> Machine for Solo<T> {
         self.input_open = false;
         self.close_what_is_said();
         if !std::mem::replace(&mut self.eof, true) {
-            // Whoever outlived the child still held its output.
+            // A process that outlived the child still held its output.
             self.offer = true;
         }
         self.offer();

@@ -17,7 +17,7 @@ use crate::template::Template;
 /// What happens, at a time that the script gives.
 #[derive(Clone, Copy, Debug)]
 enum Act {
-    /// The child, or whoever holds its output, writes there.
+    /// The child, or a process that it left its output to, writes there.
     Say(&'static str),
     Complain(&'static str),
     /// The child closes its output and its stderr.
@@ -658,7 +658,7 @@ fn one_that_is_told_to_leave_has_its_grace_and_the_kill_sequence_then() {
     let done = [(10, ClosedInput(0)), (110, Signalled(Signal::Terminate)), (110, Released)];
     assert_eq!(played.done, done);
     assert!(!played.exit.overstayed);
-    // Whoever holds its output is not waited for.
+    // A process that still holds its output is not waited for.
     scene.script = vec![(10, leave), (20, Act::Exit(0))];
     scene.heir = Some(Heir::OfOutput);
     assert_eq!(scene.play().done[1..], [(20, Released)]);
@@ -782,7 +782,7 @@ fn any_scene(rng: &mut Rng) -> Scene {
             },
         ));
     }
-    // In the end it exits, its consumer wants everything, and whoever outlives it may go on for a while.
+    // In the end it exits, its consumer wants everything, and a process that outlives it may go on for a while.
     let last = at + rng.of(&[0, 7, 2_000]);
     script.push((last, Act::Exit(rng.of(&[0, 3]))));
     for i in 0..rng.below(4) {

@@ -311,7 +311,7 @@ mod tests {
         child.heard(at(10_080));
         assert_eq!(child.step(&policy, at(10_100)), Step::Nothing);
         child.is_read(false, at(10_150));
-        // Whoever reads no more has nothing to wait for either.
+        // One that reads no more has nothing to wait for either.
         child.output_closed();
         assert_eq!(child.step(&policy, at(10_150)), Step::Finish);
     }

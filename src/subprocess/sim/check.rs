@@ -144,7 +144,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Whoever has miscounted, and was heard to its end, has not gone unnoticed.
+    /// A worker that miscounted, and was heard to its end, has not gone unnoticed.
     pub(super) fn noticed(&self, schedule: &Schedule, child: &Child) -> Result<(), Failure> {
         // One that has left before its stdin ended may just have had enough.
         let heard = child.status == Some(0) && child.eof && child.stdout.bytes.is_empty();

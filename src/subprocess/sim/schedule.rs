@@ -21,7 +21,7 @@ use super::script::{Helper, Manners, Talk};
 pub(super) enum Family {
     /// Prompt, slow, bursty, withholding, leaving after k replies: every packet is answered.
     Clean,
-    /// Some packets kill whoever reads them, every time; nothing else goes wrong.
+    /// Some packets kill the worker that reads them, every time; nothing else goes wrong.
     Poison,
     /// Workers die at any point.
     Deaths,
@@ -147,7 +147,7 @@ impl Schedule {
             _ => Vec::new(),
         };
         let mut manners = Manners::new(rng, family, talk, input.record);
-        // All of the input may be in flight at once, and its end found: whoever withholds has only to be
+        // All of the input may be in flight at once, and its end found: a worker that withholds has only to be
         // given that.
         let fits = input.total.is_some_and(|total| total < window) && input.blocks_at.is_none();
         let roomy = fits && rng.one_in(2);
@@ -335,7 +335,7 @@ impl Schedule {
     pub(super) fn anybody_may_fail(&self) -> bool {
         match self.family {
             Family::Clean => false,
-            // Whoever travelled with it may have been read and is not sent again.
+            // Those that travelled with it may have been read and is not sent again.
             Family::Poison => self.spec.policy.at_most_once,
             _ => true,
         }

@@ -190,7 +190,7 @@ fn many_are_judged_each_for_itself() {
     assert_eq!(look_at_all(&[], now()), []);
 }
 
-/// The promise itself, under races: whoever flushes each reply and is said to wait has replied.
+/// The promise itself, under races: a worker that flushes each reply and is said to wait has replied.
 #[test]
 fn a_worker_that_is_said_to_wait_has_written_its_reply() {
     let threads = "import sys, queue, threading\n\
