@@ -51,7 +51,7 @@ pub(crate) struct Process {
 pub(crate) struct Launcher {
     spec: Arc<Spec>,
     command: Arc<str>,
-    /// Files that are written to, by path: each is emptied once in a feed, then appended to by each session that
+    /// Files that are written to, by path: each is emptied once in a feed, then appended to by all whose output
     /// leads there, later sessions and other workers alike.
     files: HashMap<PathBuf, File>,
 }
