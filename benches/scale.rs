@@ -19,7 +19,8 @@ use common::baselines;
 use common::fresh;
 use common::harness::{Bench, CpuTime, MICROS, MILLIS, PLAIN, Side, Unit, resident_memory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use subfeed::{AsBytes, Decode, FeedExt, Template};
+use subfeed::codec::{AsBytes, Decode};
+use subfeed::{FeedExt, Template};
 
 const MANY: u64 = 1_000;
 /// Four descriptors each, and a few.

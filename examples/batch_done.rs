@@ -1,14 +1,15 @@
-//! Documents with completion markers: a mark behind each batch passes every stage, in threads and in
+//! Documents with completion markers: a marker behind each batch passes every stage, in threads and in
 //! subprocesses, and comes out when everything before it has, so that a batch can be acknowledged.
 //!
 //!     cargo run --release --example batch_done
 
 use std::process::ExitCode;
 
+use subfeed::Template;
+use subfeed::marker::Marked;
 use subfeed::pipeline::{Pipeline, Stage, StageError};
-use subfeed::{Entry, Template};
 
-/// A mark: this batch is complete, and has so many documents.
+/// A marker: this batch is complete, and has so many documents.
 #[derive(Debug)]
 struct Done {
     batch: usize,
@@ -20,11 +21,11 @@ fn main() -> Result<ExitCode, StageError> {
     let sizes = [300, 1, 0, 1_000, 42];
     let source = sizes.into_iter().enumerate().flat_map(|(batch, documents)| {
         (0..documents)
-            .map(move |n| Entry::Item(format!("batch {batch} document {n}")))
-            .chain([Entry::Mark(Done { batch, documents })])
+            .map(move |n| Marked::Item(format!("batch {batch} document {n}")))
+            .chain([Marked::Marker(Done { batch, documents })])
     });
 
-    let run = Pipeline::with_marks(source)
+    let run = Pipeline::with_markers(source)
         .map(Stage::new("shout").workers(4), |text: String| text.to_uppercase())
         .feed(
             Stage::new("number").workers(2).buffer(100),
@@ -36,7 +37,7 @@ fn main() -> Result<ExitCode, StageError> {
     let (mut seen, mut batches) = (0, 0);
     for entry in run {
         match entry? {
-            Entry::Item((_, reply)) => {
+            Marked::Item((_, reply)) => {
                 let of = format!("BATCH {batches} DOCUMENT {seen}!");
                 if reply != of {
                     println!("{reply} came where {of} was due");
@@ -44,7 +45,7 @@ fn main() -> Result<ExitCode, StageError> {
                 }
                 seen += 1;
             }
-            Entry::Mark(Done { batch, documents }) => {
+            Marked::Marker(Done { batch, documents }) => {
                 println!("batch {batch} is done: {seen} of {documents} documents");
                 if (batch, documents) != (batches, seen) {
                     return Ok(ExitCode::FAILURE);
@@ -53,6 +54,6 @@ fn main() -> Result<ExitCode, StageError> {
             }
         }
     }
-    println!("{batches} batches, each complete when its mark came");
+    println!("{batches} batches, each complete when its marker came");
     Ok(if batches == sizes.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

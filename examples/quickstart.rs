@@ -13,12 +13,12 @@ use bstr::{BString, ByteSlice};
 use subfeed::{FeedExt, Template};
 
 /// A file as git's index has it.
-struct Entry {
+struct Marked {
     id: BString,
     path: BString,
 }
 
-impl AsRef<[u8]> for Entry {
+impl AsRef<[u8]> for Marked {
     fn as_ref(&self) -> &[u8] {
         &self.path
     }
@@ -61,7 +61,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// The regular files of the index that the work tree has unmodified, paths from the top.
-fn tracked() -> Result<Vec<Entry>, Box<dyn Error>> {
+fn tracked() -> Result<Vec<Marked>, Box<dyn Error>> {
     let top = git(&["rev-parse", "--show-toplevel"])?;
     std::env::set_current_dir(top.trim_ascii_end().to_os_str()?)?;
     let modified = git(&["diff-files", "--name-only", "-z"])?;
@@ -72,7 +72,7 @@ fn tracked() -> Result<Vec<Entry>, Box<dyn Error>> {
         let mut words = about.split_str(" ");
         let (mode, id) = (words.next().ok_or("no mode")?, words.next().ok_or("no id")?);
         if mode.starts_with(b"100") && !modified.contains(&path) && !path.contains(&b'\n') {
-            entries.push(Entry { id: id.into(), path: path.into() });
+            entries.push(Marked { id: id.into(), path: path.into() });
         }
     }
     Ok(entries)

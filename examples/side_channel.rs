@@ -1,7 +1,8 @@
 //! subfeed's own example: Fibonacci numbers on stdin, their line numbers on a side channel, two workers
 //! that write `{id}.out`. Then once more with the replies collected in order.
 
-use subfeed::{FeedExt, Redirect, Request, Template};
+use subfeed::channel::Redirect;
+use subfeed::{FeedExt, Request, Template};
 
 fn numbered(item: &(usize, u64), request: &mut Request<'_>) {
     request.push(item.1.to_string());

@@ -137,7 +137,7 @@ struct ReplyAsText;
 ///
 /// ```compile_fail,E0277
 /// struct Mine;
-/// impl subfeed::Decode for Mine {
+/// impl subfeed::codec::Decode for Mine {
 ///     type Output = ();
 ///     fn decode(&mut self, _: subfeed::Reply<'_>) -> Result<(), subfeed::BoxError> { Ok(()) }
 /// }
@@ -219,12 +219,12 @@ struct OnePassAtATime;
 ///
 /// ```
 /// use subfeed::FeedExt;
-/// let sum: u32 = std::thread::scope(|scope| (0..9).feed_in_threads().scoped(scope).map(|n| n).sum());
+/// let sum: u32 = std::thread::scope(|scope| (0..9).in_threads().scoped(scope).map(|n| n).sum());
 /// assert_eq!(sum, 36);
 /// ```
 /// ```compile_fail
 /// use subfeed::FeedExt;
-/// let feed = std::thread::scope(|scope| (0..9).feed_in_threads().scoped(scope).map(|n| n));
+/// let feed = std::thread::scope(|scope| (0..9).in_threads().scoped(scope).map(|n| n));
 /// assert_eq!(feed.sum::<u32>(), 36);
 /// ```
 struct MapLeavesItsScope;
@@ -235,12 +235,12 @@ struct MapLeavesItsScope;
 /// use subfeed::FeedExt;
 /// let words = vec!["a".to_owned()];
 /// std::thread::scope(|scope| {
-///     assert_eq!(words.iter().feed_in_threads().scoped(scope).map(|word| word.len()).sum::<usize>(), 1);
+///     assert_eq!(words.iter().in_threads().scoped(scope).map(|word| word.len()).sum::<usize>(), 1);
 /// });
 /// ```
 /// ```compile_fail,E0597
 /// use subfeed::FeedExt;
 /// let words = vec!["a".to_owned()];
-/// words.iter().feed_in_threads().map(|word| word.len()).sum::<usize>();
+/// words.iter().in_threads().map(|word| word.len()).sum::<usize>();
 /// ```
 struct MapInPoolBorrows;

@@ -48,7 +48,8 @@
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
 //! # if !tools::here(&["tr", "stdbuf"]) { return Ok(()); }
-//! use subfeed::{FeedExt, LineBuffered, Template};
+//! use subfeed::channel::LineBuffered;
+//! use subfeed::{FeedExt, Template};
 //!
 //! let tr = Template::new("tr").args(["a-z", "A-Z"]).line_buffered(LineBuffered::Stdbuf);
 //! let loud: Vec<_> = ["tic", "tac"].into_iter().feed_subprocesses_ordered(tr, 2, 100).collect::<Result<_, _>>()?;

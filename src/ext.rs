@@ -1,14 +1,14 @@
 //! The door: methods on every iterator.
 
-use crate::entry::Entry;
 use crate::error::Error;
-use crate::feed::builder::Builder;
+use crate::feed::builder::FeedBuilder;
 use crate::feed::through::Through;
 use crate::feed::{Deliver, Feed};
+use crate::marker::Marked;
 use crate::template::Template;
 use crate::template::codec::Encode;
 #[cfg(feature = "threads")]
-use crate::threads::{FeedThreads, Threads};
+use crate::threads::{FeedThreads, ThreadsBuilder};
 use crate::window::outlet::Order;
 
 /// An iterator that another thread can pull: every `Iterator + Send` is one. It is there for its error message.
@@ -27,7 +27,7 @@ impl<I: Iterator + Send> SendIterator for I {}
 /// Adds the feeding methods to every iterator.
 ///
 /// The two three-argument methods are the common case; [`feed`](FeedExt::feed) gives the
-/// [`Builder`] that they are short for.
+/// [`FeedBuilder`] that they are short for.
 ///
 /// # What can be a source
 /// The source is pulled by a thread of its own, so it must be `Send` and own what it iterates over. Two
@@ -47,7 +47,7 @@ impl<I: Iterator + Send> SendIterator for I {}
 ///   # Ok::<_, std::io::Error>(())
 ///   ```
 /// - What borrows, as `words.iter()` does: feed it in a scope, with
-///   [`Builder::start_scoped`](crate::Builder::start_scoped).
+///   [`FeedBuilder::start_scoped`](crate::FeedBuilder::start_scoped).
 ///
 /// What becomes of an item is up to the template: without an [`encode`](Template::encode) it must be
 /// bytes (`String`, `&str`, `Vec<u8>`, any `AsRef<[u8]>`), without the delimiter that the framing adds.
@@ -125,7 +125,7 @@ pub trait FeedExt: Iterator + Sized {
     /// ```
     ///
     /// # Panics
-    /// As [`Threads`].
+    /// As [`ThreadsBuilder`].
     #[cfg(feature = "threads")]
     #[track_caller]
     fn feed_threads<U, F>(self, f: F, n: usize, buffer_size: usize) -> FeedThreads<Self::Item, U>
@@ -135,7 +135,7 @@ pub trait FeedExt: Iterator + Sized {
         U: Send + 'static,
         F: Fn(Self::Item) -> U + Send + Sync + 'static,
     {
-        self.feed_in_threads().workers(n).buffer(buffer_size).order(Order::Completion).map(f)
+        self.in_threads().workers(n).buffer(buffer_size).order(Order::Completion).map(f)
     }
 
     /// Maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
@@ -159,7 +159,7 @@ pub trait FeedExt: Iterator + Sized {
     /// ```
     ///
     /// # Panics
-    /// As [`Threads`].
+    /// As [`ThreadsBuilder`].
     #[cfg(feature = "threads")]
     #[track_caller]
     fn feed_threads_ordered<U, F>(
@@ -174,7 +174,7 @@ pub trait FeedExt: Iterator + Sized {
         U: Send + 'static,
         F: Fn(Self::Item) -> U + Send + Sync + 'static,
     {
-        self.feed_in_threads().workers(n).buffer(buffer_size).map(f)
+        self.in_threads().workers(n).buffer(buffer_size).map(f)
     }
 
     /// A builder for maps in threads, with every option at its default. Starts nothing.
@@ -187,19 +187,19 @@ pub trait FeedExt: Iterator + Sized {
     /// use itertools::izip;
     /// use subfeed::FeedExt;
     /// let volumes: Vec<u32> = izip!([1, 2, 3], [4, 5, 6], 7..)
-    ///     .feed_in_threads()
+    ///     .in_threads()
     ///     .map(|(x, y, z)| x * y * z)
     ///     .collect();
     /// assert_eq!(volumes, [28, 80, 162]);
     /// ```
     #[cfg(feature = "threads")]
-    fn feed_in_threads(self) -> Threads<Self> {
-        Threads::new(self)
+    fn in_threads(self) -> ThreadsBuilder<Self> {
+        ThreadsBuilder::new(self)
     }
 
     /// A builder with every option at its default. Starts nothing.
-    fn feed<E, D>(self, template: Template<E, D>) -> Builder<Self, E, D> {
-        Builder::new(self, template)
+    fn feed<E, D>(self, template: Template<E, D>) -> FeedBuilder<Self, E, D> {
+        FeedBuilder::new(self, template)
     }
 
     /// The builder for an iterator of `Result`s: what is `Ok` is fed, an `Err` comes out in its place,
@@ -210,8 +210,8 @@ pub trait FeedExt: Iterator + Sized {
     /// An `Err` goes to no worker; it counts in the window like any item. The feed yields
     /// `Result<_, X>`, with its own errors converted.
     ///
-    /// What passes has no request, so [`Builder::keep_input`], [`Builder::drain`] and
-    /// [`Builder::batches`] do not go with it. For threads see [`Threads::try_map`].
+    /// What passes has no request, so [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and
+    /// [`FeedBuilder::batches`] do not go with it. For threads see [`ThreadsBuilder::try_map`].
     ///
     /// ```
     /// use subfeed::{BoxError, FeedExt, Template};
@@ -226,39 +226,43 @@ pub trait FeedExt: Iterator + Sized {
     /// assert_eq!(feed.next().unwrap().unwrap(), "3");
     /// assert!(feed.next().is_none());
     /// ```
-    fn try_feed<T, X, E, D>(self, template: Template<E, D>) -> Builder<Self, Through<E>, Through<D>>
+    fn try_feed<T, X, E, D>(
+        self,
+        template: Template<E, D>,
+    ) -> FeedBuilder<Self, Through<E>, Through<D>>
     where
         Self: Iterator<Item = Result<T, X>>,
         X: From<Error>,
     {
         let Template { spec, encode, decode } = template;
         let template = Template { spec, encode: Through(encode), decode: Through(decode) };
-        Builder::new(self, template)
+        FeedBuilder::new(self, template)
     }
 
-    /// The builder for an iterator with marks in it: an item is fed, a mark comes out in its place.
+    /// The builder for an iterator with markers in it: an item is fed, a marker comes out in its place.
     ///
-    /// The feed yields `Entry<Result<_, Error>, M>`. [`Builder::keep_input`], [`Builder::drain`] and
-    /// [`Builder::batches`] do not go with it. For threads see [`Threads::map_items`].
+    /// The feed yields `Marked<Result<_, Error>, M>`. [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and
+    /// [`FeedBuilder::batches`] do not go with it. For threads see [`ThreadsBuilder::map_marked`].
     ///
     /// ```
-    /// use subfeed::{Entry, FeedExt, Template};
-    /// let documents = ["a", "b"].map(Entry::Item).into_iter().chain([Entry::Mark(2)]);
-    /// let mut feed = documents.feed_items(Template::new("cat")).workers(2).start();
+    /// use subfeed::marker::Marked;
+    /// use subfeed::{FeedExt, Template};
+    /// let documents = ["a", "b"].map(Marked::Item).into_iter().chain([Marked::Marker(2)]);
+    /// let mut feed = documents.feed_marked(Template::new("cat")).workers(2).start();
     /// assert_eq!(feed.next().unwrap().item().unwrap().unwrap(), "a");
     /// assert_eq!(feed.next().unwrap().item().unwrap().unwrap(), "b");
-    /// assert_eq!(feed.next().unwrap().mark(), Some(2));
+    /// assert_eq!(feed.next().unwrap().marker(), Some(2));
     /// ```
-    fn feed_items<T, M, E, D>(
+    fn feed_marked<T, M, E, D>(
         self,
         template: Template<E, D>,
-    ) -> Builder<Self, Through<E>, Through<D>>
+    ) -> FeedBuilder<Self, Through<E>, Through<D>>
     where
-        Self: Iterator<Item = Entry<T, M>>,
+        Self: Iterator<Item = Marked<T, M>>,
     {
         let Template { spec, encode, decode } = template;
         let template = Template { spec, encode: Through(encode), decode: Through(decode) };
-        Builder::new(self, template)
+        FeedBuilder::new(self, template)
     }
 }
 

@@ -38,15 +38,15 @@
 //!
 //! - [`FeedExt`] puts the methods on every iterator: [`feed_subprocesses`](FeedExt::feed_subprocesses),
 //!   [`feed_subprocesses_ordered`](FeedExt::feed_subprocesses_ordered), and
-//!   [`feed`](FeedExt::feed), the [`Builder`] that the two are short for.
+//!   [`feed`](FeedExt::feed), the [`FeedBuilder`] that the two are short for.
 //! - [`Template`] says what to run and how to talk to it: arguments, [framing], banners, side channels,
 //!   policies.
 //! - [`Feed`] is the iterator that comes back; [`Batches`] the same in lent slices.
-//! - [`feed_threads`](FeedExt::feed_threads) and [`feed_in_threads`](FeedExt::feed_in_threads) do the same
-//!   with a function, in the threads of a pool or a scope ([`Threads`], [`FeedThreads`]).
-//! - [`try_feed`](FeedExt::try_feed) and [`feed_items`](FeedExt::feed_items) let errors of an earlier
-//!   stage, and marks ([`Entry`]), pass by the workers in their place.
-//! - [`Queue`] and [`Feeder`] are for code that has items rather than an iterator of them.
+//! - [`feed_threads`](FeedExt::feed_threads) and [`in_threads`](FeedExt::in_threads) do the same
+//!   with a function, in the threads of a pool or a scope ([`ThreadsBuilder`], [`FeedThreads`]).
+//! - [`try_feed`](FeedExt::try_feed) and [`feed_marked`](FeedExt::feed_marked) let errors of an earlier
+//!   stage, and markers ([`Marked`](marker::Marked)), pass by the workers in their place.
+//! - [`Queue`](queue::Queue) and [`Feeder`](queue::Feeder) are for code that has items rather than an iterator of them.
 //! - A [`pipeline`] is several of these in a row, named and watched.
 //! - [`Error`] is the one error type: about one item, or fatal.
 //! - [`Monitor`] tells how a feed is doing, from any thread.
@@ -69,7 +69,7 @@
 //! `threads` alone is on by default.
 //!
 //! - `threads`: functions in the threads of rayon's pools, or of a scope: [`feed_threads`](FeedExt::feed_threads)
-//!   and [`feed_in_threads`](FeedExt::feed_in_threads), [`Queue::threads`], and the stages of a [`pipeline`] that run
+//!   and [`in_threads`](FeedExt::in_threads), [`Queue::threads`](queue::Queue::threads), and the stages of a [`pipeline`] that run
 //!   in threads. Without it four crates fewer are built, rayon among them.
 //! - `function-source`: functions of your own program as sources, run in a child that is the program again
 //!   ([`source::Function`]).
@@ -99,14 +99,14 @@
 mod compile_fail;
 #[cfg(any(doc, doctest))]
 pub mod cookbook;
-mod entry;
 mod error;
 mod ext;
 mod feed;
 pub mod framing;
+pub mod marker;
 #[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "most stages are threads"))]
 pub mod pipeline;
-mod queue;
+pub mod queue;
 #[cfg(doctest)]
 mod readme;
 mod record;
@@ -124,31 +124,54 @@ mod window;
 
 pub use bstr::{BStr, BString, ByteSlice};
 
-pub use crate::entry::Entry;
-pub use crate::error::{BoxError, Error, ErrorKind, Limit};
+pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
-pub use crate::feed::builder::Builder;
-pub use crate::feed::drained::{Drained, Exit};
+pub use crate::feed::builder::FeedBuilder;
 pub use crate::feed::through::Through;
-pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput, Scoped};
-pub use crate::queue::{
-    Feeder, GetError, Inlet, NotYet, Producer, Queue, Stopped, Timed, TryPutError, inlet,
-};
-pub use crate::signal::Signal;
-pub use crate::source::iterate_in_subprocess;
+pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput};
 pub use crate::stats::{Monitor, Snapshot};
 pub use crate::template::Template;
-pub use crate::template::channel::{LineBuffered, Redirect};
-pub use crate::template::codec::{
-    AsBytes, Decode, DecodeFn, Encode, EncodeFn, Owned, Reply, Request, Side, Text, TryDecodeFn,
-    TryEncodeFn,
-};
+pub use crate::template::codec::{Reply, Request};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use crate::template::command::replaced;
-#[cfg(feature = "json")]
-pub use crate::template::json::{FromJson, ToJson};
-pub use crate::template::policy::{Halt, OnStall};
 #[cfg(feature = "threads")]
-pub use crate::threads::{FeedThreads, InPool, InScope, Place, Threads};
+pub use crate::threads::{FeedThreads, ThreadsBuilder};
 pub use crate::window::outlet::Order;
+
+/// What a template says about a worker's streams, and how a request reaches a side input.
+pub mod channel {
+    pub use crate::template::channel::{LineBuffered, Redirect};
+    pub use crate::template::codec::Side;
+}
+
+/// How items become requests and replies become values: the type parameters of a [`Template`].
+///
+/// These types are named where a template is a parameter or a field; closures are given with
+/// [`Template::encode`] and its like.
+pub mod codec {
+    pub use crate::template::codec::{
+        AsBytes, Decode, DecodeFn, Encode, EncodeFn, Owned, Text, TryDecodeFn, TryEncodeFn,
+    };
+    #[cfg(feature = "json")]
+    pub use crate::template::json::{FromJson, ToJson};
+}
+
+/// The report of a feed whose output goes to files: see [`FeedBuilder::drain`].
+pub mod drain {
+    pub use crate::feed::drained::{Drained, Exit};
+}
+
+/// Policies of a template: what happens at a failure, a stall, a limit.
+pub mod policy {
+    pub use crate::error::Limit;
+    pub use crate::signal::Signal;
+    pub use crate::template::policy::{Halt, OnStall};
+}
+
+/// Feeds that stay in a [`std::thread::scope`], so that what they are given may borrow.
+pub mod scope {
+    pub use crate::feed::Scoped;
+    #[cfg(feature = "threads")]
+    pub use crate::threads::{InPool, InScope, RunsIn};
+}

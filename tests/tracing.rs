@@ -7,7 +7,8 @@ use std::fmt::Debug;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use subfeed::{FeedExt, Halt, Template};
+use subfeed::policy::Halt;
+use subfeed::{FeedExt, Template};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};

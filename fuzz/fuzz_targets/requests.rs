@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use subfeed::framing::{Place, Prefix, ReplyFraming, RequestFraming, Scan};
+use subfeed::framing::{Position, Prefix, ReplyFraming, RequestFraming, Scan};
 
 // What a request framing writes, the reply framing of its kind reads back.
 fuzz_target!(|data: &[u8]| {
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     let frame = &out[start..];
-    match replies.start().scan(frame, Place::new(0, body.len(), true)) {
+    match replies.start().scan(frame, Position::new(0, body.len(), true)) {
         Ok(Scan::Complete { body: found, len }) => {
             assert_eq!((&frame[found], len), (body, frame.len()));
         }

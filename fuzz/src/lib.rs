@@ -1,6 +1,6 @@
 //! What the framing targets share: a stream cut in arbitrary reads gives what it gives in one.
 
-use subfeed::framing::{FramingError, Place, ReplyFraming, Scan};
+use subfeed::framing::{FramingError, Position, ReplyFraming, Scan};
 
 /// Packets begin here, so that marks with small ids are as good as any.
 const FIRST: u64 = 0;
@@ -53,8 +53,8 @@ fn cut<'a>(
         };
         arrived = to;
         while taken < arrived {
-            let place = Place::new(FIRST + replies.len() as u64, limit, eof);
-            match scanner.scan(&stream[taken..arrived], place) {
+            let position = Position::new(FIRST + replies.len() as u64, limit, eof);
+            match scanner.scan(&stream[taken..arrived], position) {
                 Ok(Scan::Partial) => {
                     assert!(!eof, "nothing more will come");
                     break;

@@ -10,7 +10,8 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use subfeed::{ErrorKind, FeedExt, Limit, Template};
+/// use subfeed::policy::Limit;
+/// use subfeed::{ErrorKind, FeedExt, Template};
 ///
 /// let template = Template::shell("exec sleep 100").packet_timeout(Duration::from_millis(50));
 /// let error = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 8).next().unwrap().unwrap_err();

@@ -59,7 +59,7 @@ pub enum ErrorKind {
         /// How many replies it gave.
         got: u64,
     },
-    /// A worker withholds its replies and the policy is [`OnStall::Fail`](crate::OnStall::Fail).
+    /// A worker withholds its replies and the policy is [`OnStall::Fail`](crate::policy::OnStall::Fail).
     Stalled,
     /// The worker may have read this packet and died; under `at_most_once` it is not sent again.
     NotRedelivered,

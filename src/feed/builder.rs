@@ -31,10 +31,10 @@ const MOST_WORKERS: usize = 1 << 18;
 ///
 /// | option | default |
 /// |---|---|
-/// | [`workers`](Builder::workers) | the number of processors |
-/// | [`buffer`](Builder::buffer) | 1,000 packets |
-/// | [`max_bytes`](Builder::max_bytes) | 64 MiB |
-/// | [`order`](Builder::order) | [`Order::Input`] |
+/// | [`workers`](FeedBuilder::workers) | the number of processors |
+/// | [`buffer`](FeedBuilder::buffer) | 1,000 packets |
+/// | [`max_bytes`](FeedBuilder::max_bytes) | 64 MiB |
+/// | [`order`](FeedBuilder::order) | [`Order::Input`] |
 ///
 /// ```
 /// use subfeed::{FeedExt, Order, Template};
@@ -54,7 +54,7 @@ const MOST_WORKERS: usize = 1 << 18;
 /// assert_eq!(replies.len(), 3);
 /// ```
 #[must_use = "a builder starts nothing by itself: call start"]
-pub struct Builder<I, E, D> {
+pub struct FeedBuilder<I, E, D> {
     source: I,
     template: Template<E, D>,
     workers: Workers,
@@ -65,9 +65,9 @@ pub struct Builder<I, E, D> {
     drain: bool,
 }
 
-impl<I, E, D> fmt::Debug for Builder<I, E, D> {
+impl<I, E, D> fmt::Debug for FeedBuilder<I, E, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("FeedBuilder")
             .field("template", &self.template)
             .field("workers", &self.workers)
             .field("buffer", &self.buffer)
@@ -77,7 +77,7 @@ impl<I, E, D> fmt::Debug for Builder<I, E, D> {
     }
 }
 
-impl<I, E, D> Builder<I, E, D> {
+impl<I, E, D> FeedBuilder<I, E, D> {
     pub(crate) fn new(source: I, template: Template<E, D>) -> Self {
         Self {
             source,
@@ -99,7 +99,7 @@ impl<I, E, D> Builder<I, E, D> {
 
     /// The window, in packets: ordered, input `k + buffer` is not pulled before output `k` has been
     /// yielded; in completion order at most `buffer` inputs are pulled and not yet yielded. Zero is
-    /// an error, yielded by the feed; `usize::MAX` leaves the bound to [`max_bytes`](Builder::max_bytes).
+    /// an error, yielded by the feed; `usize::MAX` leaves the bound to [`max_bytes`](FeedBuilder::max_bytes).
     pub fn buffer(mut self, packets: usize) -> Self {
         self.buffer = packets;
         self
@@ -111,7 +111,7 @@ impl<I, E, D> Builder<I, E, D> {
     ///
     /// Only their bytes are counted. Beside them each packet takes a few words, which matters where
     /// records of a few bytes meet a window of millions (16 MiB of empty lines are 17 million packets, and
-    /// take six times as much), and what [`keep_input`](Builder::keep_input) keeps is not looked into.
+    /// take six times as much), and what [`keep_input`](FeedBuilder::keep_input) keeps is not looked into.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
@@ -131,9 +131,9 @@ impl<I, E, D> Builder<I, E, D> {
 
     /// Yields `(input, result)` pairs. The input is `None` only beside a fatal error that concerns no
     /// packet.
-    pub fn keep_input(self) -> Builder<I, E, KeepInput<D>> {
+    pub fn keep_input(self) -> FeedBuilder<I, E, KeepInput<D>> {
         let Template { spec, encode, decode } = self.template;
-        Builder {
+        FeedBuilder {
             source: self.source,
             template: Template { spec, encode, decode: KeepInput(decode) },
             workers: self.workers,
@@ -146,7 +146,7 @@ impl<I, E, D> Builder<I, E, D> {
     }
 }
 
-impl<I, E, D> Builder<I, E, D>
+impl<I, E, D> FeedBuilder<I, E, D>
 where
     I: Iterator,
     D: Deliver<I::Item>,
@@ -169,7 +169,7 @@ where
             return Err(Error::config(
                 "the worker's stdout leads elsewhere, so no reply can come back",
             )
-            .hint("feed it with Builder::drain"));
+            .hint("feed it with FeedBuilder::drain"));
         }
         self.template.spec.validate()
     }
@@ -249,7 +249,7 @@ where
     }
 }
 
-impl<I, E, D> Builder<I, E, D>
+impl<I, E, D> FeedBuilder<I, E, D>
 where
     I: Iterator + Send + 'static,
     E: Encode<I::Item> + 'static,
@@ -277,7 +277,8 @@ where
     /// [`Template::end_timeout`] is set.
     ///
     /// ```
-    /// use subfeed::{FeedExt, Redirect, Template};
+    /// use subfeed::channel::Redirect;
+    /// use subfeed::{FeedExt, Template};
     /// let dir = std::env::temp_dir().join(format!("subfeed-drain-{}", std::process::id()));
     /// std::fs::create_dir_all(&dir).unwrap();
     /// let template = Template::new("cat").stdout(Redirect::file(dir.join("{id}.out")));
@@ -335,7 +336,7 @@ where
     }
 }
 
-impl<I, E, D> Builder<I, E, D>
+impl<I, E, D> FeedBuilder<I, E, D>
 where
     I: Iterator + Send,
     E: Encode<I::Item>,
@@ -374,7 +375,7 @@ where
     }
 }
 
-/// Starts the feed, as [`start`](Builder::start) does.
+/// Starts the feed, as [`start`](FeedBuilder::start) does.
 ///
 /// ```
 /// use subfeed::{FeedExt, Template};
@@ -383,7 +384,7 @@ where
 /// }
 /// # Ok::<_, subfeed::Error>(())
 /// ```
-impl<I, E, D> IntoIterator for Builder<I, E, D>
+impl<I, E, D> IntoIterator for FeedBuilder<I, E, D>
 where
     I: Iterator + Send + 'static,
     E: Encode<I::Item> + 'static,

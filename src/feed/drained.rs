@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 
 use crate::error::Error;
 
-/// What [`Builder::drain`](crate::Builder::drain) did.
+/// What [`FeedBuilder::drain`](crate::FeedBuilder::drain) did.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Drained {

@@ -48,7 +48,7 @@ pub(crate) mod sealed {
     }
 }
 
-/// See [`Builder::keep_input`](crate::Builder::keep_input).
+/// See [`FeedBuilder::keep_input`](crate::FeedBuilder::keep_input).
 #[derive(Clone, Debug)]
 pub struct KeepInput<D>(pub(crate) D);
 
@@ -131,7 +131,7 @@ impl<T> Store<T> for Kept<T> {
 
 /// The replies of a running feed: a lazy, fused iterator.
 ///
-/// Made by [`FeedExt`](crate::FeedExt) and [`Builder::start`](crate::Builder::start). Yields exactly
+/// Made by [`FeedExt`](crate::FeedExt) and [`FeedBuilder::start`](crate::FeedBuilder::start). Yields exactly
 /// one item for each input, `Ok` or `Err`; see [`Error`] for the two kinds of errors.
 ///
 /// # Look-ahead
@@ -258,8 +258,8 @@ impl<T, D: Deliver<T>> fmt::Debug for Feed<T, D> {
 
 /// A feed whose source borrows: its intake is a thread of a scope, and it stays inside that scope.
 ///
-/// Made by [`Builder::start_scoped`](crate::Builder::start_scoped) and
-/// [`Threads::scoped`](crate::Threads::scoped); `F` is the [`Feed`] or the
+/// Made by [`FeedBuilder::start_scoped`](crate::FeedBuilder::start_scoped) and
+/// [`ThreadsBuilder::scoped`](crate::ThreadsBuilder::scoped); `F` is the [`Feed`] or the
 /// [`FeedThreads`](crate::FeedThreads). A scope waits for
 /// its threads, and an intake with a full window waits for somebody to take a reply. So a feed that got
 /// out of its scope would have both wait for ever; that does not compile:
@@ -336,7 +336,7 @@ impl<F: fmt::Debug> fmt::Debug for Scoped<'_, F> {
 
 /// Replies in batches, lent as slices: for the last drop of speed.
 ///
-/// Made by [`Builder::batches`](crate::Builder::batches). A batch is whatever came together; only the
+/// Made by [`FeedBuilder::batches`](crate::FeedBuilder::batches). A batch is whatever came together; only the
 /// order of the replies means anything.
 ///
 /// ```

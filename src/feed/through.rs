@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::entry::{Entry, Route};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::feed::{Answer, decoded, sealed};
+use crate::marker::{Marked, Route};
 use crate::record::PacketId;
 use crate::template::codec::sealed::Sealed;
 use crate::template::codec::{Decode, Encode, Request};
@@ -14,7 +14,7 @@ use crate::window::packing::Store;
 
 /// An `encode` or a `decode` that concerns only what is work; see
 /// [`FeedExt::try_feed`](crate::FeedExt::try_feed) and
-/// [`FeedExt::feed_items`](crate::FeedExt::feed_items).
+/// [`FeedExt::feed_marked`](crate::FeedExt::feed_marked).
 #[derive(Clone, Debug)]
 pub struct Through<C>(pub(crate) C);
 
@@ -38,13 +38,13 @@ impl<T, X: From<Error>> Join for Result<T, X> {
     }
 }
 
-impl<T, M> Join for Entry<T, M> {
-    type Joined<O> = Entry<Result<O, Error>, M>;
+impl<T, M> Join for Marked<T, M> {
+    type Joined<O> = Marked<Result<O, Error>, M>;
     fn answered<O>(answer: Result<O, Error>) -> Self::Joined<O> {
-        Entry::Item(answer)
+        Marked::Item(answer)
     }
-    fn passed<O>(mark: M) -> Self::Joined<O> {
-        Entry::Mark(mark)
+    fn passed<O>(marker: M) -> Self::Joined<O> {
+        Marked::Marker(marker)
     }
 }
 
@@ -80,11 +80,11 @@ impl<R: Join> Store<R> for Aside<R::Passed> {
 
     fn put(&self, item: R) {
         match item.split() {
-            Entry::Item(work) => {
+            Marked::Item(work) => {
                 self.0.skip();
                 drop(work);
             }
-            Entry::Mark(passed) => self.0.put(passed),
+            Marked::Marker(passed) => self.0.put(passed),
         }
     }
 }

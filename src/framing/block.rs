@@ -7,7 +7,7 @@
 use memchr::memchr;
 
 use super::parts::{complete, unfinished};
-use super::{Framing, FramingError, Place, Scan};
+use super::{Framing, FramingError, Position, Scan};
 
 #[derive(Debug)]
 pub(super) struct Block {
@@ -46,14 +46,14 @@ fn body_end(line: usize) -> usize {
 }
 
 impl Framing for Block {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let State { mut ended, mut line, mut seen } = std::mem::take(&mut self.state);
         while let Some(at) = memchr(b'\n', &input[seen..]) {
             let end = seen + at;
             ended += usize::from(is_blank(&input[line..end]));
             if ended == self.count {
                 let body = 0..body_end(line);
-                return complete(body.clone(), end + 1, body.end, place);
+                return complete(body.clone(), end + 1, body.end, position);
             }
             line = end + 1;
             seen = line;
@@ -63,7 +63,7 @@ impl Framing for Block {
             true => body_end(line),
             false => input.len(),
         };
-        let partial = unfinished(least, place)?;
+        let partial = unfinished(least, position)?;
         self.state = State { ended, line, seen: input.len() };
         Ok(partial)
     }

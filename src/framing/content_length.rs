@@ -9,7 +9,7 @@ use bstr::{BStr, ByteSlice};
 use memchr::memchr;
 
 use super::parts::{announced, decimal, insert, unfinished};
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 /// The longest header section, in bytes, the empty line included. The user's limit is for bodies.
 const HEADER_LIMIT: usize = 16 << 10;
@@ -71,7 +71,7 @@ impl State {
 }
 
 impl Framing for ContentLength {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let mut state = std::mem::take(&mut self.state);
         while !state.whole {
             let section = &input[..input.len().min(HEADER_LIMIT)];
@@ -79,7 +79,7 @@ impl Framing for ContentLength {
                 if section.len() == HEADER_LIMIT {
                     return Err(bad("the header section passes 16 KiB"));
                 }
-                let partial = unfinished(0, place)?;
+                let partial = unfinished(0, position)?;
                 state.seen = section.len();
                 self.state = state;
                 return Ok(partial);
@@ -98,7 +98,7 @@ impl Framing for ContentLength {
         let Some(size) = state.size else {
             return Err(bad("the header section has no Content-Length"));
         };
-        let scan = announced(input, state.line, size, b"", place)?;
+        let scan = announced(input, state.line, size, b"", position)?;
         if scan == Scan::Partial {
             self.state = state;
         }

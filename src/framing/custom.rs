@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 /// What may come beside a body that is within the limit: headers, marks, delimiters.
 const AROUND: usize = 64 << 10;
@@ -14,12 +14,12 @@ const AROUND: usize = 64 << 10;
 pub(super) struct Custom(pub(super) Box<dyn Framing>);
 
 impl Framing for Custom {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
-        let scan = self.0.scan(input, place)?;
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
+        let scan = self.0.scan(input, position)?;
         match &scan {
-            Scan::Complete { body, len } => fits(body, *len, input.len(), place)?,
-            Scan::Partial if input.len() > place.limit.saturating_add(AROUND) => {
-                return Err(FramingError::reply_too_long(input.len() as u64, place.limit));
+            Scan::Complete { body, len } => fits(body, *len, input.len(), position)?,
+            Scan::Partial if input.len() > position.limit.saturating_add(AROUND) => {
+                return Err(FramingError::reply_too_long(input.len() as u64, position.limit));
             }
             Scan::Partial => {}
         }
@@ -31,13 +31,18 @@ impl Framing for Custom {
     }
 }
 
-fn fits(body: &Range<usize>, len: usize, input: usize, place: Place) -> Result<(), FramingError> {
+fn fits(
+    body: &Range<usize>,
+    len: usize,
+    input: usize,
+    position: Position,
+) -> Result<(), FramingError> {
     let problem = if body.start > body.end || body.end > len || len > input {
         format!("it cuts {body:?} out of {len} of {input} bytes")
-    } else if len == 0 && !(place.eof && input == 0) {
+    } else if len == 0 && !(position.eof && input == 0) {
         "it takes no bytes, so that the next reply would be the same".to_owned()
-    } else if body.len() > place.limit {
-        return Err(FramingError::reply_too_long(body.len() as u64, place.limit));
+    } else if body.len() > position.limit {
+        return Err(FramingError::reply_too_long(body.len() as u64, position.limit));
     } else {
         return Ok(());
     };
@@ -53,13 +58,13 @@ mod tests {
     struct Says(Scan);
 
     impl Framing for Says {
-        fn scan(&mut self, _: &[u8], _: Place) -> Result<Scan, FramingError> {
+        fn scan(&mut self, _: &[u8], _: Position) -> Result<Scan, FramingError> {
             Ok(self.0.clone())
         }
     }
 
     fn asked(scan: Scan, input: &[u8], eof: bool) -> Result<Scan, FramingErrorKind> {
-        let scanned = Custom(Box::new(Says(scan))).scan(input, Place::new(0, 4, eof));
+        let scanned = Custom(Box::new(Says(scan))).scan(input, Position::new(0, 4, eof));
         scanned.map_err(|error| error.kind())
     }
 

@@ -7,7 +7,7 @@
 use memchr::memchr;
 
 use super::parts::{complete, unfinished};
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 /// Ends the request whose body begins at `start`.
 #[inline]
@@ -78,13 +78,13 @@ impl Delimited {
 
 impl Framing for Delimited {
     #[inline]
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let seen = std::mem::take(&mut self.seen);
         if let Some(at) = memchr(self.delimiter, &input[seen..]) {
             let end = seen + at;
-            return complete(0..end, end + 1, end, place);
+            return complete(0..end, end + 1, end, position);
         }
-        let partial = unfinished(input.len(), place)?;
+        let partial = unfinished(input.len(), position)?;
         self.seen = input.len();
         Ok(partial)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use memchr::memchr;
 
 use super::parts::{complete, unfinished};
-use super::{Framing, FramingError, Place, Scan};
+use super::{Framing, FramingError, Position, Scan};
 
 /// Whether a line, without its line feed, ends the reply.
 pub(super) type IsEnd = dyn Fn(&[u8]) -> bool + Send + Sync;
@@ -65,19 +65,19 @@ impl EndLine {
 }
 
 impl Framing for EndLine {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let State { mut line, mut seen } = std::mem::take(&mut self.state);
         while let Some(at) = memchr(b'\n', &input[seen..]) {
             let end = seen + at;
             // Before the line is asked about: what is over the limit is so whatever that says.
-            let found = complete(0..end, end + 1, end, place)?;
+            let found = complete(0..end, end + 1, end, position)?;
             if self.ends.with(&input[line..end]) {
                 return Ok(found);
             }
             line = end + 1;
             seen = line;
         }
-        let partial = unfinished(input.len(), place)?;
+        let partial = unfinished(input.len(), position)?;
         self.state = State { line, seen: input.len() };
         Ok(partial)
     }

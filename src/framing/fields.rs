@@ -7,7 +7,7 @@
 use memchr::memchr_iter;
 
 use super::parts::{complete, unfinished};
-use super::{Framing, FramingError, Place, Scan};
+use super::{Framing, FramingError, Position, Scan};
 
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -32,16 +32,16 @@ impl Fields {
 }
 
 impl Framing for Fields {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let State { seen, mut ended } = std::mem::take(&mut self.state);
         for at in memchr_iter(self.delimiter, &input[seen..]) {
             ended += 1;
             if ended == self.count {
                 let end = seen + at;
-                return complete(0..end, end + 1, end, place);
+                return complete(0..end, end + 1, end, position);
             }
         }
-        let partial = unfinished(input.len(), place)?;
+        let partial = unfinished(input.len(), position)?;
         self.state = State { seen: input.len(), ended };
         Ok(partial)
     }

@@ -3,20 +3,20 @@
 //! Nothing marks their end but the count, so that a byte too many shifts every reply after it.
 
 use super::parts::unfinished;
-use super::{Framing, FramingError, Place, Scan};
+use super::{Framing, FramingError, Position, Scan};
 
 /// The scanner. It has no state, because it never looks at the bytes.
 #[derive(Debug)]
 pub(super) struct FixedSize(pub(super) usize);
 
 impl Framing for FixedSize {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let Self(size) = *self;
-        if size > place.limit {
-            return Err(FramingError::reply_too_long(size as u64, place.limit));
+        if size > position.limit {
+            return Err(FramingError::reply_too_long(size as u64, position.limit));
         }
         if input.len() < size {
-            return unfinished(0, place);
+            return unfinished(0, position);
         }
         Ok(Scan::Complete { body: 0..size, len: size })
     }

@@ -3,13 +3,13 @@
 //! A feed refuses such a template before it starts anything. A caller that runs scanners without a feed
 //! is told here.
 
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 #[derive(Debug)]
 pub(super) struct Invalid(pub(super) String);
 
 impl Framing for Invalid {
-    fn scan(&mut self, _: &[u8], _: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, _: &[u8], _: Position) -> Result<Scan, FramingError> {
         Err(FramingError::new(FramingErrorKind::ReplyMalformed, self.0.clone()))
     }
 }

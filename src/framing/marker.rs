@@ -8,7 +8,7 @@ use memchr::memchr;
 use memchr::memmem::Finder;
 
 use super::parts::{complete, unfinished};
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 /// The longest rest of a line that is dropped behind a marker, in bytes. It belongs to no reply, so
 /// that no limit of the user's applies to it, but it must not grow for ever.
@@ -38,7 +38,7 @@ impl Marker {
 }
 
 impl Framing for Marker {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let State { seen, rest } = std::mem::take(&mut self.state);
         let length = self.finder.needle().len();
         let at = match rest {
@@ -48,7 +48,7 @@ impl Framing for Marker {
                 None => {
                     // The last bytes may be the beginning of the marker.
                     let least = (input.len() + 1).saturating_sub(length);
-                    let partial = unfinished(least, place)?;
+                    let partial = unfinished(least, position)?;
                     self.state.seen = least;
                     return Ok(partial);
                 }
@@ -56,11 +56,11 @@ impl Framing for Marker {
         };
         let end = at + length;
         // Before the line feed is waited for: a reply that is too long will not get shorter.
-        let found = complete(0..at, end, at, place)?;
+        let found = complete(0..at, end, at, position)?;
         if !self.whole_line {
             return Ok(found);
         }
-        match rest_of_line(input, end, rest.unwrap_or(end), place.eof)? {
+        match rest_of_line(input, end, rest.unwrap_or(end), position.eof)? {
             Some(len) => Ok(Scan::Complete { body: 0..at, len }),
             None => {
                 self.state = State { seen: at, rest: Some(input.len()) };

@@ -6,7 +6,7 @@
 use super::mark::{Finder, Found, LENGTH, Mark, Role, Taken};
 use super::marker::rest_of_line;
 use super::parts::{complete, unfinished};
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan, Sentinel};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan, Sentinel};
 
 /// What can be told from one mark and the text before it, whichever scanner has found it.
 #[derive(Debug)]
@@ -41,13 +41,13 @@ impl Witness {
         &self,
         mark: Mark,
         before: &[u8],
-        place: Place,
+        position: Position,
     ) -> Result<(), FramingError> {
         let Mark { packet, .. } = mark;
-        if packet != place.packet {
+        if packet != position.packet {
             return Err(match self.taken.has(packet) {
                 true => FramingErrorKind::MarkRepeated { packet },
-                false => FramingErrorKind::MarkSkipped { expected: place.packet, found: packet },
+                false => FramingErrorKind::MarkSkipped { expected: position.packet, found: packet },
             }
             .into());
         }
@@ -115,9 +115,9 @@ impl Marks {
 }
 
 impl Framing for Marks {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let State { seen, rest } = std::mem::take(&mut self.state);
-        let Place { packet, .. } = place;
+        let Position { packet, .. } = position;
         let found = match rest {
             Some(_) => Found::Mark { at: seen, mark: Mark { role: Role::Last, packet } },
             None => self.witness.find(input, seen),
@@ -125,22 +125,22 @@ impl Framing for Marks {
         let (at, mark) = match found {
             Found::Mark { at, mark } => (at, mark),
             Found::Half { at } => {
-                complete(0..at, at, at, place)?;
+                complete(0..at, at, at, position)?;
                 return Err(FramingErrorKind::MarkEchoed { packet }.into());
             }
             Found::None { before } => {
-                let partial = unfinished(before, place)?;
+                let partial = unfinished(before, position)?;
                 self.state.seen = before;
                 return Ok(partial);
             }
         };
-        complete(0..at, at, at, place)?;
-        self.witness.judge(mark, &input[..at], place)?;
+        complete(0..at, at, at, position)?;
+        self.witness.judge(mark, &input[..at], position)?;
         if self.alone && at > 0 && input[at - 1] != b'\n' {
             return Err(FramingErrorKind::MarkNotAlone { packet }.into());
         }
         let end = at + LENGTH;
-        let Some(len) = rest_of_line(input, end, rest.unwrap_or(end), place.eof)? else {
+        let Some(len) = rest_of_line(input, end, rest.unwrap_or(end), position.eof)? else {
             self.state = State { seen: at, rest: Some(input.len()) };
             return Ok(Scan::Partial);
         };

@@ -24,8 +24,8 @@ fn output(text: &str) -> Vec<u8> {
 /// The body of packet `packet`, its bytes arriving one by one, and what is left behind it.
 fn trickle(marks: &mut Marks, packet: u64, input: &[u8]) -> Result<Vec<u8>, FramingErrorKind> {
     for end in 1..=input.len() {
-        let place = Place::new(packet, LIMIT, false);
-        match marks.scan(&input[..end], place).map_err(|e| e.kind())? {
+        let position = Position::new(packet, LIMIT, false);
+        match marks.scan(&input[..end], position).map_err(|e| e.kind())? {
             Scan::Partial => {}
             Scan::Complete { body, len } => {
                 assert_eq!(len, end, "taken as soon as it is complete");
@@ -109,9 +109,9 @@ fn two_marks_on_one_line_are_an_error() {
 fn an_error_names_the_reply_that_it_disproves() {
     let marks = &mut marks();
     assert_eq!(trickle(marks, 7, &output("<7>\n")), Ok(vec![]));
-    let place = Place::new(8, LIMIT, false);
-    assert_eq!(marks.scan(&output("<7>\n"), place).unwrap_err().disproves(), Some(7));
-    assert_eq!(marks.scan(&output("<9>\n"), place).unwrap_err().disproves(), None);
+    let position = Position::new(8, LIMIT, false);
+    assert_eq!(marks.scan(&output("<7>\n"), position).unwrap_err().disproves(), Some(7));
+    assert_eq!(marks.scan(&output("<9>\n"), position).unwrap_err().disproves(), None);
 }
 
 /// As maxima complains of a request that left a quote open.
@@ -153,10 +153,10 @@ fn half_a_mark_says_that_the_command_came_back_as_text() {
 #[test]
 fn at_the_end_the_marks_line_feed_may_be_missing_but_no_part_of_the_mark() {
     let input = output("a\n<0>");
-    let scan = marks().scan(&input, Place::new(0, LIMIT, true)).unwrap();
+    let scan = marks().scan(&input, Position::new(0, LIMIT, true)).unwrap();
     assert_eq!(scan, Scan::Complete { body: 0..2, len: input.len() });
     let half = &input[..input.len() - 1];
-    let error = marks().scan(half, Place::new(0, LIMIT, true)).unwrap_err();
+    let error = marks().scan(half, Position::new(0, LIMIT, true)).unwrap_err();
     assert_eq!(error.kind(), FramingErrorKind::Truncated);
 }
 
@@ -164,7 +164,7 @@ fn at_the_end_the_marks_line_feed_may_be_missing_but_no_part_of_the_mark() {
 fn a_reply_over_the_limit_is_known_without_its_mark() {
     let marks = &mut marks();
     let scan = |marks: &mut Marks, input: &[u8]| {
-        marks.scan(input, Place::new(0, 3, false)).map_err(|e| e.kind())
+        marks.scan(input, Position::new(0, 3, false)).map_err(|e| e.kind())
     };
     let too_long = Err(FramingErrorKind::TooLong { size: 4, limit: 3 });
     assert_eq!(scan(marks, &output("abcd<0>\n")), too_long);

@@ -47,7 +47,7 @@
 //!   ([`FramingErrorKind::Truncated`]), even where the missing part is a single line feed: a worker
 //!   that was killed while it wrote looks just like one that forgot the last byte.
 //! - **A size that a worker announces is only compared, never allocated.** What passes the limit
-//!   ([`Place::limit`]) is an error as soon as it is known.
+//!   ([`Position::limit`]) is an error as soon as it is known.
 //! - **Bytes are bytes.** Nothing is decoded, trimmed or converted; a carriage return before a line
 //!   feed stays in the reply.
 //! - **The work is linear.** A reply that trickles in byte by byte costs what it costs in one piece.
@@ -100,7 +100,7 @@ pub use self::sentinel::Sentinel;
 /// with all of them:
 ///
 /// - `input[0]` is the first byte of a reply. After [`Scan::Partial`] the next call passes the same
-///   bytes, followed by those that have arrived since (none, when only [`Place::eof`] has changed).
+///   bytes, followed by those that have arrived since (none, when only [`Position::eof`] has changed).
 /// - After [`Scan::Complete`] the caller drops `len` bytes and the next call begins a fresh reply.
 ///   So it does after an error, although a worker is seldom used any further then.
 /// - With `eof` set no more bytes will follow, so that `Partial` makes no sense any more; a caller
@@ -122,7 +122,7 @@ pub use self::sentinel::Sentinel;
 /// Replies that end in a semicolon outside double quotes:
 ///
 /// ```
-/// use subfeed::framing::{Framing, FramingError, FramingErrorKind, Place, ReplyFraming, Scan};
+/// use subfeed::framing::{Framing, FramingError, FramingErrorKind, Position, ReplyFraming, Scan};
 ///
 /// #[derive(Default)]
 /// struct Statements {
@@ -131,7 +131,7 @@ pub use self::sentinel::Sentinel;
 /// }
 ///
 /// impl Framing for Statements {
-///     fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+///     fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
 ///         for (at, &byte) in input.iter().enumerate().skip(self.seen) {
 ///             match byte {
 ///                 b'"' => self.quoted = !self.quoted,
@@ -143,7 +143,7 @@ pub use self::sentinel::Sentinel;
 ///             }
 ///         }
 ///         self.seen = input.len();
-///         if place.eof {
+///         if position.eof {
 ///             return Err(FramingErrorKind::Truncated.into());
 ///         }
 ///         Ok(Scan::Partial)
@@ -153,7 +153,7 @@ pub use self::sentinel::Sentinel;
 /// let framing = ReplyFraming::custom(|| Box::new(Statements::default()));
 /// let mut scanner = framing.start();
 /// let input = br#"a ";" b; c"#;
-/// let scan = scanner.scan(input, Place::new(0, 1024, false))?;
+/// let scan = scanner.scan(input, Position::new(0, 1024, false))?;
 /// assert_eq!(scan, Scan::Complete { body: 0..7, len: 8 });
 /// # Ok::<(), FramingError>(())
 /// ```
@@ -164,15 +164,15 @@ pub trait Framing: Send {
     ///
     /// # Errors
     ///
-    /// When the bytes cannot be a reply, when the reply passes [`Place::limit`], or when the output
+    /// When the bytes cannot be a reply, when the reply passes [`Position::limit`], or when the output
     /// ends inside it. The packet that the reply was for fails with that error, and the worker's session
     /// ends, because nobody can tell where its next reply would begin.
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError>;
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError>;
 
     /// `Some(d)` if a reply is exactly the bytes before the next byte `d`.
     ///
     /// This lets the caller cut a whole buffer of replies in one pass instead of calling
-    /// [`scan`](Self::scan) for each. Such a caller applies [`Place::limit`] itself. The answer must
+    /// [`scan`](Self::scan) for each. Such a caller applies [`Position::limit`] itself. The answer must
     /// not change during a session, and a scanner that gives one must carry no state from one reply to
     /// the next. The default is `None`.
     fn delimiter(&self) -> Option<u8> {
@@ -185,14 +185,14 @@ pub trait Framing: Send {
 /// # Examples
 ///
 /// ```
-/// use subfeed::framing::Place;
+/// use subfeed::framing::Position;
 ///
-/// let place = Place::new(7, 64 << 20, false);
-/// assert_eq!((place.packet, place.limit, place.eof), (7, 64 << 20, false));
+/// let position = Position::new(7, 64 << 20, false);
+/// assert_eq!((position.packet, position.limit, position.eof), (7, 64 << 20, false));
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Place {
+pub struct Position {
     /// The id of the packet that this reply answers.
     pub packet: u64,
     /// The largest body that is allowed, in bytes. A body of exactly this size is still good.
@@ -201,8 +201,8 @@ pub struct Place {
     pub eof: bool,
 }
 
-impl Place {
-    /// A place in the output, for those who call a scanner themselves, such as tests.
+impl Position {
+    /// A position in the output, for those who call a scanner themselves, such as tests.
     #[must_use]
     pub const fn new(packet: u64, limit: usize, eof: bool) -> Self {
         Self { packet, limit, eof }

@@ -4,7 +4,7 @@
 //! has not said; it is there so that two sides that disagree about the length find out at once.
 
 use super::parts::{announced, decimal, insert, unfinished};
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 /// Digits of the largest length that 64 bits can hold. A length with more is no length.
 const MOST_DIGITS: usize = 20;
@@ -25,7 +25,7 @@ fn bad(cause: &'static str) -> FramingError {
 }
 
 impl Framing for Netstring {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let digits = input.iter().take_while(|byte| byte.is_ascii_digit()).count();
         // The zeros come first, as they do in the input: which error it is must not depend on reads.
         if digits > 1 && input[0] == b'0' {
@@ -35,10 +35,10 @@ impl Framing for Netstring {
             return Err(bad("a netstring's length has at most 20 digits"));
         }
         match input.get(digits) {
-            None => unfinished(0, place),
+            None => unfinished(0, position),
             Some(b':') if digits > 0 => {
                 let size = decimal(&input[..digits]).unwrap_or(u64::MAX);
-                announced(input, digits + 1, size, b",", place)
+                announced(input, digits + 1, size, b",", position)
             }
             Some(_) => Err(bad("a netstring begins with decimal digits and a colon")),
         }
@@ -82,8 +82,8 @@ mod tests {
     fn the_same_error_is_found_in_one_read_as_in_many() {
         let zeros = b"000000000000000000000000:";
         let message = |input| {
-            let place = Place::new(0, 9, false);
-            Netstring.scan(input, place).unwrap_err().to_string()
+            let position = Position::new(0, 9, false);
+            Netstring.scan(input, position).unwrap_err().to_string()
         };
         assert_eq!(message(&zeros[..2]), message(zeros));
     }

@@ -23,7 +23,7 @@ use bstr::{BStr, ByteSlice};
 use super::mark::{Found, LENGTH, Mark, Role};
 use super::marks::Witness;
 use super::parts::unfinished;
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan, Sentinel};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan, Sentinel};
 
 /// What may stand in front of the pair at the start.
 const LONGEST_BEGINNING: usize = 1 << 20;
@@ -92,8 +92,8 @@ enum Stage {
     },
 }
 
-fn changed(place: Place, cause: impl Into<String>) -> FramingError {
-    FramingError::new(FramingErrorKind::NoiseChanged { packet: place.packet }, cause.into())
+fn changed(position: Position, cause: impl Into<String>) -> FramingError {
+    FramingError::new(FramingErrorKind::NoiseChanged { packet: position.packet }, cause.into())
 }
 
 /// As much of these bytes as is shown in an error.
@@ -107,12 +107,12 @@ impl Pair {
     }
 
     /// Whether too much has come, when no mark begins before `upto`.
-    fn bound(&self, input: &[u8], upto: usize, place: Place) -> Result<(), FramingError> {
+    fn bound(&self, input: &[u8], upto: usize, position: Position) -> Result<(), FramingError> {
         let from = match (&self.state.stage, &self.learned) {
             (Stage::Start, Learned::Nothing) => {
-                return match upto > LONGEST_BEGINNING.max(place.limit) {
+                return match upto > LONGEST_BEGINNING.max(position.limit) {
                     true => Err(changed(
-                        place,
+                        position,
                         "the pair of marks at the session's start is not among the first MiB",
                     )),
                     false => Ok(()),
@@ -121,7 +121,7 @@ impl Pair {
             (Stage::Opening(end) | Stage::First { end, .. }, _) => {
                 return match upto - end > LONGEST_NOISE {
                     true => {
-                        Err(changed(place, "16 KiB and more stand between the marks of a pair"))
+                        Err(changed(position, "16 KiB and more stand between the marks of a pair"))
                     }
                     false => Ok(()),
                 };
@@ -135,8 +135,8 @@ impl Pair {
             // It has not come in full, or never will.
             None => text.len().saturating_sub(2 * LONGEST_NOISE),
         };
-        match body > place.limit {
-            true => Err(FramingError::reply_too_long(place.limit as u64 + 1, place.limit)),
+        match body > position.limit {
+            true => Err(FramingError::reply_too_long(position.limit as u64 + 1, position.limit)),
             false => Ok(()),
         }
     }
@@ -161,18 +161,21 @@ impl Pair {
     }
 
     /// What stands where noise is expected, if it does not begin with that.
-    fn expect(&self, text: &[u8], where_: &str, place: Place) -> Result<usize, FramingError> {
+    fn expect(&self, text: &[u8], where_: &str, position: Position) -> Result<usize, FramingError> {
         let noise = match &self.learned {
             Learned::Noise(noise) => noise,
             Learned::Nothing => {
-                return Err(changed(place, "the pair of marks at the session's start never came"));
+                return Err(changed(
+                    position,
+                    "the pair of marks at the session's start never came",
+                ));
             }
-            Learned::Unusable(problem) => return Err(changed(place, problem.clone())),
+            Learned::Unusable(problem) => return Err(changed(position, problem.clone())),
         };
         noise.at_start(text).ok_or_else(|| {
             let (found, expected) = (excerpt(text), excerpt(&noise.0));
             changed(
-                place,
+                position,
                 format!(
                     "{where_} stands {found:?}, where {expected:?} was expected; look in the request for \
                      something left open, such as an operator or a bracket"
@@ -187,7 +190,7 @@ impl Pair {
         input: &[u8],
         at: usize,
         mark: Mark,
-        place: Place,
+        position: Position,
     ) -> Result<Option<Scan>, FramingError> {
         let end = at + LENGTH;
         let stage = match (self.state.stage.clone(), mark.role) {
@@ -200,38 +203,38 @@ impl Pair {
             }
             (_, Role::Opening | Role::Opened) => {
                 return Err(changed(
-                    place,
+                    position,
                     "a mark of the pair at the session's start came out of its turn",
                 ));
             }
             (stage @ (Stage::Start | Stage::Opened(_)), Role::First) => {
                 let from = if let Stage::Opened(end) = stage { end } else { 0 };
                 let text = &input[from..at];
-                self.witness.judge(mark, text, place)?;
-                let noise = self.expect(text, "behind the mark before it", place)?;
+                self.witness.judge(mark, text, position)?;
+                let noise = self.expect(text, "behind the mark before it", position)?;
                 Stage::First { body: from + noise..at, end }
             }
             (Stage::First { body, end: from }, Role::Last) => {
                 let between = &input[from..at];
-                self.witness.judge(mark, between, place)?;
+                self.witness.judge(mark, between, position)?;
                 let where_ = "between its two marks";
-                if self.expect(between, where_, place)? < between.len() {
+                if self.expect(between, where_, position)? < between.len() {
                     let found = excerpt(between);
                     return Err(changed(
-                        place,
+                        position,
                         format!("{where_} stands {found:?}, more than usual"),
                     ));
                 }
-                self.witness.take(place.packet);
+                self.witness.take(position.packet);
                 return Ok(Some(Scan::Complete { body, len: end }));
             }
             (stage, Role::First | Role::Last) => {
-                self.witness.judge(mark, b"", place)?;
+                self.witness.judge(mark, b"", position)?;
                 if let Stage::First { .. } = stage {
                     return Err(FramingErrorKind::MarkRepeated { packet: mark.packet }.into());
                 }
                 return Err(changed(
-                    place,
+                    position,
                     "the first of its two marks did not come, so that the request took the sync command \
                      for a part of itself",
                 ));
@@ -241,22 +244,22 @@ impl Pair {
         Ok(None)
     }
 
-    fn find(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn find(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         loop {
             let found = self.witness.find(input, self.state.seen);
             let (Found::Mark { at, .. } | Found::Half { at } | Found::None { before: at }) = found;
-            self.bound(input, at, place)?;
+            self.bound(input, at, position)?;
             match found {
                 Found::Mark { mark, .. } => {
-                    if let Some(scan) = self.step(input, at, mark, place)? {
+                    if let Some(scan) = self.step(input, at, mark, position)? {
                         return Ok(scan);
                     }
                 }
                 Found::Half { .. } => {
-                    return Err(FramingErrorKind::MarkEchoed { packet: place.packet }.into());
+                    return Err(FramingErrorKind::MarkEchoed { packet: position.packet }.into());
                 }
                 Found::None { before } => {
-                    let partial = unfinished(0, place)?;
+                    let partial = unfinished(0, position)?;
                     self.state.seen = before;
                     return Ok(partial);
                 }
@@ -266,8 +269,8 @@ impl Pair {
 }
 
 impl Framing for Pair {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
-        let scan = self.find(input, place);
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
+        let scan = self.find(input, position);
         if !matches!(scan, Ok(Scan::Partial)) {
             self.state = State::default();
         }

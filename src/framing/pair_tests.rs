@@ -34,9 +34,9 @@ fn trickle(
     input: &[u8],
 ) -> Result<(String, String), FramingErrorKind> {
     for end in 1..=input.len() {
-        let place = Place::new(packet, LIMIT, false);
+        let position = Position::new(packet, LIMIT, false);
         if let Scan::Complete { body, len } =
-            pair.scan(&input[..end], place).map_err(|error| error.kind())?
+            pair.scan(&input[..end], position).map_err(|error| error.kind())?
         {
             assert_eq!(len, end, "taken as soon as it is complete");
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -107,11 +107,11 @@ fn what_was_said_unasked_behind_a_pair_is_the_next_packets_error() {
 #[test]
 fn nothing_is_said_while_nothing_is_owed() {
     let mut pair = pair();
-    let nobody = |eof| Place::new(u64::MAX, LIMIT, eof);
+    let nobody = |eof| Position::new(u64::MAX, LIMIT, eof);
     let start = output("banner [[\n> ]]\n> ");
     assert_eq!(pair.scan(&start, nobody(false)).unwrap(), Scan::Partial);
     let input = [start, output("7[0]\n> <0>\n> ")].concat();
-    let scan = pair.scan(&input, Place::new(0, LIMIT, false)).unwrap();
+    let scan = pair.scan(&input, Position::new(0, LIMIT, false)).unwrap();
     let Scan::Complete { body, len } = scan else { panic!("{scan:?}") };
     assert_eq!(&input[body], b"7");
     assert_eq!(pair.scan(&input[len..], nobody(false)).unwrap(), Scan::Partial);
@@ -144,9 +144,9 @@ fn without_the_pair_at_the_start_there_is_no_reply() {
 fn noise_that_ends_with_a_digit_is_refused_when_there_is_a_packet_to_tell() {
     let mut pair = pair();
     let start = output("[[\nOut: 1]]\nOut: 2");
-    assert_eq!(pair.scan(&start, Place::new(u64::MAX, LIMIT, false)).unwrap(), Scan::Partial);
+    assert_eq!(pair.scan(&start, Position::new(u64::MAX, LIMIT, false)).unwrap(), Scan::Partial);
     let input = [start, output("7[0]\nOut: 3<0>")].concat();
-    let error = pair.scan(&input, Place::new(0, LIMIT, false)).unwrap_err();
+    let error = pair.scan(&input, Position::new(0, LIMIT, false)).unwrap_err();
     assert!(error.to_string().contains("ends with a digit"), "{error}");
 }
 
@@ -164,8 +164,8 @@ fn an_echo_of_the_command_is_found_out() {
 #[test]
 fn only_the_body_counts_against_the_limit() {
     let scan = |limit, text: &str| {
-        let place = Place::new(0, limit, false);
-        let scan = pair().scan(&output(text), place).map_err(|error| error.kind())?;
+        let position = Position::new(0, limit, false);
+        let scan = pair().scan(&output(text), position).map_err(|error| error.kind())?;
         Ok(matches!(scan, Scan::Complete { .. }))
     };
     let too_long = Err(FramingErrorKind::TooLong { size: 4, limit: 3 });

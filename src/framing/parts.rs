@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use super::{FramingError, FramingErrorKind, Place, Scan};
+use super::{FramingError, FramingErrorKind, Position, Scan};
 
 /// What a scanner says that has found no end: `least` is the smallest body that is still possible.
 ///
 /// A scanner calls this only after it has looked at every byte, so that the answer depends on what
 /// has arrived and not on the reads in which it came.
-pub(super) fn unfinished(least: usize, place: Place) -> Result<Scan, FramingError> {
-    if least > place.limit {
-        Err(FramingError::reply_too_long(place.limit as u64 + 1, place.limit))
-    } else if place.eof {
+pub(super) fn unfinished(least: usize, position: Position) -> Result<Scan, FramingError> {
+    if least > position.limit {
+        Err(FramingError::reply_too_long(position.limit as u64 + 1, position.limit))
+    } else if position.eof {
         Err(FramingErrorKind::Truncated.into())
     } else {
         Ok(Scan::Partial)
@@ -25,11 +25,11 @@ pub(super) fn complete(
     body: Range<usize>,
     len: usize,
     size: usize,
-    place: Place,
+    position: Position,
 ) -> Result<Scan, FramingError> {
-    if size > place.limit {
+    if size > position.limit {
         // The same words as in `unfinished`: whether the end has come yet is an accident of reads.
-        return Err(FramingError::reply_too_long(place.limit as u64 + 1, place.limit));
+        return Err(FramingError::reply_too_long(position.limit as u64 + 1, position.limit));
     }
     Ok(Scan::Complete { body, len })
 }
@@ -42,15 +42,15 @@ pub(super) fn announced(
     head: usize,
     size: u64,
     tail: &[u8],
-    place: Place,
+    position: Position,
 ) -> Result<Scan, FramingError> {
-    let fits = usize::try_from(size).ok().filter(|&size| size <= place.limit);
+    let fits = usize::try_from(size).ok().filter(|&size| size <= position.limit);
     let ends = fits.and_then(|size| {
         let body_end = head.checked_add(size)?;
         Some((body_end, body_end.checked_add(tail.len())?))
     });
     let Some((body_end, len)) = ends else {
-        return Err(FramingError::reply_too_long(size, place.limit));
+        return Err(FramingError::reply_too_long(size, position.limit));
     };
     match input.get(body_end..len) {
         Some(found) if found == tail => Ok(Scan::Complete { body: head..body_end, len }),
@@ -62,7 +62,7 @@ pub(super) fn announced(
                 bstr::BStr::new(tail),
             ),
         )),
-        None => unfinished(0, place),
+        None => unfinished(0, position),
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_announced_size_that_overflows_an_address_is_too_long_even_without_a_limit() {
-        let error = announced(b"", 8, usize::MAX as u64, b"", Place::new(0, usize::MAX, false));
+        let error = announced(b"", 8, usize::MAX as u64, b"", Position::new(0, usize::MAX, false));
         assert!(matches!(error.unwrap_err().kind(), FramingErrorKind::TooLong { .. }));
     }
 }

@@ -5,7 +5,7 @@
 //! (protobuf's varints), are for [`ReplyFraming::custom`](super::ReplyFraming::custom).
 
 use super::parts::{announced, unfinished};
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 /// A length prefix: an unsigned integer of a fixed width that gives the size of the record behind it
 /// in bytes, itself not counted.
@@ -144,10 +144,10 @@ impl Prefix {
 pub(super) struct Prefixed(pub(super) Prefix);
 
 impl Framing for Prefixed {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         match self.0.size(input) {
-            Some(size) => announced(input, self.0.width(), size, b"", place),
-            None => unfinished(0, place),
+            Some(size) => announced(input, self.0.width(), size, b"", position),
+            None => unfinished(0, position),
         }
     }
 }

@@ -9,7 +9,7 @@
 use memchr::{memchr, memchr2};
 
 use super::parts::{complete, unfinished};
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 const SEPARATOR: u8 = 0x1e;
 
@@ -41,7 +41,7 @@ struct State {
 }
 
 impl Framing for RecordSeparator {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let State { mut separators, mut seen } = std::mem::take(&mut self.state);
         if seen == separators {
             let more = input[seen..].iter().take_while(|&&b| b == SEPARATOR);
@@ -58,7 +58,7 @@ impl Framing for RecordSeparator {
         if let Some(at) = memchr2(b'\n', SEPARATOR, &input[seen..]) {
             let end = seen + at;
             // Separators beyond the first count against the limit, or they could go on for ever.
-            let found = complete(separators..end, end + 1, end - 1, place)?;
+            let found = complete(separators..end, end + 1, end - 1, position)?;
             if input[end] == SEPARATOR {
                 return Err(FramingError::new(
                     FramingErrorKind::ReplyMalformed,
@@ -68,7 +68,7 @@ impl Framing for RecordSeparator {
             }
             return Ok(found);
         }
-        let partial = unfinished(input.len().saturating_sub(1), place)?;
+        let partial = unfinished(input.len().saturating_sub(1), position)?;
         self.state = State { separators, seen: input.len() };
         Ok(partial)
     }

@@ -73,13 +73,13 @@ use super::{Framing, Prefix, Sentinel};
 /// The bytes that have arrived, cut into replies:
 ///
 /// ```
-/// use subfeed::framing::{Place, ReplyFraming, Scan};
+/// use subfeed::framing::{Position, ReplyFraming, Scan};
 ///
 /// let framing = ReplyFraming::block();
 /// let mut scanner = framing.start();
 /// let mut input = &b"*\n\n& teh 1 0: the\n*\n\n& "[..];
 /// let mut replies = Vec::new();
-/// while let Scan::Complete { body, len } = scanner.scan(input, Place::new(0, 1024, false))? {
+/// while let Scan::Complete { body, len } = scanner.scan(input, Position::new(0, 1024, false))? {
 ///     replies.push(&input[body]);
 ///     input = &input[len..];
 /// }
@@ -171,16 +171,16 @@ impl ReplyFraming {
     /// `git check-ignore -z -v -n --stdin` answers each path with source, line number, pattern and path:
     ///
     /// ```
-    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    /// use subfeed::framing::{Position, ReplyFraming, Scan};
     ///
     /// let mut scanner = ReplyFraming::fields(0, 4).start();
     /// let input = b".gitignore\x001\0*.o\0main.o\0\0\0\0main.c\0";
-    /// let Scan::Complete { body, len } = scanner.scan(input, Place::new(0, 1024, false))? else {
+    /// let Scan::Complete { body, len } = scanner.scan(input, Position::new(0, 1024, false))? else {
     ///     panic!("the reply is whole");
     /// };
     /// let fields: Vec<&[u8]> = input[body].split(|&byte| byte == 0).collect();
     /// assert_eq!(fields, [&b".gitignore"[..], b"1", b"*.o", b"main.o"]);
-    /// assert_eq!(scanner.scan(&input[len..], Place::new(1, 1024, false))?, Scan::Complete { body: 0..9, len: 10 });
+    /// assert_eq!(scanner.scan(&input[len..], Position::new(1, 1024, false))?, Scan::Complete { body: 0..9, len: 10 });
     /// # Ok::<(), subfeed::framing::FramingError>(())
     /// ```
     #[must_use]
@@ -203,11 +203,11 @@ impl ReplyFraming {
     /// # Examples
     ///
     /// ```
-    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    /// use subfeed::framing::{Position, ReplyFraming, Scan};
     ///
     /// let (width, height) = (2, 3);
     /// let mut scanner = ReplyFraming::fixed_size(width * height).start();
-    /// let scan = scanner.scan(b"ab\ncd\nef", Place::new(0, 1024, false))?;
+    /// let scan = scanner.scan(b"ab\ncd\nef", Position::new(0, 1024, false))?;
     /// assert_eq!(scan, Scan::Complete { body: 0..6, len: 6 });
     /// # Ok::<(), subfeed::framing::FramingError>(())
     /// ```
@@ -242,11 +242,11 @@ impl ReplyFraming {
     /// # Examples
     ///
     /// ```
-    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    /// use subfeed::framing::{Position, ReplyFraming, Scan};
     ///
     /// let mut scanner = ReplyFraming::blocks(2).start();
     /// let input = b"head\n\nbody\nmore\n\nnext";
-    /// let Scan::Complete { body, len } = scanner.scan(input, Place::new(0, 1024, false))? else {
+    /// let Scan::Complete { body, len } = scanner.scan(input, Position::new(0, 1024, false))? else {
     ///     panic!("the reply is whole");
     /// };
     /// assert_eq!((&input[body], &input[len..]), (&b"head\n\nbody\nmore"[..], &b"next"[..]));
@@ -279,11 +279,11 @@ impl ReplyFraming {
     /// # Examples
     ///
     /// ```
-    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    /// use subfeed::framing::{Position, ReplyFraming, Scan};
     ///
     /// let mut scanner = ReplyFraming::end_line(["bestmove"]).start();
     /// let input = b"info depth 1 score cp 13\nbestmove e2e4 ponder e7e5\n";
-    /// let scan = scanner.scan(input, Place::new(0, 1024, false))?;
+    /// let scan = scanner.scan(input, Position::new(0, 1024, false))?;
     /// assert_eq!(scan, Scan::Complete { body: 0..50, len: 51 });
     /// # Ok::<(), subfeed::framing::FramingError>(())
     /// ```
@@ -304,12 +304,12 @@ impl ReplyFraming {
     /// A tool that ends each reply with a line that is just `OK`, or `ERR` and a number:
     ///
     /// ```
-    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    /// use subfeed::framing::{Position, ReplyFraming, Scan};
     ///
     /// let framing = ReplyFraming::end_line_where(|line| line == b"OK" || line.starts_with(b"ERR "));
     /// let mut scanner = framing.start();
     /// let input = b"OKAY, that is\nOK\n";
-    /// let scan = scanner.scan(input, Place::new(0, 1024, false))?;
+    /// let scan = scanner.scan(input, Position::new(0, 1024, false))?;
     /// assert_eq!(scan, Scan::Complete { body: 0..16, len: 17 });
     /// # Ok::<(), subfeed::framing::FramingError>(())
     /// ```
@@ -411,7 +411,7 @@ impl ReplyFraming {
     /// A tool that prints `ok 5` and five bytes, or `error` and a reason:
     ///
     /// ```
-    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    /// use subfeed::framing::{Position, ReplyFraming, Scan};
     ///
     /// let framing = ReplyFraming::sized_header(|line| {
     ///     let line = std::str::from_utf8(line)?;
@@ -423,9 +423,9 @@ impl ReplyFraming {
     /// });
     /// let mut scanner = framing.start();
     /// let input = b"ok 5\na\nb\nc\nerror no such key\n";
-    /// let scan = scanner.scan(input, Place::new(0, 1024, false))?;
+    /// let scan = scanner.scan(input, Position::new(0, 1024, false))?;
     /// assert_eq!(scan, Scan::Complete { body: 0..10, len: 11 });
-    /// let scan = scanner.scan(&input[11..], Place::new(1, 1024, false))?;
+    /// let scan = scanner.scan(&input[11..], Position::new(1, 1024, false))?;
     /// assert_eq!(scan, Scan::Complete { body: 0..17, len: 18 });
     /// # Ok::<(), subfeed::framing::FramingError>(())
     /// ```
@@ -449,11 +449,11 @@ impl ReplyFraming {
     /// # Examples
     ///
     /// ```
-    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    /// use subfeed::framing::{Position, ReplyFraming, Scan};
     ///
     /// let mut scanner = ReplyFraming::git_batch().start();
     /// let input = b"45b983be36b73c0788dc9cbcb76cbb80fc7bb057 blob 3\nhi\n\n";
-    /// let Scan::Complete { body, .. } = scanner.scan(input, Place::new(0, 1024, false))? else {
+    /// let Scan::Complete { body, .. } = scanner.scan(input, Position::new(0, 1024, false))? else {
     ///     panic!("the object is whole");
     /// };
     /// assert!(input[body].ends_with(b" blob 3\nhi\n"));
@@ -509,13 +509,13 @@ impl ReplyFraming {
     ///
     /// ```
     /// use bstr::ByteSlice;
-    /// use subfeed::framing::{Place, ReplyFraming, Scan};
+    /// use subfeed::framing::{Position, ReplyFraming, Scan};
     ///
     /// let framing =
     ///     ReplyFraming::content_length().skipping(|message| message.contains_str("\"method\":"));
     /// let mut scanner = framing.start();
     /// let input = b"Content-Length: 16\r\n\r\n{\"method\":\"log\"}Content-Length: 8\r\n\r\n{\"id\":1}";
-    /// let Scan::Complete { body, .. } = scanner.scan(input, Place::new(0, 1024, false))? else {
+    /// let Scan::Complete { body, .. } = scanner.scan(input, Position::new(0, 1024, false))? else {
     ///     panic!("the reply is whole");
     /// };
     /// assert_eq!(&input[body], b"{\"id\":1}");

@@ -125,7 +125,7 @@ use super::pair::Pair;
 /// # Examples
 ///
 /// ```
-/// use subfeed::framing::{Place, ReplyFraming, Scan, Sentinel};
+/// use subfeed::framing::{Position, ReplyFraming, Scan, Sentinel};
 ///
 /// let sentinel = Sentinel::new(r#"print("{mark1}" "{mark2}")"#);
 ///
@@ -140,7 +140,7 @@ use super::pair::Pair;
 /// let framing = ReplyFraming::sentinel(sentinel);
 /// let mut scanner = framing.start();
 /// let output = format!("42\n{mark}\n");
-/// let scan = scanner.scan(output.as_bytes(), Place::new(7, 1024, false))?;
+/// let scan = scanner.scan(output.as_bytes(), Position::new(7, 1024, false))?;
 /// assert_eq!(scan, Scan::Complete { body: 0..3, len: output.len() });
 /// # Ok::<(), subfeed::framing::FramingError>(())
 /// ```
@@ -268,12 +268,12 @@ impl Sentinel {
     /// # Examples
     ///
     /// ```
-    /// use subfeed::framing::{FramingErrorKind, Place, ReplyFraming, Sentinel};
+    /// use subfeed::framing::{FramingErrorKind, Position, ReplyFraming, Sentinel};
     ///
     /// let sentinel = Sentinel::new(r#"(echo "{mark}")"#).alone();
     /// let complaint = format!("syntax error near {} here\n", sentinel.mark(0));
     /// let mut scanner = ReplyFraming::sentinel(sentinel).start();
-    /// let error = scanner.scan(complaint.as_bytes(), Place::new(0, 1024, false)).unwrap_err();
+    /// let error = scanner.scan(complaint.as_bytes(), Position::new(0, 1024, false)).unwrap_err();
     /// assert_eq!(error.kind(), FramingErrorKind::MarkNotAlone { packet: 0 });
     /// ```
     #[must_use]

@@ -12,7 +12,7 @@ use bstr::ByteSlice;
 use memchr::memchr;
 
 use super::parts::{complete, decimal, unfinished};
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 /// Reads a header line: the size of what follows, or `None` where nothing does.
 pub(super) type ReadSize =
@@ -44,17 +44,17 @@ impl fmt::Debug for SizedHeader {
 }
 
 impl Framing for SizedHeader {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let size = match std::mem::replace(&mut self.state, State::Header(0)) {
             State::Content(size) => size,
             State::Header(seen) => {
                 let Some(at) = memchr(b'\n', &input[seen..]) else {
-                    let partial = unfinished(input.len(), place)?;
+                    let partial = unfinished(input.len(), position)?;
                     self.state = State::Header(input.len());
                     return Ok(partial);
                 };
                 let end = seen + at;
-                let alone = complete(0..end, end + 1, end, place)?;
+                let alone = complete(0..end, end + 1, end, position)?;
                 let content = (self.read_size)(&input[..end])
                     .map_err(|cause| FramingError::new(FramingErrorKind::BadHeader, cause))?;
                 let Some(content) = content else {
@@ -62,8 +62,8 @@ impl Framing for SizedHeader {
                 };
                 let size = (end + 1).saturating_add(content);
                 // `usize::MAX` bytes and their line feed cannot be addressed, limit or not.
-                if size > place.limit || size == usize::MAX {
-                    return Err(FramingError::reply_too_long(size as u64, place.limit));
+                if size > position.limit || size == usize::MAX {
+                    return Err(FramingError::reply_too_long(size as u64, position.limit));
                 }
                 size
             }
@@ -75,7 +75,7 @@ impl Framing for SizedHeader {
                 format!("the content is followed by byte 0x{other:02x} instead of a line feed"),
             )),
             None => {
-                let partial = unfinished(0, place)?;
+                let partial = unfinished(0, position)?;
                 self.state = State::Content(size);
                 Ok(partial)
             }

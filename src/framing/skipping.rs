@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Framing, FramingError, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingError, FramingErrorKind, Position, Scan};
 
 /// Whether a record is no reply.
 pub(super) type IsNoReply = dyn Fn(&[u8]) -> bool + Send + Sync;
@@ -35,25 +35,25 @@ impl fmt::Debug for Skipping {
 }
 
 impl Framing for Skipping {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
         let mut skipped = std::mem::take(&mut self.skipped);
         loop {
             let rest = &input[skipped..];
             // At the end of the output nothing is asked about no bytes, here as elsewhere.
             let scan = match rest.is_empty() && skipped > 0 {
-                true if place.eof => return Err(FramingErrorKind::Truncated.into()),
+                true if position.eof => return Err(FramingErrorKind::Truncated.into()),
                 true => Scan::Partial,
-                false => self.inner.scan(rest, place)?,
+                false => self.inner.scan(rest, position)?,
             };
             match scan {
                 Scan::Complete { body, len } if (self.is_no_reply)(&rest[body.clone()]) => {
                     debug_assert!(len > 0, "a record takes bytes");
                     skipped += len;
-                    if skipped > place.limit.saturating_add(AROUND) {
+                    if skipped > position.limit.saturating_add(AROUND) {
                         return Err(FramingError::new(
                             FramingErrorKind::TooLong {
                                 size: skipped as u64,
-                                limit: place.limit.saturating_add(AROUND) as u64,
+                                limit: position.limit.saturating_add(AROUND) as u64,
                             },
                             "so much was passed over in front of one reply: raise the reply limit, or \
                              have the tool say less",

@@ -1,6 +1,6 @@
 //! Helpers of this folder's unit tests.
 
-use super::{Framing, FramingErrorKind, Place, Scan};
+use super::{Framing, FramingErrorKind, Position, Scan};
 
 /// One scan of `input`, as body and length, or the kind of error.
 pub(super) fn scan(
@@ -9,7 +9,7 @@ pub(super) fn scan(
     limit: usize,
     eof: bool,
 ) -> Result<Option<(Vec<u8>, usize)>, FramingErrorKind> {
-    match framing.scan(input, Place::new(0, limit, eof)) {
+    match framing.scan(input, Position::new(0, limit, eof)) {
         Ok(Scan::Partial) => Ok(None),
         Ok(Scan::Complete { body, len }) => Ok(Some((input[body].to_vec(), len))),
         Err(error) => Err(error.kind()),

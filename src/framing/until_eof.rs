@@ -4,17 +4,17 @@
 //! own. Nothing frames the reply but its end.
 
 use super::parts::unfinished;
-use super::{Framing, FramingError, Place, Scan};
+use super::{Framing, FramingError, Position, Scan};
 
 /// The scanner. It never looks at the bytes.
 #[derive(Debug)]
 pub(super) struct UntilEof;
 
 impl Framing for UntilEof {
-    fn scan(&mut self, input: &[u8], place: Place) -> Result<Scan, FramingError> {
-        let more = Place { eof: false, ..place };
+    fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError> {
+        let more = Position { eof: false, ..position };
         match unfinished(input.len(), more)? {
-            Scan::Partial if place.eof => {
+            Scan::Partial if position.eof => {
                 Ok(Scan::Complete { body: 0..input.len(), len: input.len() })
             }
             scan => Ok(scan),

@@ -11,7 +11,7 @@ use crate::threads::FeedThreads;
 /// Gathers what comes out of a relay, which pulls ahead meanwhile.
 ///
 /// A chunk's deadline is `within` after its first item was taken out of the relay; the wait for the next item
-/// ends then. What is not an item is given at once, a mark behind the chunk that it ends.
+/// ends then. What is not an item is given at once, a marker behind the chunk that it ends.
 pub(super) struct Chunks<T: Send, M> {
     items: FeedThreads<T, Flow<T, M>>,
     size: usize,
@@ -64,8 +64,8 @@ impl<T: Send, M> Iterator for Chunks<T, M> {
                         return self.give();
                     }
                 }
-                Some(Err(mark @ Pass::Mark(_))) if !self.chunk.is_empty() => {
-                    self.behind = Some(mark);
+                Some(Err(marker @ Pass::Marker(_))) if !self.chunk.is_empty() => {
+                    self.behind = Some(marker);
                     return self.give();
                 }
                 Some(Err(pass)) => return Some(Err(pass)),

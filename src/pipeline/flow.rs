@@ -1,4 +1,4 @@
-//! What travels through a pipeline: items, marks, and the failures of items on their way out.
+//! What travels through a pipeline: items, markers, and the failures of items on their way out.
 
 use std::any::Any;
 use std::error;
@@ -13,7 +13,7 @@ pub(super) type Flow<T, M> = Result<T, Pass<M>>;
 /// What keeps its place and is no work.
 #[derive(Debug)]
 pub(super) enum Pass<M> {
-    Mark(M),
+    Marker(M),
     Failed(StageError),
 }
 

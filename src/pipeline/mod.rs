@@ -1,7 +1,7 @@
 //! Named stages, one behind the other, each with a width and a window of its own.
 //!
 //! A [`Pipeline`] is a chain of feeds with some comfort: every stage has a name, which its errors and its
-//! counts bear; what fails in one stage passes the later ones and comes out in its place; marks pass all of
+//! counts bear; what fails in one stage passes the later ones and comes out in its place; markers pass all of
 //! them; one handle watches and stops the whole. What holds for a feed holds for each stage: its results
 //! keep the order of its input, its look-ahead is its [`buffer`](Stage::buffer) and no more, a paused
 //! consumer stops the source, and the last stage's end is the end of all.
@@ -54,7 +54,7 @@
 //! The lazy pipeline on one thread needs no machinery: it is iterator adaptors. [`Profile`] counts and times
 //! their steps.
 //!
-//! The idea of named stages, of marks that overtake nothing, and of the two kinds of pipelines is that of
+//! The idea of named stages, of markers that overtake nothing, and of the two kinds of pipelines is that of
 //! Python's paipa.
 
 #[cfg(feature = "threads")]
@@ -95,16 +95,16 @@ pub use self::run::{Report, Run};
 pub use self::stage::Stage;
 #[cfg(feature = "threads")]
 use self::work::{relay, threads, work};
-use crate::entry::Entry;
 #[cfg(feature = "threads")]
 use crate::error::BoxError;
 use crate::ext::FeedExt;
+use crate::marker::Marked;
 use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
 
 /// Stages in a row, of which the last gives `T`; see the [module](self).
 ///
-/// Each method that adds a stage starts it at once. `M` is the type of the marks, if there are any.
+/// Each method that adds a stage starts it at once. `M` is the type of the markers, if there are any.
 ///
 /// # Panics
 /// Every method that takes a [`Stage`] panics if that has no workers or no buffer.
@@ -126,25 +126,25 @@ impl<T: Send + 'static> Pipeline<T> {
 }
 
 impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
-    /// A pipeline over a source of items and marks. A mark passes every stage untouched and comes out
+    /// A pipeline over a source of items and markers. A marker passes every stage untouched and comes out
     /// behind everything that went in before it, and before everything that went in after it.
     ///
     /// ```
-    /// use subfeed::Entry;
+    /// use subfeed::marker::Marked;
     /// use subfeed::pipeline::Pipeline;
-    /// let documents = [Entry::Item(1), Entry::Item(2), Entry::Mark("batch 1"), Entry::Item(3)];
-    /// let out: Vec<_> = Pipeline::with_marks(documents).map("double", |n| 2 * n).run().collect::<Result<_, _>>()?;
-    /// assert_eq!(out, [Entry::Item(2), Entry::Item(4), Entry::Mark("batch 1"), Entry::Item(6)]);
+    /// let documents = [Marked::Item(1), Marked::Item(2), Marked::Marker("batch 1"), Marked::Item(3)];
+    /// let out: Vec<_> = Pipeline::with_markers(documents).map("double", |n| 2 * n).run().collect::<Result<_, _>>()?;
+    /// assert_eq!(out, [Marked::Item(2), Marked::Item(4), Marked::Marker("batch 1"), Marked::Item(6)]);
     /// # Ok::<(), subfeed::pipeline::StageError>(())
     /// ```
-    pub fn with_marks<I>(source: I) -> Self
+    pub fn with_markers<I>(source: I) -> Self
     where
-        I: IntoIterator<Item = Entry<T, M>>,
+        I: IntoIterator<Item = Marked<T, M>>,
         I::IntoIter: Send + 'static,
     {
         Self::from_flow(source.into_iter().map(|entry| match entry {
-            Entry::Item(item) => Ok(item),
-            Entry::Mark(mark) => Err(Pass::Mark(mark)),
+            Marked::Item(item) => Ok(item),
+            Marked::Marker(marker) => Err(Pass::Marker(marker)),
         }))
     }
 
@@ -295,7 +295,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     /// for any number. It runs on a thread of its own, one whatever the stage's width.
     ///
     /// Marks do not come to it. One that comes by while it pulls goes in front of the result that it is
-    /// making then, so a mark behind the last item that it has taken waits until it pulls again, or ends. If
+    /// making then, so a marker behind the last item that it has taken waits until it pulls again, or ends. If
     /// it ends before its items do, the pipeline ends there, and everything before it is stopped. If it
     /// panics, that is a failure, and its end.
     ///
@@ -323,7 +323,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     }
 
     /// Items become chunks of `size`, and smaller ones where the oldest item of a chunk has waited for as
-    /// long as `within`, in front of a mark, and at the end. `Duration::MAX` waits for ever. A failure does
+    /// long as `within`, in front of a marker, and at the end. `Duration::MAX` waits for ever. A failure does
     /// not wait for the chunk that is being gathered.
     ///
     /// It runs on a thread of its own, one whatever the stage's width. A chunk may be larger than any window.
@@ -376,12 +376,12 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         Pipeline { flow: Box::new(flat.fuse()), control: self.control }
     }
 
-    /// Calls `f` with each mark, in its place between the stages: behind everything that the stages before
+    /// Calls `f` with each marker, in its place between the stages: behind everything that the stages before
     /// have made of what went in before it. It takes no thread; it runs where the next stage pulls.
-    pub fn inspect_marks(self, mut f: impl FnMut(&M) + Send + 'static) -> Self {
+    pub fn inspect_markers(self, mut f: impl FnMut(&M) + Send + 'static) -> Self {
         let flow = self.flow.inspect(move |flow| {
-            if let Err(Pass::Mark(mark)) = flow {
-                f(mark);
+            if let Err(Pass::Marker(marker)) = flow {
+                f(marker);
             }
         });
         Self { flow: Box::new(flow), control: self.control }

@@ -6,7 +6,7 @@ use std::iter::FusedIterator;
 
 use super::control::{Control, OnError, StageReport};
 use super::flow::{Flow, Pass, StageError};
-use crate::entry::Entry;
+use crate::marker::Marked;
 
 /// The results of a running pipeline, in the order of the source: a lazy, fused iterator.
 ///
@@ -31,7 +31,7 @@ pub struct Run<T, M = Infallible> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Done {
     items: u64,
-    marks: u64,
+    markers: u64,
     failed: u64,
 }
 
@@ -42,7 +42,7 @@ pub struct Report {
     /// Items that came out.
     pub items: u64,
     /// Marks that came out.
-    pub marks: u64,
+    pub markers: u64,
     /// The counts of each stage, in their order.
     pub stages: Vec<StageReport>,
 }
@@ -85,7 +85,7 @@ impl<T, M> Run<T, M> {
             Some(error) => Err(error),
             None => Ok(Report {
                 items: self.done.items,
-                marks: self.done.marks,
+                markers: self.done.markers,
                 stages: self.control.stages(),
             }),
         }
@@ -93,7 +93,7 @@ impl<T, M> Run<T, M> {
 }
 
 impl<T> Run<T> {
-    /// The results of a pipeline without marks.
+    /// The results of a pipeline without markers.
     ///
     /// ```
     /// use subfeed::pipeline::Pipeline;
@@ -104,15 +104,15 @@ impl<T> Run<T> {
     pub fn items(self) -> impl FusedIterator<Item = Result<T, StageError>> + Send {
         self.map(|result| {
             result.map(|entry| match entry {
-                Entry::Item(item) => item,
-                Entry::Mark(never) => match never {},
+                Marked::Item(item) => item,
+                Marked::Marker(never) => match never {},
             })
         })
     }
 }
 
 impl<T, M> Iterator for Run<T, M> {
-    type Item = Result<Entry<T, M>, StageError>;
+    type Item = Result<Marked<T, M>, StageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let Some(flowing) = self.flow.as_mut()?.next() else {
@@ -122,11 +122,11 @@ impl<T, M> Iterator for Run<T, M> {
         Some(match flowing {
             Ok(item) => {
                 self.done.items += 1;
-                Ok(Entry::Item(item))
+                Ok(Marked::Item(item))
             }
-            Err(Pass::Mark(mark)) => {
-                self.done.marks += 1;
-                Ok(Entry::Mark(mark))
+            Err(Pass::Marker(marker)) => {
+                self.done.markers += 1;
+                Ok(Marked::Marker(marker))
             }
             Err(Pass::Failed(error)) => {
                 self.done.failed += 1;

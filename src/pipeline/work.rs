@@ -62,7 +62,7 @@ where
         Counts::add(&counts.failed, 1);
         Err(Pass::Failed(error))
     };
-    flow.feed_in_threads()
+    flow.in_threads()
         .workers(stage.workers)
         .buffer(stage.buffer)
         .pool(pool)
@@ -79,5 +79,5 @@ where
     T: Send + 'static,
     M: Send + 'static,
 {
-    flow.feed_in_threads().workers(1).buffer(stage.buffer).pool(pool).try_map(Ok)
+    flow.in_threads().workers(1).buffer(stage.buffer).pool(pool).try_map(Ok)
 }

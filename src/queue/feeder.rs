@@ -15,11 +15,13 @@ use crate::window::{joins, unwind};
 /// Feeds workers from code that has items rather than an iterator of them, and is a guard: when it goes,
 /// everything that was fed has been dealt with, and every worker has ended and been reaped.
 ///
-/// For workers whose output goes elsewhere; it is [`Builder::drain`](crate::Builder::drain) turned
-/// round. Where replies come back, use a [`Queue`](crate::Queue).
+/// For workers whose output goes elsewhere; it is [`FeedBuilder::drain`](crate::FeedBuilder::drain) turned
+/// round. Where replies come back, use a [`Queue`](crate::queue::Queue).
 ///
 /// ```
-/// use subfeed::{Feeder, Redirect, Template};
+/// use subfeed::channel::Redirect;
+/// use subfeed::queue::Feeder;
+/// use subfeed::Template;
 /// let dir = std::env::temp_dir().join(format!("subfeed-feeder-{}", std::process::id()));
 /// std::fs::create_dir_all(&dir).unwrap();
 /// let template = Template::new("cat").stdout(Redirect::file(dir.join("{id}.out")));

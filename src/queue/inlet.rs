@@ -28,12 +28,12 @@ use crate::window::sync::{Mutex, MutexGuard, lock};
 /// other, which any feed can be made of.
 ///
 /// `capacity` items may be in the inlet; what the feed has pulled counts in its own window. The iterator
-/// ends once the inlet is stopped, or every producer is gone, and it is empty. [`Queue`](crate::Queue)
+/// ends once the inlet is stopped, or every producer is gone, and it is empty. [`Queue`](crate::queue::Queue)
 /// is this and a feed in one.
 ///
 /// ```
 /// use subfeed::FeedExt;
-/// let (producer, items) = subfeed::inlet(10);
+/// let (producer, items) = subfeed::queue::inlet(10);
 /// let squares = items.feed_threads_ordered(|n: u64| n * n, 4, 100);
 /// for n in 1..=3 {
 ///     producer.put(n).unwrap();
@@ -161,7 +161,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// Puts items in an inlet, or in a [`Queue`](crate::Queue). Clone it for more producers.
+/// Puts items in an inlet, or in a [`Queue`](crate::queue::Queue). Clone it for more producers.
 ///
 /// The inlet ends when it is stopped or when every producer has been dropped.
 pub struct Producer<T> {

@@ -42,7 +42,7 @@ use crate::window::unwind::{self, Payload};
 /// that does the work: a put that blocks there takes the thread from the workers.)
 ///
 /// ```
-/// use subfeed::Queue;
+/// use subfeed::queue::Queue;
 /// let mut queue = Queue::threads(|n: u64| n * n, 4, 100);
 /// let producer = queue.producer();
 /// std::thread::spawn(move || {
@@ -56,22 +56,24 @@ use crate::window::unwind::{self, Payload};
 /// assert!(!queue.is_alive());
 /// ```
 ///
-/// Tasks of all kinds, with marks between them that pass in order:
+/// Tasks of all kinds, with markers between them that pass in order:
 ///
 /// ```
-/// use subfeed::{Entry, FeedExt, Queue};
+/// use subfeed::marker::Marked;
+/// use subfeed::queue::Queue;
+/// use subfeed::FeedExt;
 /// type Task = Box<dyn FnOnce() -> usize + Send>;
 /// enum Done { Batch(usize) }
-/// let mut queue = Queue::new(10, |items: subfeed::Inlet<Entry<Task, Done>>| {
-///     items.feed_in_threads().workers(2).map_items(|task| task())
+/// let mut queue = Queue::new(10, |items: subfeed::queue::Inlet<Marked<Task, Done>>| {
+///     items.in_threads().workers(2).map_marked(|task| task())
 /// });
-/// queue.put(Entry::Item(Box::new(|| "a document".len()))).unwrap();
-/// queue.put(Entry::Item(Box::new(|| 6 * 7))).unwrap();
-/// queue.put(Entry::Mark(Done::Batch(2))).unwrap();
+/// queue.put(Marked::Item(Box::new(|| "a document".len()))).unwrap();
+/// queue.put(Marked::Item(Box::new(|| 6 * 7))).unwrap();
+/// queue.put(Marked::Marker(Done::Batch(2))).unwrap();
 /// queue.stop();
-/// assert!(matches!(queue.get(), Some(Entry::Item(10))));
-/// assert!(matches!(queue.get(), Some(Entry::Item(42))));
-/// assert!(matches!(queue.get(), Some(Entry::Mark(Done::Batch(2)))));
+/// assert!(matches!(queue.get(), Some(Marked::Item(10))));
+/// assert!(matches!(queue.get(), Some(Marked::Item(42))));
+/// assert!(matches!(queue.get(), Some(Marked::Marker(Done::Batch(2)))));
 /// assert!(queue.get().is_none());
 /// ```
 ///
@@ -99,7 +101,8 @@ impl<T, F: Iterator> Queue<T, F> {
     /// `capacity` items may have been put and not yet been pulled by the feed.
     ///
     /// ```
-    /// use subfeed::{FeedExt, Queue, Template};
+    /// use subfeed::queue::Queue;
+    /// use subfeed::{FeedExt, Template};
     /// let mut queue = Queue::new(1_000, |lines| {
     ///     lines.feed(Template::new("cat")).workers(2).buffer(50).keep_input().start()
     /// });
@@ -296,7 +299,8 @@ impl<T: Send + 'static, D: Deliver<T>> Queue<T, Feed<T, D>> {
     /// not yet got, and as many wait in the inlet.
     ///
     /// ```
-    /// use subfeed::{Queue, Template};
+    /// use subfeed::queue::Queue;
+    /// use subfeed::Template;
     /// let mut queue = Queue::subprocesses(Template::new("cat"), 2, 100);
     /// queue.put("hello").unwrap();
     /// assert_eq!(queue.get().unwrap().unwrap(), "hello");

@@ -12,8 +12,9 @@ use crate::threads::FeedThreads;
 ///
 /// ```
 /// use std::time::Duration;
-/// use subfeed::{FeedExt, NotYet, Timed};
-/// let (producer, items) = subfeed::inlet(1);
+/// use subfeed::queue::{NotYet, Timed};
+/// use subfeed::FeedExt;
+/// let (producer, items) = subfeed::queue::inlet(1);
 /// let mut feed = items.feed_threads_ordered(|n: u64| n + 1, 2, 10);
 /// assert_eq!(feed.next_timeout(Duration::from_millis(1)), Err(NotYet));
 /// producer.put(1).unwrap();

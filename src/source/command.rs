@@ -28,7 +28,8 @@ use crate::window::seam::{Bounds, Ends, attach};
 /// [`farewell`](Template::farewell), and then ends.
 ///
 /// ```
-/// use subfeed::{Template, iterate_in_subprocess};
+/// use subfeed::source::iterate_in_subprocess;
+/// use subfeed::Template;
 ///
 /// let squares = iterate_in_subprocess(
 ///     Template::shell("for n in 1 2 3; do echo $((n * n)); done").try_decode(|record| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use memchr::memchr_iter;
 
 use crate::error::{Error, ErrorKind, Limit, excerpt};
-use crate::framing::{Framing, Place, Scan};
+use crate::framing::{Framing, Position, Scan};
 use crate::source::delivery::Delivery;
 use crate::source::limit::{Moment, TimeLimit};
 use crate::source::talk::{Exit, Heard, Stand, Talk};
@@ -155,8 +155,8 @@ impl Emission {
                 }
                 break false;
             }
-            let place = Place::new(packet, limit, eof);
-            match unwind::catch(|| self.framing.scan(rest, place)) {
+            let position = Position::new(packet, limit, eof);
+            match unwind::catch(|| self.framing.scan(rest, position)) {
                 Ok(Ok(Scan::Complete { body, len })) => {
                     let body = used + body.start..used + body.end;
                     used += len;

@@ -179,7 +179,7 @@ impl<E, D> Template<E, D> {
     }
 
     /// Sends stdout somewhere else. Nothing comes back then: feed with
-    /// [`Builder::drain`](crate::Builder::drain).
+    /// [`FeedBuilder::drain`](crate::FeedBuilder::drain).
     #[must_use]
     pub fn stdout(mut self, to: Redirect) -> Self {
         self.spec.channels.stdout = Stream::To(to);
@@ -218,7 +218,7 @@ impl<E, D> Template<E, D> {
     /// | `iconv`, `base64`, `gzip`, `sort`, `sha256sum`, `wc` | none: one process per packet, or [`answers_at_eof`](Template::answers_at_eof) |
     ///
     /// Without any of this such a tool still works: it is noticed and
-    /// [recycled](crate::OnStall::Recycle), which costs a new process each time.
+    /// [recycled](crate::policy::OnStall::Recycle), which costs a new process each time.
     #[must_use]
     pub fn line_buffered(mut self, how: LineBuffered) -> Self {
         match how {

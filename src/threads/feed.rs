@@ -31,7 +31,7 @@ impl Drop for Hold {
 
 /// The values of a running map in threads: a lazy, fused iterator.
 ///
-/// Made by [`FeedExt`](crate::FeedExt) and [`Threads`](crate::Threads). Yields exactly one value for
+/// Made by [`FeedExt`](crate::FeedExt) and [`ThreadsBuilder`](crate::ThreadsBuilder). Yields exactly one value for
 /// each input.
 ///
 /// # Dropping

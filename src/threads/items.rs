@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::entry::{Entry, Route};
 use crate::error::Error;
+use crate::marker::{Marked, Route};
 use crate::record::{Batch, PacketId};
 use crate::window::inputs::Passing;
 use crate::window::packing::Pack;
@@ -90,7 +90,7 @@ where
     }
 
     fn pass(&mut self, item: R) {
-        if let Entry::Mark(passed) = item.split() {
+        if let Marked::Marker(passed) = item.split() {
             self.passing.put((self.wrap)(passed));
         }
     }
@@ -102,7 +102,7 @@ where
         batch: &mut Items<R::Work>,
     ) -> Result<(), Error> {
         self.passing.skip();
-        if let Some(Entry::Item(work)) = item.take().map(R::split) {
+        if let Some(Marked::Item(work)) = item.take().map(R::split) {
             batch.items.push(work);
         }
         Ok(())

@@ -28,9 +28,9 @@ use rayon::ThreadPool;
 pub use self::feed::FeedThreads;
 use self::items::{AsIs, Items, Routed};
 use self::start::Plan;
-pub use self::start::{InPool, InScope, Place};
+pub use self::start::{InPool, InScope, RunsIn};
 use self::task::{Plain, Task, WithState};
-use crate::entry::{Entry, Route};
+use crate::marker::{Marked, Route};
 use crate::record::PacketId;
 use crate::window::inputs::Passing;
 use crate::window::outlet::Order;
@@ -41,19 +41,19 @@ use crate::window::workers::Workers;
 ///
 /// | option | default |
 /// |---|---|
-/// | [`workers`](Threads::workers) | the number of processors |
-/// | [`buffer`](Threads::buffer) | 1,000 items |
-/// | [`order`](Threads::order) | [`Order::Input`] |
-/// | [`first_packet`](Threads::first_packet) | 0 |
-/// | [`pool`](Threads::pool) or [`scoped`](Threads::scoped) | rayon's global pool |
+/// | [`workers`](ThreadsBuilder::workers) | the number of processors |
+/// | [`buffer`](ThreadsBuilder::buffer) | 1,000 items |
+/// | [`order`](ThreadsBuilder::order) | [`Order::Input`] |
+/// | [`first_packet`](ThreadsBuilder::first_packet) | 0 |
+/// | [`pool`](ThreadsBuilder::pool) or [`scoped`](ThreadsBuilder::scoped) | rayon's global pool |
 ///
-/// Started by [`map`](Threads::map) or [`map_init`](Threads::map_init).
+/// Started by [`map`](ThreadsBuilder::map) or [`map_init`](ThreadsBuilder::map_init).
 ///
 /// # Panics
 /// Both panic if there are no workers or there is no buffer. A panic of the source or of the closure
 /// comes out of the feed's `next()`, with its payload, at its position; then the feed has ended.
 #[must_use = "a builder starts nothing by itself: call map"]
-pub struct Threads<I, W = InPool> {
+pub struct ThreadsBuilder<I, W = InPool> {
     source: I,
     workers: Workers,
     buffer: usize,
@@ -62,9 +62,9 @@ pub struct Threads<I, W = InPool> {
     runs_in: W,
 }
 
-impl<I, W: fmt::Debug> fmt::Debug for Threads<I, W> {
+impl<I, W: fmt::Debug> fmt::Debug for ThreadsBuilder<I, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Threads")
+        f.debug_struct("ThreadsBuilder")
             .field("workers", &self.workers)
             .field("buffer", &self.buffer)
             .field("order", &self.order)
@@ -73,7 +73,7 @@ impl<I, W: fmt::Debug> fmt::Debug for Threads<I, W> {
     }
 }
 
-impl<I: Iterator> Threads<I> {
+impl<I: Iterator> ThreadsBuilder<I> {
     pub(crate) fn new(source: I) -> Self {
         Self {
             source,
@@ -101,14 +101,14 @@ impl<I: Iterator> Threads<I> {
     /// items and the closures may borrow whatever outlives the scope.
     ///
     /// The threads are started at the call and end with the feed, which stays inside the scope: see
-    /// [`Scoped`](crate::Scoped).
+    /// [`Scoped`](crate::scope::Scoped).
     ///
     /// ```
     /// use subfeed::FeedExt;
     /// let words = vec!["one".to_owned(), "three".to_owned()];
     /// let longest = 3;
     /// let short: Vec<(&str, bool)> = std::thread::scope(|scope| {
-    ///     let feed = words.iter().feed_in_threads().workers(2).scoped(scope);
+    ///     let feed = words.iter().in_threads().workers(2).scoped(scope);
     ///     feed.map(|word| (word.as_str(), word.len() <= longest)).collect()
     /// });
     /// assert_eq!(short, [("one", true), ("three", false)]);
@@ -116,13 +116,13 @@ impl<I: Iterator> Threads<I> {
     pub fn scoped<'scope, 'env>(
         self,
         scope: &'scope Scope<'scope, 'env>,
-    ) -> Threads<I, InScope<'scope, 'env>> {
+    ) -> ThreadsBuilder<I, InScope<'scope, 'env>> {
         let Self { source, workers, buffer, order, first_packet, runs_in: _ } = self;
-        Threads { source, workers, buffer, order, first_packet, runs_in: InScope(scope) }
+        ThreadsBuilder { source, workers, buffer, order, first_packet, runs_in: InScope(scope) }
     }
 }
 
-impl<I: Iterator, W> Threads<I, W> {
+impl<I: Iterator, W> ThreadsBuilder<I, W> {
     /// How many items may be mapped at a time; the pool's size is a bound too.
     pub fn workers(mut self, n: usize) -> Self {
         self.workers = Workers::Exactly(n);
@@ -155,7 +155,7 @@ impl<I: Iterator, W> Threads<I, W> {
     #[track_caller]
     pub fn map<'s, U, F>(self, f: F) -> W::Feed<I::Item, U>
     where
-        W: Place<'s>,
+        W: RunsIn<'s>,
         I: Send + 's,
         I::Item: Send + 's,
         U: Send + 's,
@@ -173,7 +173,7 @@ impl<I: Iterator, W> Threads<I, W> {
     /// use subfeed::FeedExt;
     /// let lengths: Vec<_> = ["a", "bb", "ccc"]
     ///     .into_iter()
-    ///     .feed_in_threads()
+    ///     .in_threads()
     ///     .workers(2)
     ///     .map_init(String::new, |scratch, word| {
     ///         scratch.clear();
@@ -186,7 +186,7 @@ impl<I: Iterator, W> Threads<I, W> {
     #[track_caller]
     pub fn map_init<'s, S, U, N, F>(self, init: N, f: F) -> W::Feed<I::Item, U>
     where
-        W: Place<'s>,
+        W: RunsIn<'s>,
         I: Send + 's,
         I::Item: Send + 's,
         S: Send + 's,
@@ -203,7 +203,7 @@ impl<I: Iterator, W> Threads<I, W> {
     /// ```
     /// use subfeed::{BoxError, FeedExt};
     /// let numbers = ["1", "two", "3"].into_iter().map(|text| text.parse::<u32>().map_err(BoxError::from));
-    /// let halves = numbers.feed_in_threads().workers(2).try_map(|n| {
+    /// let halves = numbers.in_threads().workers(2).try_map(|n| {
     ///     if n % 2 == 0 { Ok(n / 2) } else { Err(BoxError::from(format!("{n} is odd"))) }
     /// });
     /// let said: Vec<_> = halves.map(|half| half.unwrap_err().to_string()).collect();
@@ -212,7 +212,7 @@ impl<I: Iterator, W> Threads<I, W> {
     #[track_caller]
     pub fn try_map<'s, T, U, X, F>(self, f: F) -> W::Feed<T, Result<U, X>>
     where
-        W: Place<'s>,
+        W: RunsIn<'s>,
         I: Iterator<Item = Result<T, X>> + Send + 's,
         T: Send + 's,
         U: Send + 's,
@@ -222,11 +222,11 @@ impl<I: Iterator, W> Threads<I, W> {
         W::keep(self.routed(Plain(f), Err))
     }
 
-    /// [`try_map`](Threads::try_map) with a state for each worker, as in [`map_init`](Threads::map_init).
+    /// [`try_map`](ThreadsBuilder::try_map) with a state for each worker, as in [`map_init`](ThreadsBuilder::map_init).
     #[track_caller]
     pub fn try_map_init<'s, S, T, U, X, N, F>(self, init: N, f: F) -> W::Feed<T, Result<U, X>>
     where
-        W: Place<'s>,
+        W: RunsIn<'s>,
         I: Iterator<Item = Result<T, X>> + Send + 's,
         S: Send + 's,
         T: Send + 's,
@@ -238,28 +238,28 @@ impl<I: Iterator, W> Threads<I, W> {
         W::keep(self.routed(WithState(init, f), Err))
     }
 
-    /// Starts at once: maps each item with `f`. A mark comes out in its place and goes to no worker; see
-    /// [`Entry`], which has an example.
+    /// Starts at once: maps each item with `f`. A marker comes out in its place and goes to no worker; see
+    /// [`Marked`], which has an example.
     #[track_caller]
-    pub fn map_items<'s, T, U, M, F>(self, f: F) -> W::Feed<T, Entry<U, M>>
+    pub fn map_marked<'s, T, U, M, F>(self, f: F) -> W::Feed<T, Marked<U, M>>
     where
-        W: Place<'s>,
-        I: Iterator<Item = Entry<T, M>> + Send + 's,
+        W: RunsIn<'s>,
+        I: Iterator<Item = Marked<T, M>> + Send + 's,
         T: Send + 's,
         U: Send + 's,
         M: Send + 's,
         F: Fn(T) -> U + Send + Sync + 's,
     {
-        W::keep(self.routed(Plain(move |item| Entry::Item(f(item))), Entry::Mark))
+        W::keep(self.routed(Plain(move |item| Marked::Item(f(item))), Marked::Marker))
     }
 
-    /// [`map_items`](Threads::map_items) with a state for each worker, as in
-    /// [`map_init`](Threads::map_init).
+    /// [`map_marked`](ThreadsBuilder::map_marked) with a state for each worker, as in
+    /// [`map_init`](ThreadsBuilder::map_init).
     #[track_caller]
-    pub fn map_items_init<'s, S, T, U, M, N, F>(self, init: N, f: F) -> W::Feed<T, Entry<U, M>>
+    pub fn map_marked_init<'s, S, T, U, M, N, F>(self, init: N, f: F) -> W::Feed<T, Marked<U, M>>
     where
-        W: Place<'s>,
-        I: Iterator<Item = Entry<T, M>> + Send + 's,
+        W: RunsIn<'s>,
+        I: Iterator<Item = Marked<T, M>> + Send + 's,
         S: Send + 's,
         T: Send + 's,
         U: Send + 's,
@@ -267,8 +267,8 @@ impl<I: Iterator, W> Threads<I, W> {
         N: Fn() -> S + Send + Sync + 's,
         F: Fn(&mut S, T) -> U + Send + Sync + 's,
     {
-        let f = move |state: &mut S, item| Entry::Item(f(state, item));
-        W::keep(self.routed(WithState(init, f), Entry::Mark))
+        let f = move |state: &mut S, item| Marked::Item(f(state, item));
+        W::keep(self.routed(WithState(init, f), Marked::Marker))
     }
 
     /// Starts at once, with a source of which not everything is work: `task` makes of the work what the
@@ -280,7 +280,7 @@ impl<I: Iterator, W> Threads<I, W> {
         wrap: fn(R::Passed) -> U,
     ) -> FeedThreads<R::Work, U>
     where
-        W: Place<'s>,
+        W: RunsIn<'s>,
         I: Iterator<Item = R> + Send + 's,
         R: Route + 's,
         R::Work: Send + 's,
@@ -296,7 +296,7 @@ impl<I: Iterator, W> Threads<I, W> {
     #[track_caller]
     fn start<'s, T, P, K>(self, pack: P, task: K) -> FeedThreads<T, K::Value>
     where
-        W: Place<'s>,
+        W: RunsIn<'s>,
         I: Send + 's,
         T: Send + 's,
         P: Pack<I::Item, Batch = Items<T>> + Send + 's,

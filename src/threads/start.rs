@@ -28,9 +28,9 @@ use crate::window::unwind;
 
 /// Where a map in threads runs, and for how long everything in it has to live: [`InPool`] or
 /// [`InScope`]. Sealed.
-pub trait Place<'s>: sealed::Place<'s> {}
+pub trait RunsIn<'s>: sealed::RunsIn<'s> {}
 
-impl<'s, P: sealed::Place<'s>> Place<'s> for P {}
+impl<'s, P: sealed::RunsIn<'s>> RunsIn<'s> for P {}
 
 /// In the threads of a rayon pool: whatever goes in there owns what it needs.
 #[derive(Clone, Default)]
@@ -61,7 +61,7 @@ pub(crate) struct Plan<I, P, K> {
 pub(crate) mod sealed {
     use super::{FeedThreads, Items, Pack, Plan, Task};
 
-    pub trait Place<'s> {
+    pub trait RunsIn<'s> {
         /// What the caller gets: the feed, kept where it must stay.
         type Feed<T: Send + 's, U: 's>;
 
@@ -140,7 +140,7 @@ impl<T: Send, K: Task<T>> Executor for Away<T, K> {
     }
 }
 
-impl sealed::Place<'static> for InPool {
+impl sealed::RunsIn<'static> for InPool {
     type Feed<T: Send + 'static, U: 'static> = FeedThreads<T, U>;
 
     fn keep<T: Send + 'static, U: 'static>(feed: FeedThreads<T, U>) -> FeedThreads<T, U> {
@@ -173,7 +173,7 @@ impl sealed::Place<'static> for InPool {
     }
 }
 
-impl<'scope> sealed::Place<'scope> for InScope<'scope, '_> {
+impl<'scope> sealed::RunsIn<'scope> for InScope<'scope, '_> {
     type Feed<T: Send + 'scope, U: 'scope> = Scoped<'scope, FeedThreads<T, U>>;
 
     fn keep<T: Send + 'scope, U: 'scope>(feed: FeedThreads<T, U>) -> Self::Feed<T, U> {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bstr::{BString, ByteSlice};
-use subfeed::{Error, ErrorKind, OnStall, Order, Snapshot};
+use subfeed::policy::OnStall;
+use subfeed::{Error, ErrorKind, Order, Snapshot};
 
 use super::plan::{Mood, Plan, Theme, answer};
 

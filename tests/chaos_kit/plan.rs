@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use subfeed::{Halt, OnStall, Order, Signal};
+use subfeed::Order;
+use subfeed::policy::{Halt, OnStall, Signal};
 
 use super::rng::{Rng, mix};
 

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use subfeed::{Error, Feed, FeedExt, Monitor, Order, Owned, Template};
+use subfeed::codec::Owned;
+use subfeed::{Error, Feed, FeedExt, Monitor, Order, Template};
 
 use super::child::WORKER;
 use super::oracle::{Item, Oracle};

@@ -107,7 +107,7 @@ pub(crate) fn texts(replies: impl IntoIterator<Item = Result<BString, Error>>) -
 }
 
 /// What a feed with the default decode is.
-pub(crate) type Plain<T> = Feed<T, subfeed::Owned>;
+pub(crate) type Plain<T> = Feed<T, subfeed::codec::Owned>;
 
 // -------------------------------------------------------------------- sources
 

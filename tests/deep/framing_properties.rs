@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use subfeed::framing::{
-    Framing, FramingError, FramingErrorKind, Place, Prefix, ReplyFraming, RequestFraming, Scan,
+    Framing, FramingError, FramingErrorKind, Position, Prefix, ReplyFraming, RequestFraming, Scan,
     Sentinel,
 };
 
@@ -512,8 +512,8 @@ fn cut(framing: &mut dyn Framing, stream: &[u8], reads: &[usize], limit: usize) 
     for (arrived, eof) in steps {
         // Nothing is asked about no bytes, but at the end of a stream that never had any.
         while taken < arrived || (eof && stream.is_empty() && replies.is_empty()) {
-            let place = Place::new(replies.len() as u64, limit, eof);
-            match framing.scan(&stream[taken..arrived], place) {
+            let position = Position::new(replies.len() as u64, limit, eof);
+            match framing.scan(&stream[taken..arrived], position) {
                 Ok(Scan::Partial) => {
                     assert!(!eof, "nothing more will come");
                     break;
@@ -849,9 +849,9 @@ struct Numbered<'a> {
 }
 
 impl Framing for Numbered<'_> {
-    fn scan(&mut self, input: &[u8], mut place: Place) -> Result<Scan, FramingError> {
-        place.packet = place.packet.wrapping_add(self.first);
-        self.scanner.scan(input, place)
+    fn scan(&mut self, input: &[u8], mut position: Position) -> Result<Scan, FramingError> {
+        position.packet = position.packet.wrapping_add(self.first);
+        self.scanner.scan(input, position)
     }
 }
 
@@ -873,8 +873,8 @@ fn a_reply_that_trickles_in_takes_linear_time() {
                 let took = begun.elapsed();
                 assert!(took < Duration::from_secs(10), "{kind:?}: {end} bytes, {took:?}");
             }
-            let place = Place::new(0, usize::MAX, end == stream.len());
-            scanner.scan(&stream[..end], place).unwrap() != Scan::Partial
+            let position = Position::new(0, usize::MAX, end == stream.len());
+            scanner.scan(&stream[..end], position).unwrap() != Scan::Partial
         });
         assert!(found, "{kind:?}");
     }

@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use subfeed::ErrorKind;
+use subfeed::policy::Signal;
 use subfeed::source::LastPass;
-use subfeed::{ErrorKind, Signal};
 
 use crate::common::{Belongings, DEADLINE, Dir, eventually, is_running, kill, soon};
 use crate::functions::{FDS, LOG, NOTED, PRINTS, RANGE, UNTIL, WHO};

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use subfeed::policy::Signal;
 use subfeed::source::{FunctionSource, Passes, Registry};
-use subfeed::{Error, ErrorKind, Signal};
+use subfeed::{Error, ErrorKind};
 
 use crate::common::{DEADLINE, Dir, kill, soon, with_patience};
 use crate::functions::{

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use subfeed::channel::Redirect;
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
-use subfeed::{Error, ErrorKind, FeedExt, Redirect, Template};
+use subfeed::{Error, ErrorKind, FeedExt, Template};
 
 use crate::common::{Dir, numbers, with_patience, within};
 

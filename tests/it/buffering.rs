@@ -2,7 +2,8 @@
 
 use std::sync::mpsc;
 
-use subfeed::{FeedExt, LineBuffered, Template};
+use subfeed::channel::LineBuffered;
+use subfeed::{FeedExt, Template};
 
 use crate::common::tools::here;
 use crate::common::{numbers, texts, within};
@@ -13,7 +14,7 @@ fn answers_each(template: Template, inputs: &[&str], expected: &[&str]) {
     let source = std::iter::from_fn(move || receive.recv().ok());
     // An hour until a stall would be looked for: whoever withholds hangs, and the watchdog barks.
     let patience = std::time::Duration::from_secs(3_600);
-    let template = template.on_stall(subfeed::OnStall::Recycle, patience);
+    let template = template.on_stall(subfeed::policy::OnStall::Recycle, patience);
     let mut feed = source.feed_subprocesses_ordered(template, 1, 1);
     for (input, expected) in inputs.iter().zip(expected) {
         send.send((*input).to_owned()).unwrap();

@@ -2,7 +2,8 @@
 
 use std::num::ParseIntError;
 
-use subfeed::{BStr, BString, ByteSlice, Decode, Encode, Error, ErrorKind, FeedExt, Template};
+use subfeed::codec::{Decode, Encode};
+use subfeed::{BStr, BString, ByteSlice, Error, ErrorKind, FeedExt, Template};
 
 use crate::common::{numbers, within};
 

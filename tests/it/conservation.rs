@@ -4,7 +4,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::Duration;
 
-use subfeed::{Error, ErrorKind, FeedExt, Halt, Order, Template};
+use subfeed::policy::Halt;
+use subfeed::{Error, ErrorKind, FeedExt, Order, Template};
 
 use crate::alone;
 use crate::common::{Dir, Plain, Pulled, child, eventually, kill, numbers, texts, within};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use subfeed::channel::Redirect;
 use subfeed::framing::RequestFraming;
-use subfeed::{ErrorKind, FeedExt, Redirect, Request, Template};
+use subfeed::{ErrorKind, FeedExt, Request, Template};
 
 use crate::alone;
 use crate::common::{Belongings, Dir, Pulled, child, numbers, with_patience, within};
@@ -209,7 +210,7 @@ fn a_program_that_is_not_there_is_an_error_of_drain() {
 #[test]
 fn halting_by_policy_is_an_error_of_drain() {
     within(|| {
-        for halt in [subfeed::Halt::Now(2), subfeed::Halt::Soon(2)] {
+        for halt in [subfeed::policy::Halt::Now(2), subfeed::policy::Halt::Soon(2)] {
             let template = Template::new("cat").stdout(Redirect::Null).halt(halt);
             let template = template.try_encode(|k: &u32, request| {
                 request.push(k.to_string());

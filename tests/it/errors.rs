@@ -3,8 +3,9 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use subfeed::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
-use subfeed::{BoxError, Error, ErrorKind, FeedExt, Halt, Order, Template};
+use subfeed::framing::{Framing, FramingError, Position, ReplyFraming, Scan};
+use subfeed::policy::Halt;
+use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Template};
 
 use crate::common::{Barrier, Pulled, child, eventually, numbers, texts, within};
 
@@ -94,7 +95,8 @@ fn a_fatal_error_halts_what_was_pulled_in_place_and_one_item_carries_the_cause()
         for order in [Order::Input, Order::Completion] {
             let pulled = Pulled::default();
             let template = child("silent").idle_timeout(Duration::from_millis(200));
-            let template = template.on_stall(subfeed::OnStall::Wait, Duration::from_millis(100));
+            let template =
+                template.on_stall(subfeed::policy::OnStall::Wait, Duration::from_millis(100));
             let feed = pulled.numbers().feed(template).workers(2).buffer(9).order(order).start();
             let (good, cause, mut halted) = fatal(feed);
             assert_eq!((good, cause.kind()), (0, ErrorKind::Timeout));
@@ -110,7 +112,8 @@ fn a_fatal_error_halts_what_was_pulled_in_place_and_one_item_carries_the_cause()
 fn the_cause_comes_first_of_what_it_left_unanswered() {
     within(|| {
         let template = child("silent").idle_timeout(Duration::from_millis(200));
-        let template = template.on_stall(subfeed::OnStall::Wait, Duration::from_millis(100));
+        let template =
+            template.on_stall(subfeed::policy::OnStall::Wait, Duration::from_millis(100));
         let pulled = Pulled::default();
         let mut feed = pulled.numbers().feed_subprocesses_ordered(template, 3, 9);
         let first = feed.next().unwrap().unwrap_err();
@@ -124,7 +127,7 @@ fn the_cause_comes_first_of_what_it_left_unanswered() {
 fn a_framing_that_breaks_its_contract_fails_its_packets_and_panics_nowhere() {
     struct Wrong(fn(usize) -> (std::ops::Range<usize>, usize));
     impl Framing for Wrong {
-        fn scan(&mut self, input: &[u8], _: Place) -> Result<Scan, FramingError> {
+        fn scan(&mut self, input: &[u8], _: Position) -> Result<Scan, FramingError> {
             let (body, len) = self.0(input.len());
             Ok(Scan::Complete { body, len })
         }

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use subfeed::{ErrorKind, FeedExt, Halt, OnStall, Order, Signal, Template};
+use subfeed::policy::{Halt, OnStall, Signal};
+use subfeed::{ErrorKind, FeedExt, Order, Template};
 
 use crate::common::{child, numbers, texts, within};
 

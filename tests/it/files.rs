@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
 
-use subfeed::{ErrorKind, FeedExt, Order, Redirect, Template};
+use subfeed::channel::Redirect;
+use subfeed::{ErrorKind, FeedExt, Order, Template};
 
 use crate::alone;
 use crate::common::{Belongings, Dir, eventually, numbers, texts, within};
@@ -187,8 +188,11 @@ fn a_child_finds_its_ends_blocking() {
             let template = Template::shell(script)
                 .side_input("side")
                 .side_output("out", subfeed::framing::ReplyFraming::line());
-            let template =
-                if pty { template.line_buffered(subfeed::LineBuffered::Pty) } else { template };
+            let template = if pty {
+                template.line_buffered(subfeed::channel::LineBuffered::Pty)
+            } else {
+                template
+            };
             for reply in texts(numbers(4).feed_subprocesses_ordered(template, 2, 4)) {
                 let flags: Vec<_> = reply.split_whitespace().collect();
                 assert_eq!(flags.len(), 5, "{reply}");
@@ -230,7 +234,7 @@ fn nothing_is_left_open_however_a_start_fails() {
         let before = Belongings::now();
         let missing = Template::new("/no/such/program")
             .side_input("a")
-            .line_buffered(subfeed::LineBuffered::Pty);
+            .line_buffered(subfeed::channel::LineBuffered::Pty);
         let wrong: [(Template, ErrorKind); 5] = [
             (missing, ErrorKind::Spawn),
             (busy().side_input_file("e", dir.path("absent")), ErrorKind::Channel),
@@ -260,7 +264,7 @@ fn nothing_is_left_open_after_sessions_with_every_kind_of_channel() {
                 .side_input_file("c", "/dev/null")
                 .side_output_file("d", dir.path("{id}.d"))
                 .stderr(Redirect::file(dir.path("{id}.err")))
-                .line_buffered(subfeed::LineBuffered::Pty)
+                .line_buffered(subfeed::channel::LineBuffered::Pty)
                 .recycle_after_records(3);
         let feed = numbers(100).feed_subprocesses_ordered(template.clone(), 3, 10);
         assert_eq!(texts(feed), numbers(100).collect::<Vec<_>>());

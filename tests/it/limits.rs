@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use subfeed::{Error, ErrorKind, FeedExt, Signal, Template};
+use subfeed::policy::Signal;
+use subfeed::{Error, ErrorKind, FeedExt, Template};
 
 use crate::common::{
     Barrier, Dir, child, eventually, is_running, numbers, soon, texts, with_patience, within,
@@ -110,7 +111,8 @@ fn a_session_that_gives_no_first_sign_is_replaced_in_time() {
 #[test]
 fn silence_of_all_workers_ends_the_feed_when_it_was_limited() {
     within(|| {
-        let template = child("silent").on_stall(subfeed::OnStall::Wait, SHORT).idle_timeout(SHORT);
+        let template =
+            child("silent").on_stall(subfeed::policy::OnStall::Wait, SHORT).idle_timeout(SHORT);
         let (items, snapshot) = all(template, numbers(5));
         let causes: Vec<_> = items.iter().filter_map(|item| item.as_ref().err()).collect();
         assert_eq!(items.len(), 5);

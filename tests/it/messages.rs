@@ -5,7 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use subfeed::framing::Sentinel;
-use subfeed::{BoxError, Error, ErrorKind, FeedExt, Limit, OnStall, Signal, Template};
+use subfeed::policy::{Limit, OnStall, Signal};
+use subfeed::{BoxError, Error, ErrorKind, FeedExt, Template};
 
 use crate::common::within;
 

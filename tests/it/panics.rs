@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use subfeed::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
+use subfeed::framing::{Framing, FramingError, Position, ReplyFraming, Scan};
 use subfeed::{FeedExt, Order, Template};
 
 use crate::common::{Barrier, Plain, Pulled, child, numbers, texts, within};
@@ -123,7 +123,7 @@ struct Lines {
 }
 
 impl Framing for Lines {
-    fn scan(&mut self, input: &[u8], _: Place) -> Result<Scan, FramingError> {
+    fn scan(&mut self, input: &[u8], _: Position) -> Result<Scan, FramingError> {
         let Some(end) = input.iter().position(|&byte| byte == b'\n') else {
             return Ok(Scan::Partial);
         };

@@ -1,4 +1,4 @@
-//! Pipelines: stages in a row keep order, marks and failures in their place, and end together.
+//! Pipelines: stages in a row keep order, markers and failures in their place, and end together.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -7,8 +7,9 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use subfeed::framing::ReplyFraming;
+use subfeed::marker::Marked;
 use subfeed::pipeline::{OnError, Pipeline, Profile, Run, Stage, StageError};
-use subfeed::{BoxError, Entry, ErrorKind, Template};
+use subfeed::{BoxError, ErrorKind, Template};
 
 use crate::common::{eventually, within};
 
@@ -72,12 +73,12 @@ fn results_keep_the_order_of_the_source_whatever_the_widths() {
 fn a_mark_overtakes_nothing_and_is_overtaken_by_nothing_in_any_kind_of_stage() {
     within(|| {
         let source = (0..30u32).flat_map(|n| {
-            let mark = (n % 3 == 2).then_some(Entry::Mark(n));
-            [Entry::Item(n)].into_iter().chain(mark)
+            let marker = (n % 3 == 2).then_some(Marked::Marker(n));
+            [Marked::Item(n)].into_iter().chain(marker)
         });
         let seen = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&seen);
-        let run = Pipeline::with_marks(source)
+        let run = Pipeline::with_markers(source)
             .map(Stage::new("map").workers(3), |n| n)
             .try_map(Stage::new("try").workers(3), |n| Ok::<_, BoxError>(*n))
             .filter_map("filter", Some)
@@ -86,16 +87,16 @@ fn a_mark_overtakes_nothing_and_is_overtaken_by_nothing_in_any_kind_of_stage() {
             .feed(Stage::new("cat").workers(2).buffer(5), Template::new("cat"))
             .iterate("iterate", |items| items.map(|line| line.to_string().parse::<u32>().unwrap()))
             .chunk("chunk", 100, NEVER)
-            .inspect_marks(move |_| {
+            .inspect_markers(move |_| {
                 count.fetch_add(1, SeqCst);
             })
             .flatten()
             .run();
-        let out: Vec<Entry<u32, u32>> = run.collect::<Result<_, _>>().unwrap();
+        let out: Vec<Marked<u32, u32>> = run.collect::<Result<_, _>>().unwrap();
         let expected: Vec<_> = (0..30u32)
             .flat_map(|n| {
-                let mark = (n % 3 == 2).then_some(Entry::Mark(n));
-                [Entry::Item(n)].into_iter().chain(mark)
+                let marker = (n % 3 == 2).then_some(Marked::Marker(n));
+                [Marked::Item(n)].into_iter().chain(marker)
             })
             .collect();
         assert_eq!(out, expected);
@@ -259,7 +260,7 @@ fn the_look_ahead_is_the_sum_of_the_windows() {
             }
             eventually("the windows are full", || pulled.load(SeqCst) == expected);
             let mut run = pipeline.run();
-            assert_eq!(run.next().unwrap().unwrap(), Entry::Item(0));
+            assert_eq!(run.next().unwrap().unwrap(), Marked::Item(0));
             eventually("one more is pulled", || pulled.load(SeqCst) == expected + 1);
             drop(run);
             assert_eq!(pulled.load(SeqCst), expected + 1);
@@ -364,10 +365,10 @@ fn a_slow_trickle_does_not_put_a_chunk_off() {
 fn a_chunk_may_be_larger_than_every_window_and_ends_before_a_mark() {
     within(|| {
         let source = (0..1_000u32)
-            .map(Entry::Item)
-            .chain([Entry::Mark("end of part")])
-            .chain([Entry::Item(1_000)]);
-        let run = Pipeline::with_marks(source)
+            .map(Marked::Item)
+            .chain([Marked::Marker("end of part")])
+            .chain([Marked::Item(1_000)]);
+        let run = Pipeline::with_markers(source)
             .map(Stage::new("narrow").buffer(1), |n| n)
             .chunk(Stage::new("chunk").buffer(1), 700, NEVER)
             .map("len", |chunk| chunk.len())
@@ -375,7 +376,7 @@ fn a_chunk_may_be_larger_than_every_window_and_ends_before_a_mark() {
         let out: Vec<_> = run.collect::<Result<_, _>>().unwrap();
         assert_eq!(
             out,
-            [Entry::Item(700), Entry::Item(300), Entry::Mark("end of part"), Entry::Item(1)]
+            [Marked::Item(700), Marked::Item(300), Marked::Marker("end of part"), Marked::Item(1)]
         );
     });
 }
@@ -526,13 +527,13 @@ fn a_stage_without_room_is_refused_at_the_call_by_name() {
 #[test]
 fn finishing_tells_what_was_done() {
     within(|| {
-        let source = (0..100).map(Entry::Item).chain([Entry::Mark(())]);
-        let run = Pipeline::with_marks(source)
+        let source = (0..100).map(Marked::Item).chain([Marked::Marker(())]);
+        let run = Pipeline::with_markers(source)
             .filter_map("half", |n| (n % 2 == 0).then_some(n))
             .chunk("tens", 10, NEVER)
             .run();
         let report = run.finish().unwrap();
-        assert_eq!((report.items, report.marks), (5, 1));
+        assert_eq!((report.items, report.markers), (5, 1));
         let counts: Vec<_> =
             report.stages.iter().map(|stage| (&*stage.name, stage.taken, stage.given)).collect();
         assert_eq!(counts, [("half", 100, 50), ("tens", 50, 5)]);

@@ -3,9 +3,10 @@
 use std::fmt::Debug;
 use std::iter::FusedIterator;
 
+use subfeed::codec::{AsBytes, Owned};
+use subfeed::policy::Halt;
 use subfeed::{
-    AsBytes, Batches, Builder, Error, ErrorKind, Feed, FeedExt, Halt, Monitor, Order, Owned,
-    Snapshot, Template,
+    Batches, Error, ErrorKind, Feed, FeedBuilder, FeedExt, Monitor, Order, Snapshot, Template,
 };
 
 use crate::common::{Pulled, child, numbers, texts, within};
@@ -23,7 +24,7 @@ fn public_types_go_where_they_must() {
     debug::<Batches>();
     send::<Template>();
     sync::<Template>();
-    send::<Builder<std::vec::IntoIter<String>, AsBytes, Owned>>();
+    send::<FeedBuilder<std::vec::IntoIter<String>, AsBytes, Owned>>();
     send::<Error>();
     sync::<Error>();
     send::<Monitor>();

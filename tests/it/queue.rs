@@ -12,10 +12,10 @@ use crate::common::{
 };
 use itertools::Itertools;
 use rayon::ThreadPoolBuilder;
-use subfeed::{
-    BoxError, Entry, ErrorKind, FeedExt, FeedThreads, Feeder, GetError, Inlet, NotYet, Queue,
-    Redirect, Stopped, Template, Timed, TryPutError, inlet,
-};
+use subfeed::channel::Redirect;
+use subfeed::marker::Marked;
+use subfeed::queue::{Feeder, GetError, Inlet, NotYet, Queue, Stopped, Timed, TryPutError, inlet};
+use subfeed::{BoxError, ErrorKind, FeedExt, FeedThreads, Template};
 
 /// A queue whose tasks wait at a barrier.
 fn held(barrier: &Barrier, buffer: usize) -> Queue<u32, FeedThreads<u32, u32>> {
@@ -24,7 +24,7 @@ fn held(barrier: &Barrier, buffer: usize) -> Queue<u32, FeedThreads<u32, u32>> {
         barrier.pass();
         n
     };
-    Queue::new(buffer, |items| items.feed_in_threads().workers(2).buffer(buffer).map(task))
+    Queue::new(buffer, |items| items.in_threads().workers(2).buffer(buffer).map(task))
 }
 
 /// Puts until there is room neither in the inlet nor in the window.
@@ -219,9 +219,8 @@ fn failures_are_results_and_obey_the_window() {
             }
             Err(n)
         };
-        let mut queue = Queue::new(100, |items: Inlet<u32>| {
-            items.feed_in_threads().workers(3).buffer(4).map(task)
-        });
+        let mut queue =
+            Queue::new(100, |items: Inlet<u32>| items.in_threads().workers(3).buffer(4).map(task));
         (0..50).for_each(|n| queue.put(n).unwrap());
         assert_eq!(queue.get_timeout(A_MOMENT), Err(GetError::NotYet));
         barrier.open();
@@ -318,7 +317,7 @@ fn a_get_with_a_limit_on_a_thread_of_the_pool_does_the_work_itself() {
         let pool = Arc::clone(&only);
         only.install(move || {
             let mut queue = Queue::new(10, |items: Inlet<u32>| {
-                items.feed_in_threads().pool(&pool).workers(2).buffer(4).map(|n| n + 1)
+                items.in_threads().pool(&pool).workers(2).buffer(4).map(|n| n + 1)
             });
             (0..10).for_each(|n| queue.put(n).unwrap());
             assert!((1..11).all(|n| queue.get_timeout(DEADLINE) == Ok(n)));
@@ -461,7 +460,7 @@ fn every_order_of_completion_of_four_tasks_on_three_workers() {
             let told: Vec<_> = told.into_iter().map(Mutex::new).collect();
             let (say, ended) = mpsc::channel();
             let mut queue = Queue::new(1, |items: Inlet<usize>| {
-                items.feed_in_threads().pool(&three).workers(3).buffer(4).map(move |n| {
+                items.in_threads().pool(&three).workers(3).buffer(4).map(move |n| {
                     told[n].lock().unwrap().recv().unwrap();
                     say.send(n).unwrap();
                     n
@@ -519,7 +518,7 @@ fn fifty_rounds_while_the_ids_wrap() {
     within(|| {
         for buffer in [1, 2, 3] {
             let mut queue = Queue::new(2, |items: Inlet<u64>| {
-                let feed = items.feed_in_threads().workers(2).buffer(buffer);
+                let feed = items.in_threads().workers(2).buffer(buffer);
                 feed.first_packet(u64::MAX - 100).map(|n| n)
             });
             let producer = queue.producer();
@@ -536,26 +535,26 @@ fn fifty_rounds_while_the_ids_wrap() {
 
 type Task = Box<dyn FnOnce() -> u32 + Send>;
 
-fn tasks(items: Inlet<Entry<Task, u32>>) -> FeedThreads<Task, Entry<u32, u32>> {
-    items.feed_in_threads().workers(2).buffer(4).map_items(|task| task())
+fn tasks(items: Inlet<Marked<Task, u32>>) -> FeedThreads<Task, Marked<u32, u32>> {
+    items.in_threads().workers(2).buffer(4).map_marked(|task| task())
 }
 
-fn task(f: impl FnOnce() -> u32 + Send + 'static) -> Entry<Task, u32> {
-    Entry::Item(Box::new(f))
+fn task(f: impl FnOnce() -> u32 + Send + 'static) -> Marked<Task, u32> {
+    Marked::Item(Box::new(f))
 }
 
-/// Three callables, one with an argument, a mark. (What is neither does not compile.)
+/// Three callables, one with an argument, a marker. (What is neither does not compile.)
 #[test]
-fn callables_are_called_and_marks_pass_in_order() {
+fn callables_are_called_and_markers_pass_in_order() {
     within(|| {
         let mut queue = Queue::new(10, tasks);
         (1..4).for_each(|n| queue.put(task(move || n)).unwrap());
         queue.put(task(|| u32::from(4u8))).unwrap();
-        queue.put(Entry::Mark(5)).unwrap();
+        queue.put(Marked::Marker(5)).unwrap();
         queue.stop();
         let got: Vec<_> = std::iter::from_fn(|| queue.get()).collect();
-        let [one, two, three, four] = [1, 2, 3, 4].map(Entry::Item);
-        assert_eq!(got, [one, two, three, four, Entry::Mark(5)]);
+        let [one, two, three, four] = [1, 2, 3, 4].map(Marked::Item);
+        assert_eq!(got, [one, two, three, four, Marked::Marker(5)]);
     });
 }
 
@@ -602,16 +601,16 @@ fn three_hundred_short_tasks_through_a_tiny_window_lose_no_wake_up() {
     });
 }
 
-/// In parallel-queue what can be called could not be a mark.
+/// In parallel-queue what can be called could not be a marker.
 #[test]
 fn a_mark_may_be_a_function() {
     within(|| {
-        let mut queue = Queue::new(4, |items: Inlet<Entry<u32, fn() -> u32>>| {
-            items.feed_in_threads().workers(2).map_items(|n| n + 1)
+        let mut queue = Queue::new(4, |items: Inlet<Marked<u32, fn() -> u32>>| {
+            items.in_threads().workers(2).map_marked(|n| n + 1)
         });
-        queue.put(Entry::Item(1)).unwrap();
-        queue.put(Entry::Mark(|| 42)).unwrap();
+        queue.put(Marked::Item(1)).unwrap();
+        queue.put(Marked::Marker(|| 42)).unwrap();
         assert_eq!(queue.get().unwrap().item(), Some(2));
-        assert_eq!(queue.get().unwrap().mark().unwrap()(), 42);
+        assert_eq!(queue.get().unwrap().marker().unwrap()(), 42);
     });
 }

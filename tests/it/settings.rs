@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use subfeed::channel::Redirect;
 use subfeed::framing::ReplyFraming;
-use subfeed::{ErrorKind, FeedExt, Halt, OnStall, Redirect, Template, iterate_in_subprocess};
+use subfeed::policy::{Halt, OnStall};
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{ErrorKind, FeedExt, Template};
 
 use crate::common::within;
 
@@ -116,7 +119,7 @@ fn ready_and_skip_lines_go_together_in_any_order() {
 #[test]
 fn a_file_and_a_terminal_for_the_same_stdout_exclude_one_another() {
     within(|| {
-        let pty = cat().line_buffered(subfeed::LineBuffered::Pty);
+        let pty = cat().line_buffered(subfeed::channel::LineBuffered::Pty);
         let error = ["x"].into_iter().feed(pty.stdout(Redirect::Null)).drain().unwrap_err();
         assert!(error.to_string().contains("line_buffered(Pty)"), "{error}");
     });
@@ -130,7 +133,7 @@ fn unbuffered_python_does_not_depend_on_the_order_of_settings() {
             feed.next().unwrap().unwrap().to_string()
         };
         let echo = || Template::shell("read -r x; echo \"${PYTHONUNBUFFERED-unset}\"");
-        let how = subfeed::LineBuffered::Environment;
+        let how = subfeed::channel::LineBuffered::Environment;
         assert_eq!(ask(echo().env_clear()), "unset");
         assert_eq!(ask(echo().line_buffered(how).env_clear()), "1");
         assert_eq!(ask(echo().env_clear().line_buffered(how)), "1");

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use bstr::ByteSlice;
 use itertools::Itertools;
+use subfeed::channel::Redirect;
 use subfeed::framing::{ReplyFraming, RequestFraming};
-use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Redirect, Reply, Request, Template};
+use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Reply, Request, Template};
 
 use crate::common::tools::here;
 use crate::common::{Dir, numbers, texts, within};

@@ -8,7 +8,9 @@ use crate::common::{
 };
 use bstr::BString;
 use subfeed::framing::{Prefix, ReplyFraming};
-use subfeed::{Error, ErrorKind, FeedExt, Signal, Template, iterate_in_subprocess};
+use subfeed::policy::Signal;
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{Error, ErrorKind, FeedExt, Template};
 
 fn lines(script: &str) -> Template {
     Template::shell(script)
@@ -194,7 +196,7 @@ fn what_cannot_run_is_one_error() {
             (Template::new("no-such-program"), 8, ErrorKind::Spawn),
             (Template::new(""), 8, ErrorKind::Config),
             (Template::new("cat"), 0, ErrorKind::Config),
-            (Template::new("cat").stdout(subfeed::Redirect::Null), 8, ErrorKind::Config),
+            (Template::new("cat").stdout(subfeed::channel::Redirect::Null), 8, ErrorKind::Config),
             (Template::new("cat").replies(ReplyFraming::sentinel(sentinel)), 8, ErrorKind::Config),
             (Template::new("cat").side_output("x", ReplyFraming::line()), 8, ErrorKind::Config),
         ] {

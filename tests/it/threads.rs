@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use itertools::{Itertools, izip};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use subfeed::{FeedExt, NotYet, Order, Template, Timed, inlet};
+use subfeed::queue::{NotYet, Timed, inlet};
+use subfeed::{FeedExt, Order, Template};
 
 use crate::alone;
 use crate::common::{A_MOMENT, Barrier, Belongings, Pulled, eventually, numbers, soon, within};
@@ -75,7 +76,7 @@ fn halting(n: u64) -> impl Iterator<Item = u64> + Send {
 fn next_on_the_only_thread_of_the_pool_does_the_work_itself() {
     within(|| {
         let only = pool(1);
-        let feed = halting(50).feed_in_threads().pool(&only).workers(2).buffer(4).map(|n| n * n);
+        let feed = halting(50).in_threads().pool(&only).workers(2).buffer(4).map(|n| n * n);
         assert_eq!(only.install(move || feed.sum::<u64>()), (0..50).map(|n| n * n).sum::<u64>());
     });
 }
@@ -84,8 +85,8 @@ fn next_on_the_only_thread_of_the_pool_does_the_work_itself() {
 fn next_on_the_only_thread_of_the_pool_does_the_work_of_every_stage() {
     within(|| {
         let only = pool(1);
-        let squares = halting(50).feed_in_threads().pool(&only).workers(2).buffer(4).map(|n| n * n);
-        let feed = squares.feed_in_threads().pool(&only).workers(2).buffer(4).map(|n| n + 1);
+        let squares = halting(50).in_threads().pool(&only).workers(2).buffer(4).map(|n| n * n);
+        let feed = squares.in_threads().pool(&only).workers(2).buffer(4).map(|n| n + 1);
         assert_eq!(
             only.install(move || feed.sum::<u64>()),
             (0..50).map(|n| n * n + 1).sum::<u64>()
@@ -98,7 +99,7 @@ fn consumers_on_every_thread_of_the_pool_all_come_to_their_end() {
     within(|| {
         let two = pool(2);
         let sums = two.broadcast(|_| {
-            let feed = (0..3_000u64).feed_in_threads().pool(&two).workers(3).buffer(5).map(|n| n);
+            let feed = (0..3_000u64).in_threads().pool(&two).workers(3).buffer(5).map(|n| n);
             feed.sum::<u64>()
         });
         assert_eq!(sums, [4_498_500; 2]);
@@ -111,7 +112,7 @@ fn a_value_is_not_withheld_by_the_task_that_comes_after_it() {
         let one = pool(1);
         let (tell, told) = mpsc::channel::<()>();
         let told = Mutex::new(told);
-        let feed = (0..1_000usize).feed_in_threads().pool(&one).workers(1).buffer(1_000);
+        let feed = (0..1_000usize).in_threads().pool(&one).workers(1).buffer(1_000);
         let feed = feed.map(move |n| {
             if n % 100 == 99 {
                 told.lock().unwrap().recv().unwrap(); // until the consumer has seen the one before
@@ -132,7 +133,7 @@ fn no_item_waits_behind_another_while_a_worker_is_free() {
         let four = pool(4);
         let all = Arc::new(std::sync::Barrier::new(4));
         // Fast tasks teach the workers to take many at a time; then four must run together.
-        let feed = (0..2_004usize).feed_in_threads().pool(&four).workers(4).buffer(4_000);
+        let feed = (0..2_004usize).in_threads().pool(&four).workers(4).buffer(4_000);
         let count = feed
             .map(move |n| {
                 if n >= 2_000 {
@@ -184,7 +185,7 @@ fn no_more_than_n_run_at_a_time_and_each_worker_has_one_state() {
             (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         let shared = Arc::new((running, most, states));
         let (in_init, in_map) = (Arc::clone(&shared), Arc::clone(&shared));
-        let feed = (0..500).feed_in_threads().pool(&pool(8)).workers(3).buffer(100);
+        let feed = (0..500).in_threads().pool(&pool(8)).workers(3).buffer(100);
         let feed = feed.order(Order::Completion).map_init(
             move || in_init.2.fetch_add(1, SeqCst),
             move |_, _| {
@@ -218,7 +219,7 @@ fn in_a_scope_everything_may_borrow() {
         let words: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
         let lengths = Mutex::new(0);
         let seen: Vec<&str> = thread::scope(|scope| {
-            let feed = words.iter().feed_in_threads().workers(3).buffer(16).scoped(scope);
+            let feed = words.iter().in_threads().workers(3).buffer(16).scoped(scope);
             let feed = feed.map(|word| {
                 *lengths.lock().unwrap() += word.len();
                 word.as_str()
@@ -235,9 +236,9 @@ fn stages_in_one_scope_borrow_and_chain() {
     within(|| {
         let factor = 3;
         let sum: u64 = thread::scope(|scope| {
-            let tripled = (0..500u64).feed_in_threads().workers(2).buffer(4).scoped(scope);
+            let tripled = (0..500u64).in_threads().workers(2).buffer(4).scoped(scope);
             let tripled = tripled.map(|n| n * factor);
-            let feed = tripled.feed_in_threads().workers(2).buffer(4).order(Order::Completion);
+            let feed = tripled.in_threads().workers(2).buffer(4).order(Order::Completion);
             feed.scoped(scope).map(|n| n + factor).sum::<u64>()
         });
         assert_eq!(sum, (0..500).map(|n| n * 3 + 3).sum::<u64>());
@@ -252,7 +253,7 @@ fn a_scope_ends_when_its_feed_is_dropped_early() {
             let source = (0..).inspect(|_| {
                 pulled.fetch_add(1, SeqCst);
             });
-            let feed = source.feed_in_threads().workers(3).buffer(5).scoped(scope).map(|n| n);
+            let feed = source.in_threads().workers(3).buffer(5).scoped(scope).map(|n| n);
             assert!(feed.take(7).eq(0..7));
         });
         assert!(pulled.load(SeqCst) <= 12);
@@ -263,7 +264,7 @@ fn a_scope_ends_when_its_feed_is_dropped_early() {
 fn a_panic_in_a_scope_comes_out_of_next_and_not_of_the_scope() {
     within(|| {
         thread::scope(|scope| {
-            let feed = (0..100).feed_in_threads().workers(4).buffer(10).scoped(scope);
+            let feed = (0..100).in_threads().workers(4).buffer(10).scoped(scope);
             let mut feed = feed.map(|n| if n == 30 { panic!("thirty") } else { n });
             assert!((0..30).all(|n| feed.next() == Some(n)));
             let payload = catch_unwind(AssertUnwindSafe(|| feed.next())).unwrap_err();
@@ -278,7 +279,7 @@ fn a_scope_has_as_many_states_as_workers_at_most() {
     within(|| {
         let states = AtomicUsize::new(0);
         let sum: usize = thread::scope(|scope| {
-            let feed = (0..300).feed_in_threads().workers(3).buffer(30).scoped(scope);
+            let feed = (0..300).in_threads().workers(3).buffer(30).scoped(scope);
             feed.map_init(|| states.fetch_add(1, SeqCst), |_, n| n).sum::<usize>()
         });
         assert_eq!(sum, 300 * 299 / 2);
@@ -292,9 +293,9 @@ fn a_scope_has_as_many_states_as_workers_at_most() {
 fn next_on_the_only_thread_of_the_pool_reaches_up_a_chain_with_a_subprocess_in_it() {
     within(|| {
         let only = pool(1);
-        let text = halting(50).feed_in_threads().pool(&only).workers(2).buffer(4);
+        let text = halting(50).in_threads().pool(&only).workers(2).buffer(4);
         let cat = text.map(|n| n.to_string()).feed_subprocesses_ordered(Template::new("cat"), 1, 4);
-        let feed = cat.feed_in_threads().pool(&only).workers(2).buffer(4);
+        let feed = cat.in_threads().pool(&only).workers(2).buffer(4);
         let feed = feed.map(|reply| reply.unwrap().to_string().parse::<u64>().unwrap());
         assert_eq!(only.install(move || feed.sum::<u64>()), (0..50).sum::<u64>());
     });
@@ -307,16 +308,11 @@ fn consumers_on_every_thread_of_the_pool_help_chains_of_three_in_either_order() 
             let two = pool(2);
             let sums = two.broadcast(|_| {
                 let stage = |n: u64| n + 1;
-                let first = (0..300).feed_in_threads().pool(&two).workers(3).buffer(5).order(order);
+                let first = (0..300).in_threads().pool(&two).workers(3).buffer(5).order(order);
                 let second =
-                    first.map(stage).feed_in_threads().pool(&two).workers(1).buffer(2).order(order);
-                let third = second
-                    .map(stage)
-                    .feed_in_threads()
-                    .pool(&two)
-                    .workers(3)
-                    .buffer(3)
-                    .order(order);
+                    first.map(stage).in_threads().pool(&two).workers(1).buffer(2).order(order);
+                let third =
+                    second.map(stage).in_threads().pool(&two).workers(3).buffer(3).order(order);
                 third.map(stage).sum::<u64>()
             });
             assert_eq!(sums, [(3..303).sum::<u64>(); 2]);
@@ -334,9 +330,9 @@ fn a_consumer_never_does_the_work_of_a_feed_that_it_does_not_wait_for() {
         // Its one task may only run when the consumer below has come to its end.
         let (done, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
-        let work = halting(20).feed_in_threads().pool(&only).workers(1).buffer(2).map(|n| n);
+        let work = halting(20).in_threads().pool(&only).workers(1).buffer(2).map(|n| n);
         let (sum, other) = only.install(move || {
-            let other = (0..1).feed_in_threads().workers(1).buffer(1);
+            let other = (0..1).in_threads().workers(1).buffer(1);
             let other = other.pool(&same).map(move |n| {
                 wait.lock().unwrap().recv().unwrap();
                 there.lock().unwrap().push(n);
@@ -354,7 +350,7 @@ fn a_consumer_never_does_the_work_of_a_feed_that_it_does_not_wait_for() {
 fn a_feed_outlives_every_other_handle_to_its_pool() {
     within(|| {
         let two = pool(2);
-        let feed = halting(100).feed_in_threads().pool(&two).workers(2).buffer(4).map(|n| n);
+        let feed = halting(100).in_threads().pool(&two).workers(2).buffer(4).map(|n| n);
         drop(two);
         assert_eq!(feed.sum::<u64>(), 4_950);
     });
@@ -375,7 +371,7 @@ fn a_feed_that_nobody_looks_at_can_be_dropped_at_once() {
             drop(slow.feed_subprocesses_ordered(Template::new("cat"), 2, buffer));
         }
         thread::scope(|scope| {
-            drop((0..).feed_in_threads().workers(2).buffer(1).scoped(scope).map(|n: u64| n));
+            drop((0..).in_threads().workers(2).buffer(1).scoped(scope).map(|n: u64| n));
         });
     });
 }
@@ -389,7 +385,7 @@ fn work_goes_on_while_nobody_looks_and_two_tasks_run_at_a_time() {
         let meeting = Arc::new(std::sync::Barrier::new(2));
         let done = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&done);
-        let feed = (0..20).feed_in_threads().pool(&two).workers(2).buffer(20).map(move |n: u32| {
+        let feed = (0..20).in_threads().pool(&two).workers(2).buffer(20).map(move |n: u32| {
             meeting.wait();
             count.fetch_add(1, SeqCst);
             n
@@ -407,7 +403,7 @@ fn a_consumer_that_stops_in_the_middle_goes_on_where_it_was() {
         let ten = pool(10);
         let meeting = Arc::new(std::sync::Barrier::new(10));
         let (producer, items) = inlet(100);
-        let mut feed = items.feed_in_threads().pool(&ten).workers(10).buffer(30).map(move |n| {
+        let mut feed = items.in_threads().pool(&ten).workers(10).buffer(30).map(move |n| {
             if n < 10 {
                 meeting.wait();
             }
@@ -448,11 +444,11 @@ fn three_stages_on_one_pool_pull_2_4_6() {
         let one = pool(1);
         let pulled: [Pulled; 3] = std::array::from_fn(|_| Pulled::default());
         let stage = |n: u64| n + 1;
-        let first = pulled[0].count(0u64..).feed_in_threads().pool(&one).workers(2).buffer(2);
+        let first = pulled[0].count(0u64..).in_threads().pool(&one).workers(2).buffer(2);
         let first = pulled[1].count(first.map(stage));
-        let second = first.feed_in_threads().pool(&one).workers(2).buffer(2).map(stage);
+        let second = first.in_threads().pool(&one).workers(2).buffer(2).map(stage);
         let second = pulled[2].count(second);
-        let mut third = second.feed_in_threads().pool(&one).workers(2).buffer(2).map(stage);
+        let mut third = second.in_threads().pool(&one).workers(2).buffer(2).map(stage);
         let now = || pulled.each_ref().map(Pulled::get);
         eventually("all windows are full", || now() == [6, 4, 2]);
         assert_eq!(third.next(), Some(3));
@@ -465,7 +461,7 @@ fn three_stages_on_one_pool_pull_2_4_6() {
 #[test]
 fn several_inputs_are_zipped() {
     within(|| {
-        let feed = izip!(0.., [10, 20, 30], 100..).feed_in_threads().workers(2);
+        let feed = izip!(0.., [10, 20, 30], 100..).in_threads().workers(2);
         let sums: Vec<i32> = feed.map(|(a, b, c)| a + b + c).collect();
         assert_eq!(sums, [110, 122, 134]);
         let none = std::iter::empty::<(i32, i32)>().feed_threads_ordered(|(a, b)| a + b, 2, 2);
@@ -478,7 +474,7 @@ fn several_inputs_are_zipped() {
 fn the_end_stays_the_end() {
     within(|| {
         for order in [Order::Input, Order::Completion] {
-            let mut feed = (0..3).feed_in_threads().workers(2).order(order).map(|n| n);
+            let mut feed = (0..3).in_threads().workers(2).order(order).map(|n| n);
             assert_eq!(feed.by_ref().count(), 3);
             assert!((0..5).all(|_| feed.next().is_none()));
         }
@@ -556,7 +552,7 @@ fn nothing_is_begun_after_the_drop() {
         let (barrier, seen) = (Barrier::default(), Arc::clone(&begun));
         let held = barrier.clone();
         let pulled = Pulled::default();
-        let feed = pulled.count(0..).feed_in_threads().pool(&one).workers(1).map(move |n| {
+        let feed = pulled.count(0..).in_threads().pool(&one).workers(1).map(move |n| {
             seen.lock().unwrap().push(n);
             held.pass();
         });
@@ -617,13 +613,13 @@ fn a_global_pool_that_cannot_be_built_is_the_feeds_panic() {
 fn zero_width_and_zero_buffer_are_refused_at_the_call() {
     within(|| {
         for (workers, buffer) in [(0, 1), (1, 0)] {
-            let call = || numbers(3).feed_in_threads().workers(workers).buffer(buffer).map(|n| n);
+            let call = || numbers(3).in_threads().workers(workers).buffer(buffer).map(|n| n);
             let payload = catch_unwind(|| drop(call())).unwrap_err();
             let said = payload.downcast_ref::<&str>().unwrap();
             assert!(said.contains("is 0"), "{said}");
             let scoped = || {
                 thread::scope(|scope| {
-                    let feed = numbers(3).feed_in_threads().workers(workers).buffer(buffer);
+                    let feed = numbers(3).in_threads().workers(workers).buffer(buffer);
                     drop(feed.scoped(scope).map(|n| n));
                 });
             };
@@ -636,7 +632,7 @@ fn zero_width_and_zero_buffer_are_refused_at_the_call() {
 #[test]
 fn a_hook_that_panics_ends_the_feed_at_its_item() {
     within(|| {
-        let feed = (0..10).feed_in_threads().workers(2).buffer(4);
+        let feed = (0..10).in_threads().workers(2).buffer(4);
         let mut feed = feed.map_init(|| panic!("hook"), |(): &mut (), n: u32| n);
         assert!(catch_unwind(AssertUnwindSafe(|| feed.next())).is_err());
         assert_eq!(feed.next(), None);
@@ -649,7 +645,7 @@ fn a_hook_that_panics_ends_the_feed_at_its_item() {
 fn every_start_near_the_wrap_gives_the_same_stream() {
     within(|| {
         for before in 0..12 {
-            let feed = (0..40u64).feed_in_threads().workers(3).buffer(5);
+            let feed = (0..40u64).in_threads().workers(3).buffer(5);
             let feed = feed.first_packet(u64::MAX - before).map(|n| {
                 if n % 5 == 0 {
                     thread::yield_now();

@@ -1,11 +1,12 @@
-//! What is no work keeps its place, in both executors: errors of an earlier stage, and marks.
+//! What is no work keeps its place, in both executors: errors of an earlier stage, and markers.
 
 use std::sync::Mutex;
 use std::sync::mpsc;
 
 use crate::common::{Pulled, child, eventually, numbers, within};
 use itertools::Itertools;
-use subfeed::{BoxError, Entry, Error, ErrorKind, FeedExt, Order, Template};
+use subfeed::marker::Marked;
+use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Template};
 
 /// An error of the user's own that an error of ours can become.
 #[derive(Debug, PartialEq)]
@@ -102,11 +103,11 @@ fn what_passes_counts_in_the_window() {
         drop(feed);
 
         let pulled = Pulled::default();
-        let source = pulled.count((0..).map(Entry::<u8, u32>::Mark));
-        let mut feed = source.feed_in_threads().workers(2).buffer(5).map_items(|n| n);
+        let source = pulled.count((0..).map(Marked::<u8, u32>::Marker));
+        let mut feed = source.in_threads().workers(2).buffer(5).map_marked(|n| n);
         eventually("the window is full", || pulled.get() == 5);
         for n in 0..20 {
-            assert_eq!(feed.next(), Some(Entry::Mark(n)));
+            assert_eq!(feed.next(), Some(Marked::Marker(n)));
             assert!(pulled.get() <= u64::from(n) + 6);
         }
     });
@@ -134,7 +135,7 @@ fn ids_may_wrap_while_things_pass() {
         let feed = feed.first_packet(u64::MAX - 20).start();
         let fed = feed.map(|item| item.map(|reply| reply.to_string()));
         assert!(fed.eq(source()));
-        let feed = source().feed_in_threads().workers(2).buffer(3).first_packet(u64::MAX - 20);
+        let feed = source().in_threads().workers(2).buffer(3).first_packet(u64::MAX - 20);
         assert!(feed.try_map(Ok).eq(source()));
     });
 }
@@ -144,17 +145,17 @@ fn marks_keep_their_place_between_replies() {
     within(|| {
         let source = || {
             numbers(300).enumerate().flat_map(|(n, text)| {
-                let mark = (n % 7 == 0).then_some(Entry::Mark(n));
-                mark.into_iter().chain([Entry::Item(text)])
+                let marker = (n % 7 == 0).then_some(Marked::Marker(n));
+                marker.into_iter().chain([Marked::Item(text)])
             })
         };
-        let feed = source().feed_items(Template::new("cat")).workers(3).buffer(11).start();
+        let feed = source().feed_marked(Template::new("cat")).workers(3).buffer(11).start();
         let fed = feed.map(|entry| match entry {
-            Entry::Item(reply) => Entry::Item(reply.unwrap().to_string()),
-            Entry::Mark(mark) => Entry::Mark(mark),
+            Marked::Item(reply) => Marked::Item(reply.unwrap().to_string()),
+            Marked::Marker(marker) => Marked::Marker(marker),
         });
         assert!(fed.eq(source()));
-        let mapped = source().feed_in_threads().workers(3).buffer(11).map_items(|text| text);
+        let mapped = source().in_threads().workers(3).buffer(11).map_marked(|text| text);
         assert!(mapped.eq(source()));
     });
 }
@@ -172,10 +173,10 @@ fn in_threads_errors_of_source_and_task_keep_their_places() {
             if n % 4 == 0 { Err(Trouble::Task(n)) } else { Ok(n) }
         };
         for (workers, buffer) in [(1, 1), (4, 9), (2, 10_000)] {
-            let feed = every_third_fails(1_000).feed_in_threads().workers(workers).buffer(buffer);
+            let feed = every_third_fails(1_000).in_threads().workers(workers).buffer(buffer);
             assert!(feed.try_map(task).eq((0..1_000).map(expected)));
         }
-        let feed = every_third_fails(1_000).feed_in_threads().workers(3).order(Order::Completion);
+        let feed = every_third_fails(1_000).in_threads().workers(3).order(Order::Completion);
         let mut items = feed.try_map_init(|| (), move |(), text| task(text)).collect_vec();
         items.sort_by_key(|item| match item {
             Ok(n) | Err(Trouble::Source(n) | Trouble::Task(n)) => *n,
@@ -190,17 +191,17 @@ fn a_mark_does_not_wait_for_the_item_behind_it() {
     within(|| {
         let (go_on, wait) = mpsc::channel::<()>();
         let wait = Mutex::new(wait);
-        let source = [Entry::Item(1), Entry::Mark("between"), Entry::Item(2)].into_iter();
-        let mut feed = source.feed_in_threads().workers(1).map_items(move |n| {
+        let source = [Marked::Item(1), Marked::Marker("between"), Marked::Item(2)].into_iter();
+        let mut feed = source.in_threads().workers(1).map_marked(move |n| {
             if n == 2 {
                 wait.lock().unwrap().recv().unwrap();
             }
             n
         });
-        assert_eq!(feed.next(), Some(Entry::Item(1)));
-        assert_eq!(feed.next(), Some(Entry::Mark("between")));
+        assert_eq!(feed.next(), Some(Marked::Item(1)));
+        assert_eq!(feed.next(), Some(Marked::Marker("between")));
         go_on.send(()).unwrap();
-        assert_eq!((feed.next(), feed.next()), (Some(Entry::Item(2)), None));
+        assert_eq!((feed.next(), feed.next()), (Some(Marked::Item(2)), None));
     });
 }
 
@@ -210,7 +211,7 @@ fn in_a_scope_what_passes_may_borrow_too() {
     let said: Vec<Result<usize, &str>> = std::thread::scope(|scope| {
         let source =
             words.iter().map(|word| if word == "!" { Err(word.as_str()) } else { Ok(word) });
-        source.feed_in_threads().workers(2).scoped(scope).try_map(|word| Ok(word.len())).collect()
+        source.in_threads().workers(2).scoped(scope).try_map(|word| Ok(word.len())).collect()
     });
     assert_eq!(said, [Ok(1), Ok(2), Err("!")]);
 }

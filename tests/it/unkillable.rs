@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use subfeed::{ErrorKind, FeedExt, Template, iterate_in_subprocess};
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{ErrorKind, FeedExt, Template};
 
 use crate::alone;
 use crate::common::{Barrier, Belongings, child, children, eventually, hostile, is_running, soon};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use subfeed::{FeedExt, OnStall, Template};
+use subfeed::policy::OnStall;
+use subfeed::{FeedExt, Template};
 
 use crate::common::{numbers, texts, within};
 

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use subfeed::{ErrorKind, FeedExt, Monitor, OnStall, Template};
+use subfeed::policy::OnStall;
+use subfeed::{ErrorKind, FeedExt, Monitor, Template};
 
 use crate::common::tools::here;
 use crate::common::{numbers, texts, within};

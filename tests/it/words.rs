@@ -3,8 +3,9 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use subfeed::channel::Redirect;
 use subfeed::framing::ReplyFraming;
-use subfeed::{ErrorKind, FeedExt, Redirect, Template};
+use subfeed::{ErrorKind, FeedExt, Template};
 
 use crate::common::{DEADLINE, Dir, eventually, numbers, soon, texts, with_patience, within};
 
@@ -220,8 +221,9 @@ fn a_half_written_request_is_never_run_even_where_there_is_a_farewell() {
         // larger than a pipe, and the shell does not read it before the first is over.
         let first = format!("echo started; until [ -e {} ]; do sleep 0.01; done", dir.at("go"));
         let second = format!("echo ran >{} {}", dir.at("ran"), " ".repeat(1 << 20));
-        let template =
-            Template::new("sh").farewell("exit\n").on_stall(subfeed::OnStall::Wait, DEADLINE);
+        let template = Template::new("sh")
+            .farewell("exit\n")
+            .on_stall(subfeed::policy::OnStall::Wait, DEADLINE);
         let items = ["echo warm".to_owned(), first, second];
         let mut feed = items.into_iter().feed_subprocesses_ordered(template, 1, 10);
         assert_eq!(feed.next().unwrap().unwrap(), "warm");

@@ -1,9 +1,10 @@
 //! Filters: a line in, a line out; flushed by a flag of their own, by `stdbuf`, by a pseudo-terminal, or
 //! not at all.
 
-use subfeed::LineBuffered::{Pty, Stdbuf};
+use subfeed::ErrorKind;
+use subfeed::channel::LineBuffered;
+use subfeed::channel::LineBuffered::{Pty, Stdbuf};
 use subfeed::framing::{ReplyFraming, RequestFraming, Sentinel};
-use subfeed::{ErrorKind, LineBuffered};
 
 use crate::harness::{Tool, chomp, lines, tool};
 

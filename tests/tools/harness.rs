@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bstr::{BStr, BString, ByteSlice};
+use subfeed::channel::LineBuffered;
 use subfeed::framing::{ReplyFraming, RequestFraming, Sentinel};
-use subfeed::{ErrorKind, FeedExt, LineBuffered, Snapshot, Template};
+use subfeed::{ErrorKind, FeedExt, Snapshot, Template};
 
 pub(crate) use crate::common::tools::here;
 use crate::common::within;

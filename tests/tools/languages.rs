@@ -1,6 +1,6 @@
 //! Interpreters that run a loop of the user's: read a line, print a line.
 
-use subfeed::LineBuffered::{Environment, Pty};
+use subfeed::channel::LineBuffered::{Environment, Pty};
 
 use crate::harness::{Tool, lines, short_lines, tool};
 

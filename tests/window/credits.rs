@@ -4,10 +4,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use subfeed::pipeline::{Pipeline, Stage};
-use subfeed::{
-    BoxError, Error, FeedExt, GetError, Inlet, Order, Producer, Queue, Template, inlet,
-    iterate_in_subprocess,
-};
+use subfeed::queue::{GetError, Inlet, Producer, Queue, inlet};
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{BoxError, Error, FeedExt, Order, Template};
 
 use crate::common::{Barrier, Dir, Pulled, eventually, numbers, within};
 
@@ -130,7 +129,7 @@ fn a_crawler_that_puts_follow_up_work_goes_on() {
             let feed = items.feed(cat()).workers(2).buffer(window).order(order);
             crawl(producer, room, 3 * room, feed.start());
             let (producer, items) = inlet(10);
-            let feed = items.feed_in_threads().workers(2).buffer(window).order(order);
+            let feed = items.in_threads().workers(2).buffer(window).order(order);
             crawl(producer, room, 3 * room, feed.map(|task| task));
             let (producer, items) = inlet(10);
             let feed = items.feed(cat()).workers(2).buffer(window).order(order).keep_input();

@@ -8,11 +8,11 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use bstr::BString;
+use subfeed::channel::Redirect;
 use subfeed::pipeline::{Pipeline, Run, Stage};
-use subfeed::{
-    Batches, BoxError, Builder, FeedExt, FeedThreads, Feeder, Inlet, Queue, Redirect, Template,
-    inlet, iterate_in_subprocess,
-};
+use subfeed::queue::{Feeder, Inlet, Queue, inlet};
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{Batches, BoxError, FeedBuilder, FeedExt, FeedThreads, Template};
 
 use crate::alone;
 use crate::common::{Belongings, Plain, child, children, eventually, is_running, numbers};
@@ -403,7 +403,7 @@ fn a_queue_that_its_own_source_drops_goes() {
 fn a_builder_may_go_anywhere() {
     alone!(|| {
         let before = Belongings::now();
-        let builder: Builder<_, _, _> = numbers(9).feed(Template::new("cat"));
+        let builder: FeedBuilder<_, _, _> = numbers(9).feed(Template::new("cat"));
         let source = (0..5).map(move |n: u32| {
             let _ = &builder;
             n.to_string()

@@ -110,7 +110,7 @@ impl<T: Serialize + 'static> Passes<T> {
         I::IntoIter: 'static,
         S: Into<BoxError>,
     {
-        Self::of(Epochs { items: items.into_iter(), place: Place::Between, abandoned: 0 })
+        Self::of(Epochs { items: items.into_iter(), position: Position::Between, abandoned: 0 })
     }
 
     fn of(begin: impl Begin + 'static) -> Self {
@@ -210,7 +210,7 @@ where
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Position {
     Between,
     /// A pass has begun, and nothing has been asked for.
     Begun,
@@ -220,7 +220,7 @@ enum Place {
 
 struct Epochs<I> {
     items: I,
-    place: Place,
+    position: Position,
     /// Epochs, this one first, of which nothing is wanted any more.
     abandoned: u64,
 }
@@ -236,13 +236,13 @@ where
     }
 
     fn begin(&mut self) -> Result<Box<dyn Steps + '_>, Failure> {
-        match self.place {
-            Place::Between => self.place = Place::Begun,
-            Place::Begun | Place::Inside => {
-                self.place = Place::Begun;
+        match self.position {
+            Position::Between => self.position = Position::Begun,
+            Position::Begun | Position::Inside => {
+                self.position = Position::Begun;
                 self.abandoned += 1;
             }
-            Place::Ended => {}
+            Position::Ended => {}
         }
         Ok(Box::new(self))
     }
@@ -255,19 +255,21 @@ where
     S: Into<BoxError>,
 {
     fn step(&mut self, out: &mut Vec<u8>) -> Step {
-        while self.place != Place::Ended {
+        while self.position != Position::Ended {
             match self.items.next().map(Result::transpose) {
                 Some(Some(_)) if self.abandoned > 0 => {}
                 Some(None) if self.abandoned > 0 => self.abandoned -= 1,
                 Some(Some(item)) => {
-                    self.place = Place::Inside;
+                    self.position = Position::Inside;
                     return write(item, out);
                 }
                 Some(None) => {
-                    self.place = Place::Between;
+                    self.position = Position::Between;
                     return Step::End;
                 }
-                None if std::mem::replace(&mut self.place, Place::Ended) == Place::Inside => {
+                None if std::mem::replace(&mut self.position, Position::Ended)
+                    == Position::Inside =>
+                {
                     return Step::End;
                 }
                 None => {}

@@ -154,10 +154,10 @@ impl Session {
     }
 
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
-        self.place(Error::new(kind, message.into()))
+        self.located(Error::new(kind, message.into()))
     }
 
-    fn place(&self, error: Error) -> Error {
+    fn located(&self, error: Error) -> Error {
         error.running(&self.command).of(self.pid).fatal()
     }
 
@@ -292,7 +292,7 @@ impl Session {
             Some(Status::InitializationFailed) if !self.ready => {
                 if let Some(failure) = failure() {
                     let error = failure.into_error("the function cannot be iterated");
-                    self.fail(self.place(error), leave);
+                    self.fail(self.located(error), leave);
                 } else {
                     self.misunderstand();
                 }
@@ -377,7 +377,7 @@ impl Talk for Session {
     }
 
     fn is_late(&mut self, limit: &TimeLimit) {
-        self.fail(self.place(limit.error("child")), Stand::Kill);
+        self.fail(self.located(limit.error("child")), Stand::Kill);
     }
 
     fn wants(&mut self, now: Time) -> bool {

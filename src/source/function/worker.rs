@@ -158,9 +158,9 @@ thread_local! {
 pub(super) fn note_where_panics_occur() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |about| {
-        let place = about.location().map(ToString::to_string);
+        let at = about.location().map(ToString::to_string);
         // Not if it happens while the thread ends.
-        let _ = PANICKED_AT.try_with(|at| *at.borrow_mut() = place);
+        let _ = PANICKED_AT.try_with(|noted| *noted.borrow_mut() = at);
         before(about);
     }));
 }
@@ -175,7 +175,7 @@ fn said(payload: &Payload) -> String {
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("something that is no text");
     match PANICKED_AT.take() {
-        Some(place) => format!("{text} (at {place})"),
+        Some(at) => format!("{text} (at {at})"),
         None => text.to_owned(),
     }
 }

@@ -69,12 +69,12 @@ impl Backlog {
         self.careful += usize::from(care != Care::Free);
         let at = run.first().since(self.origin);
         let before = |job: &Job| job.run.first().since(self.origin) < at;
-        let place = match self.jobs.back() {
+        let index = match self.jobs.back() {
             None => 0,
             Some(last) if before(last) => self.jobs.len(),
             Some(_) => self.jobs.partition_point(before),
         };
-        self.jobs.insert(place, Job { run, care });
+        self.jobs.insert(index, Job { run, care });
     }
 
     /// Takes the earliest run that needs no care, up to `most` packets of it.

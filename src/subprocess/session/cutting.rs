@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, excerpt};
-use crate::framing::{Place, Scan};
+use crate::framing::{Position, Scan};
 use crate::record::{Buffer, PacketId};
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session, Why};
@@ -97,9 +97,12 @@ impl Session {
             if nothing && !(done < owed && output.may_be_empty()) {
                 break None;
             }
-            let place =
-                Place::new(packet.map_or(u64::MAX, |packet| packet.0), limit, output.is_closed());
-            let scanned = output.scan(&cx.spec.replies, from, place);
+            let position = Position::new(
+                packet.map_or(u64::MAX, |packet| packet.0),
+                limit,
+                output.is_closed(),
+            );
+            let scanned = output.scan(&cx.spec.replies, from, position);
             let said = |session: &Self| excerpt(&session.outputs[0].uncut()[from..]);
             match scanned {
                 Ok(Ok(Scan::Partial)) => break None,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use memchr::{memchr_iter, memrchr};
 
-use crate::framing::{Framing, FramingError, Place, ReplyFraming, Scan};
+use crate::framing::{Framing, FramingError, Position, ReplyFraming, Scan};
 use crate::record::{Buffer, Pool};
 use crate::tuning::READ_BYTES;
 use crate::window::delimiters::nth_end;
@@ -174,7 +174,7 @@ impl Output {
         &mut self,
         framing: &ReplyFraming,
         from: usize,
-        place: Place,
+        position: Position,
     ) -> Result<Result<Scan, FramingError>, Payload> {
         if !self.framing_is_fresh {
             // Replies were cut in bulk, behind the scanner's back.
@@ -182,7 +182,7 @@ impl Output {
             self.framing_is_fresh = true;
         }
         let rest = &self.bytes[self.start + from..self.end];
-        unwind::catch(|| self.framing.scan(rest, place))
+        unwind::catch(|| self.framing.scan(rest, position))
     }
 
     /// Whether an output without a byte is a reply, as the whole output of a process is.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::excerpt;
-use crate::framing::{FramingError, Place, ReplyFraming, Scan};
+use crate::framing::{FramingError, Position, ReplyFraming, Scan};
 use crate::record::Buffer;
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session};
@@ -92,8 +92,8 @@ impl Session {
                 }
                 let packet = self.flight.next_after(before);
                 let packet = packet.map_or(u64::MAX, |packet| packet.0);
-                let place = Place::new(packet, limit, output.is_closed());
-                let what = match output.scan(framing, 0, place) {
+                let position = Position::new(packet, limit, output.is_closed());
+                let what = match output.scan(framing, 0, position) {
                     Ok(Ok(Scan::Partial)) => break,
                     Ok(Ok(Scan::Complete { body, len })) => {
                         output.keep_part(body, len);

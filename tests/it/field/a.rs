@@ -6,11 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use subfeed::channel::Redirect;
+use subfeed::codec::Owned;
 use subfeed::framing::{ReplyFraming, Sentinel};
-use subfeed::{
-    BoxError, ErrorKind, Feed, FeedExt, Feeder, GetError, Inlet, Monitor, OnStall, Order, Owned,
-    Queue, Redirect, Template, Timed, TryPutError, inlet, iterate_in_subprocess,
-};
+use subfeed::policy::OnStall;
+use subfeed::queue::{Feeder, GetError, Inlet, Queue, Timed, TryPutError, inlet};
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{BoxError, ErrorKind, Feed, FeedExt, Monitor, Order, Template};
 
 use super::{Door, LIMIT, doors, ends, open_ended, ready};
 use crate::alone;

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitPidFlag, waitpid};
+use subfeed::channel::Redirect;
 use subfeed::framing::{ReplyFraming, Sentinel};
-use subfeed::{
-    Error, ErrorKind, FeedExt, Feeder, Halt, Order, Queue, Redirect, Template,
-    iterate_in_subprocess,
-};
+use subfeed::policy::Halt;
+use subfeed::queue::{Feeder, Queue};
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{Error, ErrorKind, FeedExt, Order, Template};
 
 use super::{Door, doors, ends, open_ended};
 use crate::alone;

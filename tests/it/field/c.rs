@@ -7,10 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
+use subfeed::channel::Redirect;
 use subfeed::framing::{ReplyFraming, Sentinel};
-use subfeed::{
-    Error, ErrorKind, FeedExt, OnStall, Order, Queue, Redirect, Template, iterate_in_subprocess,
-};
+use subfeed::policy::OnStall;
+use subfeed::queue::Queue;
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{Error, ErrorKind, FeedExt, Order, Template};
 
 use super::{Door, LIMIT, doors, ends, open_ended, ready};
 use crate::alone;

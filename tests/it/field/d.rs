@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use subfeed::framing::{ReplyFraming, Sentinel};
 use subfeed::pipeline::Pipeline;
-use subfeed::{Error, ErrorKind, FeedExt, Queue, Template, iterate_in_subprocess};
+use subfeed::queue::Queue;
+use subfeed::source::iterate_in_subprocess;
+use subfeed::{Error, ErrorKind, FeedExt, Template};
 
 use super::{LIMIT, ends, open_ended};
 use crate::common::{Dir, child, eventually, numbers, texts};

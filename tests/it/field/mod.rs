@@ -13,7 +13,8 @@ mod d;
 use std::time::Duration;
 
 use subfeed::pipeline::{Pipeline, Stage};
-use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Queue, Snapshot, Template};
+use subfeed::queue::Queue;
+use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Snapshot, Template};
 
 use crate::common::within_limit;
 
