@@ -49,7 +49,7 @@
 //! - [`Queue`](queue::Queue) and [`Feeder`](queue::Feeder) are for code that has items rather than an iterator of them.
 //! - A [`pipeline`] is several of these in a row, named and watched.
 //! - [`Error`] is the one error type: about one item, or fatal.
-//! - [`Monitor`] tells how a feed is doing, from any thread.
+//! - [`Monitor`] tells how a feed is doing, from any thread: counters, each worker, and what holds it up ([`watch`]).
 //!
 //! # Which framing?
 //!
@@ -119,6 +119,7 @@ mod template;
 #[cfg(feature = "threads")]
 mod threads;
 mod tuning;
+pub mod watch;
 #[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "shelves and help are for threads"))]
 mod window;
 

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
+use crate::sync::{Mutex, MutexGuard, OnceLock, lock};
+use crate::watch::{self, Board, Bottleneck, Counts, Facts, Ledger, Worker};
 use crate::window::gate::Gate;
 
 macro_rules! counters {
@@ -27,7 +29,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            fn snapshot(&self) -> Snapshot {
+            pub(crate) fn snapshot(&self) -> Snapshot {
                 Snapshot { $($name: self.$name.load(Relaxed),)* ..Snapshot::default() }
             }
         }
@@ -90,34 +92,66 @@ pub(crate) struct Stats {
     pub(crate) gate: Arc<Gate>,
     /// The last hint, and the worker that it is about, if it is about one.
     hint: Mutex<Hint>,
+    workers: usize,
+    board: Board,
+    ledger: Mutex<Ledger>,
+    /// When the event loop's clock began.
+    began: OnceLock<Instant>,
 }
 
 impl Stats {
-    pub(crate) fn new(gate: Arc<Gate>) -> Self {
-        Self { counters: Counters::default(), gate, hint: Mutex::new(None) }
+    /// Of a feed with so many workers.
+    pub(crate) fn new(gate: Arc<Gate>, workers: usize) -> Self {
+        Self {
+            counters: Counters::default(),
+            gate,
+            hint: Mutex::new(None),
+            workers,
+            board: Board::new(workers),
+            ledger: Mutex::default(),
+            began: OnceLock::new(),
+        }
+    }
+
+    /// Event loop: its clock begins now, and from now on it answers questions.
+    pub(crate) fn begin(&self) {
+        let _ = self.began.set(Instant::now());
+        self.board.open();
+    }
+
+    /// Event loop: where it answers questions about its workers.
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Event loop: where it puts down what it spends its time with.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    /// How many packets have come and gone.
+    pub(crate) fn counts(&self) -> Counts {
+        let pulled = self.counters.accepted.load(Relaxed);
+        Counts { pulled, yielded: self.gate.total_yielded() }
     }
 
     /// Leaves a hint; the last one counts.
     pub(crate) fn hint(&self, hint: String) {
-        *lock_hint(&self.hint) = Some((None, hint));
+        *lock(&self.hint) = Some((None, hint));
     }
 
     /// Leaves a hint about a worker.
     pub(crate) fn hint_about(&self, worker: usize, hint: String) {
-        *lock_hint(&self.hint) = Some((Some(worker), hint));
+        *lock(&self.hint) = Some((Some(worker), hint));
     }
 
     /// The last hint about this worker is disproved.
     pub(crate) fn withdraw_hint(&self, worker: usize) {
-        lock_hint(&self.hint).take_if(|(about, _)| *about == Some(worker));
+        lock(&self.hint).take_if(|(about, _)| *about == Some(worker));
     }
 }
 
 type Hint = Option<(Option<usize>, String)>;
-
-fn lock_hint(mutex: &Mutex<Hint>) -> std::sync::MutexGuard<'_, Hint> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
 
 /// How a feed is doing, for any thread to ask: cheap to clone, and usable when the feed has ended.
 ///
@@ -138,8 +172,73 @@ impl Monitor {
         let mut snapshot = self.0.counters.snapshot();
         snapshot.held_bytes = self.0.gate.held() as u64;
         snapshot.yielded = self.0.gate.total_yielded();
-        snapshot.hint = lock_hint(&self.0.hint).as_ref().map(|(_, hint)| hint.clone());
+        snapshot.hint = lock(&self.0.hint).as_ref().map(|(_, hint)| hint.clone());
         snapshot
+    }
+
+    /// What each worker does, in the order of their numbers.
+    ///
+    /// The event loop answers at the end of its turn, which is at once unless a closure of yours holds it up:
+    /// then what it said last is given, after 100 ms. Nothing is kept for this while nobody asks. With
+    /// a thousand workers an answer takes a fraction of a millisecond, so ten a second cost nothing.
+    ///
+    /// Before the feed has begun, and where it could not be started, no worker has a session. When it has ended
+    /// they stay as they were then.
+    ///
+    /// ```
+    /// use subfeed::watch::WorkerState;
+    /// use subfeed::{FeedExt, Template};
+    /// let mut feed = (0..100).map(|n| n.to_string()).feed_subprocesses(Template::new("cat"), 2, 10);
+    /// let monitor = feed.monitor();
+    /// assert_eq!(feed.by_ref().count(), 100);
+    /// let workers = monitor.workers();
+    /// assert_eq!(workers.iter().map(|worker| worker.answered).sum::<u64>(), 100);
+    /// assert!(workers.iter().all(|worker| worker.state == WorkerState::Vacant));
+    /// ```
+    #[must_use]
+    pub fn workers(&self) -> Vec<Worker> {
+        self.view().workers
+    }
+
+    /// What holds the feed up: where the time of the last five seconds went, as a line to read.
+    ///
+    /// It takes what [`workers`](Monitor::workers) takes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::watch::Verdict;
+    /// use subfeed::{FeedExt, Template};
+    /// let slow = (0..20).map(|n| {
+    ///     std::thread::sleep(Duration::from_millis(10));
+    ///     n.to_string()
+    /// });
+    /// let mut feed = slow.feed_subprocesses(Template::new("cat"), 2, 10);
+    /// let monitor = feed.monitor();
+    /// assert_eq!(feed.by_ref().take(19).count(), 19);
+    /// let bottleneck = monitor.bottleneck();
+    /// assert_eq!(bottleneck.verdict, Verdict::Source);
+    /// println!("{bottleneck}");
+    /// ```
+    #[must_use]
+    pub fn bottleneck(&self) -> Bottleneck {
+        let view = self.view();
+        let stats = &*self.0;
+        let now = stats.began.get().map(Instant::elapsed).unwrap_or_default();
+        let ledger = stats.ledger().clone();
+        let times = ledger.read(now, stats.counts());
+        let facts = Facts {
+            workers: stats.workers,
+            window: stats.gate.window(),
+            next: view.next,
+            head: view.head,
+            ready: view.ready,
+            withholding: view.withholding,
+        };
+        watch::judge(&times, &facts)
+    }
+
+    fn view(&self) -> watch::View {
+        self.0.board.ask(|| self.0.gate.wake_executor())
     }
 }
 

@@ -210,7 +210,7 @@ where
         let Template { mut spec, encode, decode } = self.template;
         spec.begin();
         let spec = Arc::new(spec);
-        let stats = Arc::new(Stats::new(Arc::clone(outlet.gate())));
+        let stats = Arc::new(Stats::new(Arc::clone(outlet.gate()), workers));
         let store = D::store(self.first_packet);
         let started = poller.and_then(|poller| {
             let scheduler = Scheduler::new(Plan {

@@ -15,6 +15,7 @@ use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::scheduler::Scheduler;
 use crate::tuning::BATCHES_A_TURN;
+use crate::watch::{Share, Standing};
 use crate::window::handover::{Arrival, Supply};
 use crate::window::outbox::Outbox;
 use crate::window::packet::End;
@@ -34,12 +35,28 @@ pub(crate) struct Swarm {
     lost_since: Option<Now>,
     /// The intake is asked to wake us.
     asking: bool,
+    /// The last question about the workers that was answered.
+    told: u64,
+    pause: Pause,
     /// Packets, and bytes of requests, that have ever come.
     #[cfg(test)]
     pub(crate) arrived: (u64, usize),
     #[cfg(test)]
     gave_up: bool,
 }
+
+/// What the loop spends without doing anything.
+#[derive(Debug, Default)]
+struct Pause {
+    /// When it began, if it lets others run or sleeps; which of the two.
+    since: Option<Now>,
+    briefly: bool,
+    /// How long others were let run since that was put down.
+    idled: Duration,
+}
+
+/// After so long without a sleep it is put down all the same.
+const PUT_DOWN_AFTER: Duration = Duration::from_millis(100);
 
 /// Runs a feed to its end, on the thread that is to be the event loop's.
 pub(crate) fn run(
@@ -53,6 +70,7 @@ pub(crate) fn run(
     let enlarges = !scheduler.is_drain() && !spec.policy.at_most_once;
     let gate = Arc::clone(supply.gate());
     let os = Unix::new(Setup { spec, command, slots, enlarges, counts_leftovers: true }, poller);
+    scheduler.stats().begin();
     let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
     let mut event_loop = EventLoop::new(swarm, os, slots);
     let end = finish(&mut event_loop);
@@ -67,6 +85,7 @@ fn finish<O: Os>(event_loop: &mut EventLoop<Swarm, O>) -> End {
     // A panic here is a bug of ours, or of a framing: the consumer gets it rather than waiting for ever.
     let panicked = unwind::catch(|| event_loop.run());
     let swarm = event_loop.machine();
+    swarm.tell_last();
     match panicked {
         Ok(()) => swarm.take_end(),
         Err(payload) => {
@@ -85,6 +104,8 @@ impl Swarm {
             now: Now::ZERO,
             lost_since: None,
             asking: false,
+            told: 0,
+            pause: Pause::default(),
             #[cfg(test)]
             arrived: (0, 0),
             #[cfg(test)]
@@ -106,6 +127,37 @@ impl Swarm {
     #[cfg(test)]
     pub(crate) fn gave_up(&self) -> bool {
         self.gave_up
+    }
+
+    /// Answers whoever has asked about the workers.
+    fn tell(&mut self) {
+        let stats = self.scheduler.stats();
+        if let Some(question) = stats.board().question(self.told) {
+            stats.board().tell(question, |view| self.scheduler.view(view));
+            self.told = question;
+        }
+    }
+
+    /// Nobody will be answered any more.
+    fn tell_last(&mut self) {
+        self.put_down();
+        let stats = self.scheduler.stats();
+        // What the consumer has not taken yet is nobody's but its own.
+        stats.ledger().rests(self.now, Duration::ZERO, Share::Nothing, stats.counts(), 0);
+        self.scheduler.stats().board().close(|view| self.scheduler.view(view));
+    }
+
+    /// Puts down where the time went since that was done last, and for whom what comes is spent.
+    fn put_down(&mut self) {
+        let standing = Standing {
+            consumer_waits: self.outbox.has_waiter(),
+            full: self.supply.gate().holds_puller(),
+            ..self.scheduler.standing()
+        };
+        let stats = self.scheduler.stats();
+        let idled = std::mem::take(&mut self.pause.idled);
+        let busy = u32::try_from(standing.busy).unwrap_or(u32::MAX);
+        stats.ledger().rests(self.now, idled, standing.share(), stats.counts(), busy);
     }
 
     fn put(&mut self) {
@@ -164,6 +216,7 @@ impl Machine for Swarm {
         for batch in self.scheduler.effects().spent.drain(..) {
             self.supply.give_back(batch);
         }
+        self.tell();
         self.scheduler.is_finished()
     }
 
@@ -241,6 +294,26 @@ impl Machine for Swarm {
 
     fn ended(&mut self, slot: usize, status: Option<ExitStatus>) {
         self.scheduler.ended(slot, status);
+    }
+
+    fn pauses(&mut self, briefly: bool) {
+        if !briefly {
+            self.put_down();
+        } else if self.pause.idled >= PUT_DOWN_AFTER {
+            self.put_down();
+            self.scheduler.stats().ledger().wakes(self.now);
+        }
+        self.pause.since = Some(self.now);
+        self.pause.briefly = briefly;
+    }
+
+    fn resumes(&mut self) {
+        let Some(since) = self.pause.since.take() else { return };
+        if self.pause.briefly {
+            self.pause.idled += self.now.saturating_sub(since);
+        } else {
+            self.scheduler.stats().ledger().wakes(self.now);
+        }
     }
 
     fn awaits_first_reply(&self) -> bool {

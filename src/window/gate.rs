@@ -447,6 +447,11 @@ impl Gate {
         self.held() >= self.max_bytes
     }
 
+    /// Whether whoever pulls sleeps at this gate, or lingers there.
+    pub(crate) fn holds_puller(&self) -> bool {
+        self.look_at.load(SeqCst) != NEVER
+    }
+
     /// No input is pulled after this (but one may be on its way out of the source).
     pub(crate) fn stop(&self) {
         self.stop.store(true, SeqCst);

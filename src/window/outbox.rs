@@ -187,6 +187,11 @@ impl<R> Outbox<R> {
         taken
     }
 
+    /// Executor: whether the outlet waits for something to come.
+    pub(crate) fn has_waiter(&self) -> bool {
+        lock(&self.state).waiter.is_some()
+    }
+
     /// Outlet: nobody waits any more.
     pub(crate) fn forget_waiter(&self) {
         let waiter = lock(&self.state).waiter.take();

@@ -85,6 +85,11 @@ pub(crate) trait Machine {
     /// A child is over and its slot empty.
     fn ended(&mut self, slot: usize, status: Option<ExitStatus>);
 
+    /// About to let others run (`briefly`), or to sleep until something happens, at the time that was told last.
+    fn pauses(&mut self, _briefly: bool) {}
+    /// That is past, if it was so.
+    fn resumes(&mut self) {}
+
     /// Whether the first reply is still awaited, so that those who can give it come first.
     fn awaits_first_reply(&self) -> bool;
     /// Whether something can be done without waiting.
@@ -192,6 +197,8 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         }
         self.yields = 0;
         if let Rest::Until(timeout) = self.machine.rest() {
+            self.tell_time();
+            self.machine.pauses(false);
             self.wait(timeout);
             self.machine.wake();
         }
@@ -208,6 +215,8 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     /// Lets others run, and looks what came of it. Says whether a child had something to say.
     fn let_others_run(&mut self) -> bool {
         self.yields += 1;
+        self.tell_time();
+        self.machine.pauses(true);
         self.os.yield_now();
         self.wait(Some(Duration::ZERO))
     }
@@ -237,6 +246,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         self.clock.waits(timeout);
         let waited = self.os.wait(timeout, &mut events);
         self.tell_time();
+        self.machine.resumes();
         if let Err(error) = waited {
             let error = Error::new(ErrorKind::Thread, "the poller failed").because(error);
             self.machine.wait_failed(error);

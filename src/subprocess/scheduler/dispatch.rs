@@ -237,7 +237,7 @@ mod tests {
             backlog: u64::MAX,
             most: None,
             gate: Arc::clone(&gate),
-            stats: Arc::new(Stats::new(gate)),
+            stats: Arc::new(Stats::new(gate, workers)),
         });
         scheduler.time_is(Time::at(Duration::from_millis(1)));
         scheduler

@@ -38,6 +38,7 @@ mod last;
 mod redelivery;
 mod shutdown;
 mod starts;
+mod tally;
 mod timers;
 
 use std::collections::VecDeque;
@@ -65,6 +66,7 @@ use last::LastItem;
 use redelivery::Attempts;
 use shutdown::Shutdown;
 use starts::Starts;
+use tally::Tallies;
 use timers::Timers;
 
 /// What is to be done, and what has come of it.
@@ -124,6 +126,7 @@ pub(crate) struct Scheduler {
     starts: Starts,
     shutdown: Shutdown,
     last: LastItem,
+    tallies: Tallies,
     /// Packets that have come, and packets of which it is known what became.
     accepted: u64,
     resolved: u64,
@@ -160,6 +163,7 @@ impl Scheduler {
             starts: Starts::new(workers),
             shutdown: Shutdown::new(workers),
             last: LastItem::new(&plan),
+            tallies: Tallies::new(workers),
             accepted: 0,
             resolved: 0,
             pulled: None,
@@ -201,6 +205,10 @@ impl Scheduler {
     /// How long it is until the next deadline.
     pub(crate) fn next_timer(&self) -> Option<Now> {
         self.timers.next(self.now)
+    }
+
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.plan.stats
     }
 
     fn counters(&self) -> &Counters {
@@ -291,6 +299,7 @@ impl Scheduler {
         let cx = context!(self);
         let Slot::Live { session, .. } = &mut self.slots[slot] else { return };
         event(session, &cx, &mut self.news);
+        self.tallies.turned(session.turn(self.now.real));
         self.take_in(slot);
         self.look_at_last();
         self.offer(slot);
@@ -470,7 +479,7 @@ impl Scheduler {
     /// A session is over, its process reaped and its slot empty.
     pub(crate) fn ended(&mut self, slot: usize, status: Option<ExitStatus>) {
         let vacant = Slot::Vacant { not_before: self.now.patient };
-        let Slot::Live { session, queued } = std::mem::replace(&mut self.slots[slot], vacant)
+        let Slot::Live { mut session, queued } = std::mem::replace(&mut self.slots[slot], vacant)
         else {
             return;
         };
@@ -478,8 +487,11 @@ impl Scheduler {
             self.lines.leave(slot);
         }
         self.timers.disarm(slot);
+        self.tallies.turned(session.rest(self.now.real));
         let mut news = std::mem::take(&mut self.news);
         let ended = session.ended(status, &self.context(), &mut news);
+        let (answered, busy) = ended.tally(self.now.real);
+        self.tallies.ended(slot, answered, busy);
         self.news = news;
         self.take_in(slot);
         if ended.has_died() {
@@ -659,6 +671,7 @@ impl Scheduler {
     pub(crate) fn audit(&self) -> Result<Audit, String> {
         let sessions: Vec<_> = self.sessions().map(Session::audit).collect();
         let waiting = self.backlog.audit()?;
+        self.audit_tallies()?;
         let held: usize = sessions.iter().map(|session| session.weight + session.held).sum();
         let spans: usize = self.effects.spans.iter().map(|span| span.weight).sum();
         let spans = spans + self.last.weight();
@@ -679,9 +692,5 @@ impl Scheduler {
             all_vacant: self.slots.iter().all(|slot| matches!(slot, Slot::Vacant { .. })),
             sessions,
         })
-    }
-
-    pub(crate) fn stats(&self) -> &Stats {
-        &self.plan.stats
     }
 }

@@ -104,6 +104,7 @@ impl Scheduler {
     pub(crate) fn started(&mut self, slot: usize, spawned: &Spawned) {
         let serial = self.starts.count;
         self.starts.count += 1;
+        self.tallies.started(slot, serial);
         self.starts.failing_since = None;
         let counters = self.counters();
         Counters::add(&counters.starts, 1);

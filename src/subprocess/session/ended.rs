@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::record::{PacketId, Run};
+use crate::subprocess::protocol::Now;
 use crate::subprocess::session::flight::pop_front;
 use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::subprocess::wording;
@@ -119,6 +120,11 @@ impl Session {
 impl Ended {
     fn is_asked(&self) -> bool {
         self.session.why.is_some_and(Why::is_asked)
+    }
+
+    /// How many packets it has answered, and how long it was at work.
+    pub(crate) fn tally(&self, now: Now) -> (u64, Duration) {
+        (self.session.flight.answered(), self.session.at_work(now))
     }
 
     /// Whether it ended without having been asked to.

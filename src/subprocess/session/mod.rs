@@ -46,6 +46,7 @@ mod flight;
 mod input;
 mod output;
 mod stall;
+mod tally;
 mod together;
 
 use std::collections::VecDeque;
@@ -66,8 +67,10 @@ use flight::Flight;
 use input::Input;
 use output::Output;
 use stall::Stall;
+use tally::AtWork;
 
 pub(crate) use ended::{Care, Ended, Obligation};
+pub(crate) use tally::Turn;
 
 /// What a session must know of its feed.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +173,6 @@ pub(crate) struct News {
 #[derive(Debug)]
 pub(crate) struct Session {
     slot: usize,
-    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "told in events alone"))]
     serial: u64,
     label: Arc<Label>,
     child: Child,
@@ -196,6 +198,7 @@ pub(crate) struct Session {
     /// It holds suspects: nothing else joins them.
     quarantined: bool,
     started: Now,
+    at_work: AtWork,
     /// When the packet it must answer next became that.
     head_since: Now,
     /// When anything last moved in or out.
@@ -262,6 +265,7 @@ impl Session {
             stdin_closed: false,
             quarantined: false,
             started: now,
+            at_work: AtWork::default(),
             head_since: now,
             moved: now,
             closed_output_at: None,

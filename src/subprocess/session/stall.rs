@@ -67,6 +67,11 @@ impl Stall {
         matches!(self.evidence, Some(Evidence::Asleep | Evidence::EventLoop | Evidence::Opaque(_)))
     }
 
+    /// Whether it was looked at since it has moved.
+    pub(super) fn was_quiet(&self) -> bool {
+        self.evidence.is_some()
+    }
+
     /// What was said of the wait that is going on.
     pub(super) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -57,7 +57,7 @@ impl Play {
             backlog: schedule.backlog,
             most: schedule.most,
             gate: Arc::clone(&gate),
-            stats: Arc::new(Stats::new(Arc::clone(&gate))),
+            stats: Arc::new(Stats::new(Arc::clone(&gate), schedule.workers)),
         });
         let mut rng = Rng::new(!seed);
         let source = Source::new(intake, Rng::new(rng.next()));
