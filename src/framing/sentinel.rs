@@ -451,7 +451,7 @@ impl Sentinel {
     }
 
     /// Whether half a mark in the output shows that the command came back as text.
-    pub(super) fn is_halved(&self) -> bool {
+    pub(crate) fn is_halved(&self) -> bool {
         self.command.has(Token::First)
     }
 

@@ -74,6 +74,14 @@ impl Spec {
         self.replies.as_sentinel().is_some() || self.is_until_eof()
     }
 
+    /// Whether what a worker says later can show that an earlier reply was none: one too many, where replies are
+    /// counted, or a mark that comes again, because the first was the tool's quotation of it. Where the mark is sent in
+    /// halves no quotation has it.
+    pub(crate) fn may_disprove_replies(&self) -> bool {
+        !self.is_until_eof()
+            && self.replies.as_sentinel().is_none_or(|sentinel| !sentinel.is_halved())
+    }
+
     /// How many requests one session is for.
     pub(crate) fn session_records(&self) -> Option<u64> {
         if self.is_until_eof() {

@@ -1,8 +1,9 @@
 //! The last item of a source whose length is known: held until it is certain that no worker has said too much.
 //!
-//! A worker that answers once too often has perhaps shifted its replies, and that may show only at its very
-//! end, when all items are out and an error would be one item too many. So the last one waits for those
-//! sessions that have answered to close their stdout, and an error takes its place.
+//! A worker that answers once too often has perhaps shifted its replies, and one that prints a mark twice has perhaps
+//! quoted it the first time. Either may show only at its very end, when all items are out and an error would be one item
+//! too many. So the last one waits for those sessions that have answered to close their stdout, and an error
+//! takes its place.
 //!
 //! # Invariants
 //! 1. One item is held at most, once; it is the last in order, or, in completion order, the last of all.
@@ -34,10 +35,9 @@ pub(super) struct LastItem {
 impl LastItem {
     pub(super) fn new(plan: &Plan) -> Self {
         let limit = plan.spec.policy.end_timeout.unwrap_or(LONGEST).min(LONGEST);
-        // Where each reply is proven, none can be too many.
-        let counts = !plan.drain && !plan.spec.proves_replies();
+        let doubtful = !plan.drain && plan.spec.may_disprove_replies();
         Self {
-            count: plan.most.filter(|&most| counts && most > 0),
+            count: plan.most.filter(|&most| doubtful && most > 0),
             order: plan.order,
             origin: plan.origin,
             limit,

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, excerpt};
-use crate::framing::{Position, Scan};
+use crate::framing::{FramingError, Position, Scan};
 use crate::record::{Buffer, PacketId};
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session, Why};
@@ -126,6 +126,9 @@ impl Session {
                     replies.pop();
                     break Some(Wrong(Ok(self.not_a_reply(0, &said, error, cx))));
                 }
+                Ok(Err(error)) if done >= owed && error.disproves().is_some() => {
+                    break Some(Disproved(error));
+                }
                 Ok(Err(_)) if done >= owed && self.outputs[0].is_closed() => break None,
                 Ok(Err(_)) if done >= owed => break Some(Extra),
                 Ok(Err(error)) => {
@@ -143,6 +146,11 @@ impl Session {
             Some(Extra) => {
                 let rest = self.outputs[0].uncut().to_vec();
                 self.too_many(&rest, &excerpt(&rest), cx, news);
+            }
+            Some(Disproved(error)) => {
+                let said = excerpt(self.outputs[0].uncut());
+                self.why = Some(Why::Distrusted);
+                news.fatal = Some(self.not_a_reply(0, &said, error, cx));
             }
             Some(Wrong(problem)) => self.distrust(problem, cx, news),
         }
@@ -299,10 +307,12 @@ impl Session {
 enum End {
     /// A reply that was not asked for stands there.
     Extra,
+    /// Nothing is owed, and what stands there shows that the reply before it was none.
+    Disproved(FramingError),
     /// What stands there is no reply, or not the right one.
     Wrong(Problem),
 }
-use End::{Extra, Wrong};
+use End::{Disproved, Extra, Wrong};
 
 /// Whether what stands behind the last answer is what the tool was declared to print at its end, or its
 /// beginning.
