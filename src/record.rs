@@ -154,6 +154,12 @@ impl Run {
         self.batch.columns.iter().map(|column| column.range(self.from, self.to).len()).sum()
     }
 
+    /// The bytes of its packet `i` on all channels together, framing included.
+    pub(crate) fn sent(&self, i: usize) -> usize {
+        let at = self.from + i;
+        self.batch.columns.iter().map(|column| column.range(at, at + 1).len()).sum()
+    }
+
     /// Cuts off and returns the first `n` packets (`0 < n < len`).
     pub(crate) fn split_front(&mut self, n: usize) -> Self {
         debug_assert!(0 < n && n < self.len());

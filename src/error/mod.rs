@@ -69,6 +69,9 @@ pub enum ErrorKind {
     Halted,
     /// An item failed in an earlier stage, or a function of the user's did.
     Failed,
+    /// A file that a feed keeps could not be opened, read or written: its [job log](crate::Builder::job_log), or its
+    /// [checkpoint](crate::checkpoint).
+    File,
 }
 
 /// Why a packet, or the whole feed, failed.
@@ -522,7 +525,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let system = error.cause().and_then(|cause| cause.downcast_ref::<io::Error>());
         let kind = match error.kind() {
-            ErrorKind::Spawn | ErrorKind::Thread => {
+            ErrorKind::Spawn | ErrorKind::Thread | ErrorKind::File => {
                 system.map_or(io::ErrorKind::Other, io::Error::kind)
             }
             ErrorKind::Timeout => io::ErrorKind::TimedOut,

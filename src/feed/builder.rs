@@ -6,6 +6,7 @@ use std::thread::{self, Scope};
 
 use crate::error::{Error, ErrorKind};
 use crate::feed::drained::{Drained, Exit};
+use crate::feed::watched::Watch;
 use crate::feed::{Batches, Deliver, Feed, KeepInput, Scoped, sealed};
 use crate::record::PacketId;
 use crate::stats::Stats;
@@ -63,6 +64,7 @@ pub struct FeedBuilder<I, E, D> {
     order: Order,
     first_packet: u64,
     drain: bool,
+    pub(super) watch: Watch,
 }
 
 impl<I, E, D> fmt::Debug for FeedBuilder<I, E, D> {
@@ -88,6 +90,7 @@ impl<I, E, D> FeedBuilder<I, E, D> {
             order: Order::Input,
             first_packet: 0,
             drain: false,
+            watch: Watch::default(),
         }
     }
 
@@ -142,6 +145,7 @@ impl<I, E, D> FeedBuilder<I, E, D> {
             order: self.order,
             first_packet: self.first_packet,
             drain: self.drain,
+            watch: self.watch,
         }
     }
 }
@@ -171,6 +175,7 @@ where
             )
             .hint("feed it with FeedBuilder::drain"));
         }
+        self.watch.validate(self.drain)?;
         self.template.spec.validate()
     }
 
@@ -213,6 +218,7 @@ where
         let stats = Arc::new(Stats::new(Arc::clone(outlet.gate()), workers));
         let store = D::store(self.first_packet);
         let started = poller.and_then(|poller| {
+            let log = self.watch.open_log(outlet.gate())?;
             let scheduler = Scheduler::new(Plan {
                 spec: Arc::clone(&spec),
                 workers,
@@ -224,6 +230,7 @@ where
                 most: hint.1.and_then(|most| u64::try_from(most).ok()),
                 gate: Arc::clone(outlet.gate()),
                 stats: Arc::clone(&stats),
+                log,
             });
             let not_started = |error: std::io::Error| {
                 Error::new(ErrorKind::Thread, "a thread of the feed cannot be started")

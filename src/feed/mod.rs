@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod drained;
 pub(crate) mod through;
+mod watched;
 
 use std::fmt;
 use std::iter::FusedIterator;

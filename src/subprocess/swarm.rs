@@ -217,7 +217,8 @@ impl Machine for Swarm {
             self.supply.give_back(batch);
         }
         self.tell();
-        self.scheduler.is_finished()
+        self.scheduler.pass_log_on();
+        self.scheduler.is_finished() && self.scheduler.has_log_ended()
     }
 
     fn next_operation(&mut self) -> Option<Operation> {

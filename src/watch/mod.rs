@@ -11,10 +11,12 @@
 
 mod board;
 mod bottleneck;
+mod job_log;
 mod ledger;
 
 pub(crate) use board::{Board, Head, View};
 pub use board::{Worker, WorkerState};
 pub use bottleneck::{Bottleneck, Verdict};
 pub(crate) use bottleneck::{Facts, judge};
+pub(crate) use job_log::{JobLog, Row};
 pub(crate) use ledger::{Counts, Ledger, Share, Standing, Times};

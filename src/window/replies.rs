@@ -42,6 +42,26 @@ impl Replies {
         }
     }
 
+    /// The bytes of each of the next `n` replies, its side outputs among them, its framing not.
+    pub(crate) fn lengths(&self, n: usize) -> Vec<usize> {
+        let mut lengths = Vec::with_capacity(n);
+        match &self.cut {
+            Cut::Delimiter { find, .. } => {
+                let (mut find, Range { mut start, end }) = (find.clone(), self.at.clone());
+                for _ in 0..n {
+                    let found = find.next(&self.buffer, start, end).unwrap_or(end);
+                    lengths.push(found.saturating_sub(start));
+                    start = (found + 1).min(end);
+                }
+            }
+            Cut::Parts { ranges, next, sides } => {
+                let parts = ranges[*next..].chunks(1 + *sides).take(n);
+                lengths.extend(parts.map(|parts| parts.iter().map(Range::len).sum::<usize>()));
+            }
+        }
+        lengths
+    }
+
     /// Says of an error of `decode` whom it concerns.
     pub(crate) fn explain(&self, packet: PacketId, error: Error) -> Error {
         let error = error.by(self.label.worker, self.label.pid, &self.label.command);

@@ -238,6 +238,7 @@ mod tests {
             most: None,
             gate: Arc::clone(&gate),
             stats: Arc::new(Stats::new(gate, workers)),
+            log: None,
         });
         scheduler.time_is(Time::at(Duration::from_millis(1)));
         scheduler

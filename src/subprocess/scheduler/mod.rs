@@ -34,6 +34,7 @@ macro_rules! context {
 
 mod backlog;
 mod dispatch;
+mod journal;
 mod last;
 mod redelivery;
 mod shutdown;
@@ -54,6 +55,7 @@ use crate::subprocess::protocol::{Now, Operation, Time};
 use crate::subprocess::session::{Care, Context, News, Session};
 use crate::template::Spec;
 use crate::tuning::{LARGEST_SPARE_BATCH, READ_BYTES};
+use crate::watch::JobLog;
 use crate::window::gate::Gate;
 use crate::window::handover::Arrival;
 use crate::window::outlet::Order;
@@ -62,6 +64,7 @@ use crate::window::unwind::Payload;
 
 use backlog::Backlog;
 use dispatch::Lines;
+use journal::Journal;
 use last::LastItem;
 use redelivery::Attempts;
 use shutdown::Shutdown;
@@ -110,6 +113,8 @@ pub(crate) struct Plan {
     pub(crate) most: Option<u64>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) stats: Arc<Stats>,
+    /// Where it is written down what became of each packet.
+    pub(crate) log: Option<JobLog>,
 }
 
 /// See the [module](self).
@@ -127,6 +132,7 @@ pub(crate) struct Scheduler {
     shutdown: Shutdown,
     last: LastItem,
     tallies: Tallies,
+    journal: Option<Journal>,
     /// Packets that have come, and packets of which it is known what became.
     accepted: u64,
     resolved: u64,
@@ -146,7 +152,7 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub(crate) fn new(mut plan: Plan) -> Self {
         let workers = plan.workers;
         let mut timers = Timers::new(workers);
         if let Some(limit) = plan.spec.policy.run_timeout {
@@ -164,6 +170,7 @@ impl Scheduler {
             shutdown: Shutdown::new(workers),
             last: LastItem::new(&plan),
             tallies: Tallies::new(workers),
+            journal: plan.log.take().map(|log| Journal::new(log, workers)),
             accepted: 0,
             resolved: 0,
             pulled: None,
@@ -200,6 +207,7 @@ impl Scheduler {
     /// What time it is, before anything happens at it: a grace that begins must not begin in the past.
     pub(crate) fn time_is(&mut self, now: Time) {
         self.now = now;
+        self.tell_log_the_time();
     }
 
     /// How long it is until the next deadline.
@@ -235,6 +243,9 @@ impl Scheduler {
             Arrival::Settled(span) => {
                 self.accepted += span.count;
                 let failed = matches!(span.outcome, Outcome::Failed(_));
+                if let Outcome::Failed(error) = &span.outcome {
+                    self.log_failure(span.first, 0, error);
+                }
                 self.emit(span);
                 if failed {
                     self.count_failure();
@@ -301,6 +312,10 @@ impl Scheduler {
         event(session, &cx, &mut self.news);
         self.tallies.turned(session.turn(self.now.real));
         self.take_in(slot);
+        if let (Some(journal), Slot::Live { session, .. }) = (&mut self.journal, &self.slots[slot])
+        {
+            journal.turned(slot, session, self.now.real);
+        }
         self.look_at_last();
         self.offer(slot);
         self.arm(slot);
@@ -349,7 +364,11 @@ impl Scheduler {
                 let count = spans.iter().map(|span| span.count).sum();
                 Counters::add(&self.counters().replies, count);
             }
-            for span in spans.drain(..) {
+            for (i, span) in spans.drain(..).enumerate() {
+                if self.journal.is_some() {
+                    let run = self.news.answered.get(i).cloned();
+                    self.log_replies(slot, &span, run.as_ref());
+                }
                 self.attempts.forget(span.first, span.count);
                 self.emit(span);
             }
@@ -388,7 +407,13 @@ impl Scheduler {
     /// the very thing that would make room.
     pub(crate) fn may_read(&self, slot: usize) -> bool {
         let gate = &self.plan.gate;
-        if !gate.is_full() || self.shutdown.is_stopping() {
+        if self.shutdown.is_stopping() {
+            return true;
+        }
+        if self.is_log_full() {
+            return false;
+        }
+        if !gate.is_full() {
             return true;
         }
         let Some(session) = self.session(slot) else { return true };
@@ -612,6 +637,7 @@ impl Scheduler {
         }
         let packet = run.first();
         let error = error.at(packet.0).asked(run.request());
+        self.log_failure(packet, run.sent(0), &error);
         self.attempts.forget(packet, 1);
         // What it has of the packet is held until it is yielded.
         let weight = error.weight();

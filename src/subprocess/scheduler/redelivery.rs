@@ -27,6 +27,11 @@ impl Attempts {
         }
     }
 
+    /// How often a packet has been charged.
+    pub(super) fn of(&self, packet: PacketId) -> u32 {
+        self.0.get(&packet.0).copied().unwrap_or(0)
+    }
+
     /// A packet is charged. How often it has been by now.
     fn charge(&mut self, packet: PacketId) -> u32 {
         let attempts = self.0.entry(packet.0).or_default();

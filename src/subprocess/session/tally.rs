@@ -53,6 +53,11 @@ impl Session {
         self.at_work.total(now)
     }
 
+    /// How many packets it has answered, and how many it was given and has not.
+    pub(crate) fn answered_and_left(&self) -> (u64, u64) {
+        (self.flight.answered(), self.flight.len())
+    }
+
     pub(crate) fn slot(&self) -> usize {
         self.slot
     }

@@ -58,6 +58,7 @@ impl Play {
             most: schedule.most,
             gate: Arc::clone(&gate),
             stats: Arc::new(Stats::new(Arc::clone(&gate), schedule.workers)),
+            log: None,
         });
         let mut rng = Rng::new(!seed);
         let source = Source::new(intake, Rng::new(rng.next()));
