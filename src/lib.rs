@@ -48,6 +48,7 @@
 //!   stage, and markers ([`Marked`](marker::Marked)), pass by the workers in their place.
 //! - [`Queue`](queue::Queue) and [`Feeder`](queue::Feeder) are for code that has items rather than an iterator of them.
 //! - A [`pipeline`] is several of these in a row, named and watched.
+//! - A [`checkpoint`] lets the next run go on where this one ends, however it ends.
 //! - [`Error`] is the one error type: about one item, or fatal.
 //! - [`Monitor`] tells how a feed is doing, from any thread: counters, each worker, and what holds it up ([`watch`]).
 //!
@@ -95,6 +96,7 @@
 //! busy travels together, and a record never waits for a batch to fill.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod checkpoint;
 #[cfg(doctest)]
 mod compile_fail;
 #[cfg(any(doc, doctest))]

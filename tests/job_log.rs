@@ -1,4 +1,4 @@
-//! `Builder::job_log`: a line for each packet of which it is known what became.
+//! `FeedBuilder::job_log`: a line for each packet of which it is known what became.
 
 mod common;
 

@@ -69,7 +69,7 @@ pub enum ErrorKind {
     Halted,
     /// An item failed in an earlier stage, or a function of the user's did.
     Failed,
-    /// A file that a feed keeps could not be opened, read or written: its [job log](crate::Builder::job_log), or its
+    /// A file that a feed keeps could not be opened, read or written: its [job log](crate::FeedBuilder::job_log), or its
     /// [checkpoint](crate::checkpoint).
     File,
 }

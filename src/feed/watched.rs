@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::feed::builder::Builder;
+use crate::feed::builder::FeedBuilder;
 use crate::watch::JobLog;
 use crate::window::gate::Gate;
 
@@ -31,7 +31,7 @@ impl Watch {
     }
 }
 
-impl<I, E, D> Builder<I, E, D> {
+impl<I, E, D> FeedBuilder<I, E, D> {
     /// Writes a line for each packet into this file as soon as it is known what became of it: a job log in the columns
     /// of GNU parallel's `--joblog`, as far as they apply.
     ///
@@ -60,7 +60,7 @@ impl<I, E, D> Builder<I, E, D> {
     /// A file that cannot be opened is the feed's only item, a fatal `Err` of kind
     /// [`ErrorKind::File`](crate::ErrorKind::File). A write that fails ends the log, not the feed: it is a hint of the
     /// [`Monitor`](crate::Monitor), and what [`finish`](crate::Feed::finish) returns if nothing worse has happened.
-    /// With [`drain`](Builder::drain) it is an error of the configuration.
+    /// With [`drain`](FeedBuilder::drain) it is an error of the configuration.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};

@@ -159,6 +159,14 @@ impl<B: Batch, R> Outlet<B, R> {
         &self.gate
     }
 
+    /// The packet that comes next, where the order is the input's.
+    pub(crate) fn next_in_order(&self) -> Option<PacketId> {
+        match &self.queue {
+            Queue::Ordered(window) => Some(window.origin().plus(self.yielded)),
+            Queue::Unordered(_) => None,
+        }
+    }
+
     /// The executor runs on this thread, which ends with the feed.
     pub(crate) fn keep_executor(&mut self, executor: ExecutorThread) {
         self.behind.executor = Some(executor);

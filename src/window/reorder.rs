@@ -27,6 +27,11 @@ impl<T> Window<T> {
         Self { origin, ready: VecDeque::new(), ready_end: 0, waiting: BTreeMap::new() }
     }
 
+    /// The first packet of all.
+    pub(crate) fn origin(&self) -> PacketId {
+        self.origin
+    }
+
     /// Puts what became of the `count` packets from `first` on.
     pub(crate) fn put(&mut self, first: PacketId, count: u64, what: T) {
         let at = first.since(self.origin);

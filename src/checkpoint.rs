@@ -1,0 +1,365 @@
+//! Resuming: how far a run has come, kept in a file, so that the next run goes on from there.
+//!
+//! A [`Checkpoint`] is a file with one number: how many items of the input have been *acknowledged*. The next run skips
+//! as many. It belongs to an ordered feed, whose item `k` is the answer to input `k`:
+//!
+//! ```
+//! use subfeed::checkpoint::Checkpoint;
+//! use subfeed::{FeedExt, Template};
+//!
+//! # let path = std::env::temp_dir().join(format!("subfeed-{}.done", std::process::id()));
+//! # let mut squares = Vec::new();
+//! let checkpoint = Checkpoint::open(&path, "squares of 1 to 5, version 1")?;
+//! let done = checkpoint.count();
+//! let template = Template::shell("while read -r n; do echo $((n * n)); done");
+//! let feed = (1..=5)
+//!     .map(|n| n.to_string())
+//!     .skip(done as usize)
+//!     .feed(template)
+//!     .workers(2)
+//!     .first_packet(done)
+//!     .start()
+//!     .checkpointed(checkpoint);
+//! for square in feed {
+//!     // What is done with it must be done, and durable, before the loop comes round.
+//!     squares.push(square?);
+//! }
+//! assert_eq!(squares, ["1", "4", "9", "16", "25"]);
+//! assert_eq!(Checkpoint::open(&path, "squares of 1 to 5, version 1")?.count(), 5);
+//! # std::fs::remove_file(&path).unwrap();
+//! # Ok::<_, subfeed::Error>(())
+//! ```
+//!
+//! # What is acknowledged
+//! The item that was yielded last, by the next call of `next()`, or by [`Checkpointed::ack`]. So a loop acknowledges an
+//! item when its body has come to its end: `break`, `?` and a panic do not, and the item comes again in the next run.
+//! An `Err` that the loop goes past is acknowledged like anything else: it does not come again. But a fatal one, and
+//! what comes behind it, is not: those items were never done.
+//!
+//! # What a crash costs
+//! No item is skipped. Items that were acknowledged and not yet written down come again: no more than
+//! [`every`](Checkpoint::every) says, and the one in hand. By default that is what was acknowledged within a second.
+//! The count is written down inside `next()`, where it comes to one of the two bounds, at the end, and when the iterator is
+//! dropped: into a file beside, which is synced, and renamed, and then the folder is synced. A crash leaves the old
+//! count or the new one. One write takes what the disk needs for two syncs, often some milliseconds.
+//!
+//! A checkpoint is for one run at a time; nothing keeps two from writing the same file.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::iter::FusedIterator;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind};
+use crate::feed::{Deliver, Feed};
+use crate::stats::{Monitor, Snapshot};
+use crate::window::outlet::Given;
+
+/// The first line of the file.
+const MAGIC: &str = "subfeed checkpoint 1";
+
+/// A longer key is a mistake: it is read as a whole.
+const LONGEST_KEY: usize = 64 << 10;
+
+/// How far a run has come, in a file. See the [module](self).
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    key: Vec<u8>,
+    /// Acknowledged, and of that written down.
+    count: u64,
+    written: u64,
+    written_at: Instant,
+    items: u64,
+    time: Duration,
+}
+
+impl Checkpoint {
+    /// Reads the file, or makes it with a count of 0.
+    ///
+    /// `key` says which run it is of: whatever bytes change when the input or what is done with it changes, such as the
+    /// name, size and date of the input file. A file with another key is an error, so that no run goes on where another
+    /// one has ended.
+    ///
+    /// # Errors
+    /// Of kind [`File`](ErrorKind::File): the folder is gone or may not be written to; the file is of another run, is cut
+    /// off, or is no checkpoint. Of kind [`Config`](ErrorKind::Config): a key of more than 64 KiB.
+    pub fn open(path: impl Into<PathBuf>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let (path, key) = (path.into(), key.as_ref().to_vec());
+        if key.len() > LONGEST_KEY {
+            let message =
+                format!("the key of a checkpoint has {} bytes, and may have 64 KiB", key.len());
+            return Err(Error::config(message).hint("take a digest of it"));
+        }
+        let count = match fs::read(&path) {
+            Ok(bytes) => read(&path, &bytes, &key)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(failed(&path, "cannot be read").because(error)),
+        };
+        let mut checkpoint = Self {
+            path,
+            key,
+            count,
+            written: count,
+            written_at: Instant::now(),
+            items: u64::MAX,
+            time: Duration::from_secs(1),
+        };
+        // What cannot be written is to be known now, and not when there is something to lose.
+        checkpoint.write()?;
+        Ok(checkpoint)
+    }
+
+    /// How many items have been acknowledged, this run's and those of the runs before it: as many are to be skipped.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The count is written down when so many items have been acknowledged since it was, or when one is acknowledged so
+    /// long after that: by default after a second, whatever the number. With one item, or no time, each item is written
+    /// down before the next one is yielded. Zero items are as good as one.
+    #[must_use]
+    pub fn every(mut self, items: u64, time: Duration) -> Self {
+        (self.items, self.time) = (items.max(1), time);
+        self
+    }
+
+    /// One more item is done.
+    fn acknowledge(&mut self) -> Result<(), Error> {
+        self.count += 1;
+        let fresh = self.count - self.written;
+        if fresh >= self.items || self.written_at.elapsed() >= self.time {
+            return self.write();
+        }
+        Ok(())
+    }
+
+    /// Writes down what is not.
+    fn settle(&mut self) -> Result<(), Error> {
+        if self.count == self.written { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let text = text(&self.key, self.count);
+        replace(&self.path, text.as_bytes())
+            .map_err(|error| failed(&self.path, "cannot be written").because(error))?;
+        self.written = self.count;
+        self.written_at = Instant::now();
+        Ok(())
+    }
+}
+
+/// Writes down what was acknowledged. A failure has nowhere to go: those items come again.
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        let _ = self.settle();
+    }
+}
+
+fn failed(path: &Path, what: &str) -> Error {
+    Error::new(ErrorKind::File, format!("the checkpoint `{}` {what}", path.display())).fatal()
+}
+
+/// Puts bytes in the place of a file, so that after a crash there is the old file or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    let mut file = File::create(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&beside, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// FNV-1a, which sees a file that was cut off or changed by mistake.
+fn sum(bytes: &[u8]) -> u64 {
+    let step = |sum: u64, &byte: &u8| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+fn text(key: &[u8], count: u64) -> String {
+    let body = format!("{MAGIC}\nkey {}\ncount {count}\n", hexadecimal(key));
+    let sum = sum(body.as_bytes());
+    format!("{body}sum {sum:016x}\n")
+}
+
+/// The count in a file.
+fn read(path: &Path, bytes: &[u8], key: &[u8]) -> Result<u64, Error> {
+    let begins = bytes.len().min(MAGIC.len());
+    if bytes[..begins] != MAGIC.as_bytes()[..begins] {
+        let error = failed(path, "is no checkpoint: it begins with something else");
+        return Err(error.hint("it was left as it is; take another path"));
+    }
+    let cut_off = || {
+        let error = failed(path, "is cut off, or was changed");
+        error.hint(
+            "whoever copied it may have the whole; without it the run must begin anew: remove it",
+        )
+    };
+    let whole = std::str::from_utf8(bytes).ok().and_then(|text| {
+        let (body, sum_line) = text.strip_suffix('\n')?.rsplit_once('\n')?;
+        let body = format!("{body}\n");
+        let stated = u64::from_str_radix(sum_line.strip_prefix("sum ")?, 16).ok()?;
+        (stated == sum(body.as_bytes())).then_some(body)
+    });
+    let body = whole.ok_or_else(cut_off)?;
+    let mut lines = body.lines().skip(1);
+    let theirs = lines.next().and_then(|line| line.strip_prefix("key "));
+    let count = lines.next().and_then(|line| line.strip_prefix("count ")?.parse().ok());
+    let (Some(theirs), Some(count)) = (theirs, count) else { return Err(cut_off()) };
+    if theirs != hexadecimal(key) {
+        let error = failed(path, "is of another run: its key is another one");
+        return Err(error.hint("take a path of its own for each run, or remove it to begin anew"));
+    }
+    Ok(count)
+}
+
+/// A feed whose items are acknowledged. Made by [`Feed::checkpointed`]; see the [module](self).
+#[must_use = "a feed that is not iterated stops as soon as it is dropped"]
+pub struct Checkpointed<T, D: Deliver<T>> {
+    feed: Feed<T, D>,
+    checkpoint: Checkpoint,
+    /// The item that was yielded last is not acknowledged.
+    open: bool,
+    /// Why this feed cannot be checkpointed, or why its count could not be written down.
+    problem: Option<Error>,
+    ended: bool,
+}
+
+impl<T, D: Deliver<T>> Feed<T, D> {
+    /// Counts in a file what the consumer is done with, so that another run can go on from there; see
+    /// [`checkpoint`](crate::checkpoint).
+    ///
+    /// # Errors
+    /// The only item is a fatal `Err` of kind [`Config`](ErrorKind::Config) if the feed is unordered, since a count says
+    /// nothing of which packets are done, or if its [first packet](crate::FeedBuilder::first_packet) is not the one
+    /// that the checkpoint's count asks for. A count that cannot be written down is a fatal `Err` of kind
+    /// [`File`](ErrorKind::File) in the place of the next item.
+    pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<T, D> {
+        let count = checkpoint.count;
+        let problem = match self.outlet.next_in_order() {
+            Some(next) if next.0 == count => None,
+            Some(next) => Some(
+                Error::config(format!(
+                    "the checkpoint counts {count} items, and packet {} comes next of this feed",
+                    next.0
+                ))
+                .hint(format!("skip as many items of the source, and say first_packet({count})")),
+            ),
+            None => Some(
+                Error::config(
+                    "replies come as they complete, and a checkpoint only counts: which packets are done would not be known",
+                )
+                .hint("leave the order at Order::Input"),
+            ),
+        };
+        Checkpointed { feed: self, checkpoint, open: false, problem, ended: false }
+    }
+}
+
+impl<T, D: Deliver<T>> Checkpointed<T, D> {
+    /// Acknowledges the item that was yielded last, before the next one is asked for. Nothing is acknowledged twice.
+    ///
+    /// # Errors
+    /// The count was to be written down and could not be.
+    pub fn ack(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.open) { self.checkpoint.acknowledge() } else { Ok(()) }
+    }
+
+    /// How many items have been acknowledged, in this run and those before it.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.checkpoint.count
+    }
+
+    /// See [`Feed::monitor`].
+    pub fn monitor(&self) -> Monitor {
+        self.feed.monitor()
+    }
+
+    /// Takes what is left to its end without acknowledging it, and writes down what was acknowledged.
+    /// See [`Feed::finish`].
+    ///
+    /// # Errors
+    /// As there; or the count could not be written down.
+    pub fn finish(self) -> Result<Snapshot, Error> {
+        let Self { feed, mut checkpoint, problem, .. } = self;
+        match problem {
+            Some(problem) => Err(problem),
+            None => {
+                checkpoint.settle()?;
+                feed.finish()
+            }
+        }
+    }
+
+    /// The one item of a feed that cannot go on.
+    fn fail(&mut self, error: Error) -> D::Item {
+        self.ended = true;
+        let Feed { outlet, decode, store, .. } = &mut self.feed;
+        let packet = self.checkpoint.count;
+        outlet.gate().drop_feed();
+        decode.deliver(store, packet, Given::Failed(error))
+    }
+}
+
+impl<T, D: Deliver<T>> Iterator for Checkpointed<T, D> {
+    type Item = D::Item;
+
+    fn next(&mut self) -> Option<D::Item> {
+        if self.ended {
+            return None;
+        }
+        if let Err(error) = self.ack() {
+            self.problem = Some(error);
+        }
+        if let Some(problem) = self.problem.take() {
+            return Some(self.fail(problem));
+        }
+        match self.feed.next() {
+            Some(item) => {
+                // What a fatal error has left unanswered comes again.
+                self.open = !self.feed.outlet.is_cut_short();
+                Some(item)
+            }
+            None => {
+                self.ended = true;
+                match self.checkpoint.settle() {
+                    Ok(()) => None,
+                    Err(error) => Some(self.fail(error)),
+                }
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        if self.ended {
+            return (0, Some(0));
+        }
+        // One error may come in the place of what is left, or behind it.
+        let (_, most) = self.feed.size_hint();
+        (0, most.and_then(|most| most.checked_add(1)))
+    }
+}
+
+impl<T, D: Deliver<T>> FusedIterator for Checkpointed<T, D> {}
+
+impl<T, D: Deliver<T>> fmt::Debug for Checkpointed<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpointed")
+            .field("feed", &self.feed)
+            .field("checkpoint", &self.checkpoint)
+            .finish_non_exhaustive()
+    }
+}
