@@ -38,8 +38,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         .buffer(buffer)
         .keep_input()
         .start();
-    for (entry, id) in hashes {
-        let (entry, id) = (entry.ok_or("no input")?, id?);
+    for hashed in hashes {
+        let (entry, id) = hashed?;
         files += 1;
         if entry.id != id {
             wrong += 1;

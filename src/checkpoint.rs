@@ -54,9 +54,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::feed::{Deliver, Feed};
+use crate::feed::with_input::FeedWithInput;
+use crate::feed::{Feed, HasOutlet, Running};
 use crate::stats::{Monitor, Snapshot};
-use crate::window::outlet::Given;
+use crate::template::codec::Decode;
 
 /// The first line of the file.
 const MAGIC: &str = "subfeed checkpoint 1";
@@ -227,8 +228,8 @@ fn read(path: &Path, bytes: &[u8], key: &[u8]) -> Result<u64, Error> {
 
 /// A feed whose items are acknowledged. Made by [`Feed::checkpointed`]; see the [module](self).
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
-pub struct Checkpointed<T, D: Deliver<T>> {
-    feed: Feed<T, D>,
+pub struct Checkpointed<F> {
+    feed: F,
     checkpoint: Checkpoint,
     /// The item that was yielded last is not acknowledged.
     open: bool,
@@ -237,7 +238,7 @@ pub struct Checkpointed<T, D: Deliver<T>> {
     ended: bool,
 }
 
-impl<T, D: Deliver<T>> Feed<T, D> {
+impl<D: Decode> Feed<D> {
     /// Counts in a file what the consumer is done with, so that another run can go on from there; see
     /// [`checkpoint`](crate::checkpoint).
     ///
@@ -246,29 +247,40 @@ impl<T, D: Deliver<T>> Feed<T, D> {
     /// nothing of which packets are done, or if its [first packet](crate::FeedBuilder::first_packet) is not the one
     /// that the checkpoint's count asks for. A count that cannot be written down is a fatal `Err` of kind
     /// [`File`](ErrorKind::File) in the place of the next item.
-    pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<T, D> {
-        let count = checkpoint.count;
-        let problem = match self.outlet.next_in_order() {
-            Some(next) if next.0 == count => None,
-            Some(next) => Some(
-                Error::config(format!(
-                    "the checkpoint counts {count} items, and packet {} comes next of this feed",
-                    next.0
-                ))
-                .hint(format!("skip as many items of the source, and say first_packet({count})")),
-            ),
-            None => Some(
-                Error::config(
-                    "replies come as they complete, and a checkpoint only counts: which packets are done would not be known",
-                )
-                .hint("leave the order at Order::Input"),
-            ),
-        };
-        Checkpointed { feed: self, checkpoint, open: false, problem, ended: false }
+    pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<Self> {
+        checkpointed(self, checkpoint)
     }
 }
 
-impl<T, D: Deliver<T>> Checkpointed<T, D> {
+impl<T, D: Decode> FeedWithInput<T, D> {
+    /// See [`Feed::checkpointed`].
+    pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<Self> {
+        checkpointed(self, checkpoint)
+    }
+}
+
+fn checkpointed<F: HasOutlet>(feed: F, checkpoint: Checkpoint) -> Checkpointed<F> {
+    let count = checkpoint.count;
+    let problem = match feed.outlet().next_in_order() {
+        Some(next) if next.0 == count => None,
+        Some(next) => Some(
+            Error::config(format!(
+                "the checkpoint counts {count} items, and packet {} comes next of this feed",
+                next.0
+            ))
+            .hint(format!("skip as many items of the source, and say first_packet({count})")),
+        ),
+        None => Some(
+            Error::config(
+                "replies come as they complete, and a checkpoint only counts: which packets are done would not be known",
+            )
+            .hint("leave the order at Order::Input"),
+        ),
+    };
+    Checkpointed { feed, checkpoint, open: false, problem, ended: false }
+}
+
+impl<F> Checkpointed<F> {
     /// Acknowledges the item that was yielded last, before the next one is asked for. Nothing is acknowledged twice.
     ///
     /// # Errors
@@ -284,7 +296,10 @@ impl<T, D: Deliver<T>> Checkpointed<T, D> {
     }
 
     /// See [`Feed::monitor`].
-    pub fn monitor(&self) -> Monitor {
+    pub fn monitor(&self) -> Monitor
+    where
+        F: Running,
+    {
         self.feed.monitor()
     }
 
@@ -293,7 +308,10 @@ impl<T, D: Deliver<T>> Checkpointed<T, D> {
     ///
     /// # Errors
     /// As there; or the count could not be written down.
-    pub fn finish(self) -> Result<Snapshot, Error> {
+    pub fn finish(self) -> Result<Snapshot, Error>
+    where
+        F: Running<Failure = Error>,
+    {
         let Self { feed, mut checkpoint, problem, .. } = self;
         match problem {
             Some(problem) => Err(problem),
@@ -304,20 +322,25 @@ impl<T, D: Deliver<T>> Checkpointed<T, D> {
         }
     }
 
-    /// The one item of a feed that cannot go on.
-    fn fail(&mut self, error: Error) -> D::Item {
+    /// The one error of a feed that cannot go on.
+    fn fail(&mut self, error: Error) -> Error
+    where
+        F: HasOutlet,
+    {
         self.ended = true;
-        let Feed { outlet, decode, store, .. } = &mut self.feed;
-        let packet = self.checkpoint.count;
-        outlet.gate().drop_feed();
-        decode.deliver(store, packet, Given::Failed(error))
+        self.feed.outlet().gate().drop_feed();
+        error
     }
 }
 
-impl<T, D: Deliver<T>> Iterator for Checkpointed<T, D> {
-    type Item = D::Item;
+impl<F, O, X> Iterator for Checkpointed<F>
+where
+    F: HasOutlet + Iterator<Item = Result<O, X>>,
+    X: From<Error>,
+{
+    type Item = Result<O, X>;
 
-    fn next(&mut self) -> Option<D::Item> {
+    fn next(&mut self) -> Option<Result<O, X>> {
         if self.ended {
             return None;
         }
@@ -325,19 +348,19 @@ impl<T, D: Deliver<T>> Iterator for Checkpointed<T, D> {
             self.problem = Some(error);
         }
         if let Some(problem) = self.problem.take() {
-            return Some(self.fail(problem));
+            return Some(Err(self.fail(problem).into()));
         }
         match self.feed.next() {
             Some(item) => {
                 // What a fatal error has left unanswered comes again.
-                self.open = !self.feed.outlet.is_cut_short();
+                self.open = !self.feed.outlet().is_cut_short();
                 Some(item)
             }
             None => {
                 self.ended = true;
                 match self.checkpoint.settle() {
                     Ok(()) => None,
-                    Err(error) => Some(self.fail(error)),
+                    Err(error) => Some(Err(self.fail(error).into())),
                 }
             }
         }
@@ -353,9 +376,9 @@ impl<T, D: Deliver<T>> Iterator for Checkpointed<T, D> {
     }
 }
 
-impl<T, D: Deliver<T>> FusedIterator for Checkpointed<T, D> {}
+impl<F> FusedIterator for Checkpointed<F> where Self: Iterator {}
 
-impl<T, D: Deliver<T>> fmt::Debug for Checkpointed<T, D> {
+impl<F: fmt::Debug> fmt::Debug for Checkpointed<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpointed")
             .field("feed", &self.feed)

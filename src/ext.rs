@@ -1,12 +1,12 @@
 //! The door: methods on every iterator.
 
 use crate::error::Error;
+use crate::feed::Feed;
 use crate::feed::builder::FeedBuilder;
-use crate::feed::through::Through;
-use crate::feed::{Deliver, Feed};
+use crate::feed::through::{MarkedFeed, TryFeed};
 use crate::marker::Marked;
 use crate::template::Template;
-use crate::template::codec::Encode;
+use crate::template::codec::{Decode, Encode};
 #[cfg(feature = "threads")]
 use crate::threads::{FeedThreads, ThreadsBuilder};
 use crate::window::outlet::Order;
@@ -72,12 +72,11 @@ pub trait FeedExt: Iterator + Sized {
         template: Template<E, D>,
         n: usize,
         buffer_size: usize,
-    ) -> Feed<Self::Item, D>
+    ) -> Feed<D>
     where
         Self: SendIterator + 'static,
         E: Encode<Self::Item> + 'static,
-        D: Deliver<Self::Item>,
-        D::Store: 'static,
+        D: Decode,
     {
         self.feed(template).workers(n).buffer(buffer_size).order(Order::Completion).start()
     }
@@ -102,12 +101,11 @@ pub trait FeedExt: Iterator + Sized {
         template: Template<E, D>,
         n: usize,
         buffer_size: usize,
-    ) -> Feed<Self::Item, D>
+    ) -> Feed<D>
     where
         Self: SendIterator + 'static,
         E: Encode<Self::Item> + 'static,
-        D: Deliver<Self::Item>,
-        D::Store: 'static,
+        D: Decode,
     {
         self.feed(template).workers(n).buffer(buffer_size).order(Order::Input).start()
     }
@@ -229,13 +227,11 @@ pub trait FeedExt: Iterator + Sized {
     fn try_feed<T, X, E, D>(
         self,
         template: Template<E, D>,
-    ) -> FeedBuilder<Self, Through<E>, Through<D>>
+    ) -> FeedBuilder<Self, E, D, TryFeed<D, X>>
     where
         Self: Iterator<Item = Result<T, X>>,
         X: From<Error>,
     {
-        let Template { spec, encode, decode } = template;
-        let template = Template { spec, encode: Through(encode), decode: Through(decode) };
         FeedBuilder::new(self, template)
     }
 
@@ -256,12 +252,10 @@ pub trait FeedExt: Iterator + Sized {
     fn feed_marked<T, M, E, D>(
         self,
         template: Template<E, D>,
-    ) -> FeedBuilder<Self, Through<E>, Through<D>>
+    ) -> FeedBuilder<Self, E, D, MarkedFeed<D, M>>
     where
         Self: Iterator<Item = Marked<T, M>>,
     {
-        let Template { spec, encode, decode } = template;
-        let template = Template { spec, encode: Through(encode), decode: Through(decode) };
         FeedBuilder::new(self, template)
     }
 }

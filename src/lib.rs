@@ -130,8 +130,9 @@ pub use bstr::{BStr, BString, ByteSlice};
 pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
 pub use crate::feed::builder::FeedBuilder;
-pub use crate::feed::through::Through;
-pub use crate::feed::{Batch, Batches, Deliver, Feed, KeepInput};
+pub use crate::feed::through::TryFeed;
+pub use crate::feed::with_input::{FeedWithInput, InputError};
+pub use crate::feed::{Batch, Batches, Feed};
 pub use crate::stats::{Monitor, Snapshot};
 pub use crate::template::Template;
 pub use crate::template::codec::{Reply, Request};
@@ -168,6 +169,7 @@ pub mod drain {
 /// Policies of a template: what happens at a failure, a stall, a limit.
 pub mod policy {
     pub use crate::error::Limit;
+    pub use crate::feed::stopper::Stopper;
     pub use crate::signal::Signal;
     pub use crate::template::policy::{Halt, OnStall};
 }

@@ -1,5 +1,7 @@
 //! Markers: items that no worker gets, and that keep their place in the stream.
 
+pub use crate::feed::through::MarkedFeed;
+
 /// An item of a source that carries markers: an item is work, a marker passes through, in its place.
 ///
 /// A marker says something about the stream (a batch is complete, a file begins). If the feed is ordered, it
@@ -40,8 +42,7 @@ impl<T, M> Marked<T, M> {
 }
 
 /// What a source yields where not all of it is work: [`Marked`], and `Result`, whose errors are none.
-/// Sealed.
-pub trait Route {
+pub(crate) trait Route {
     /// What goes to a worker.
     type Work;
     /// What keeps its place.

@@ -23,7 +23,7 @@ fn count(path: &Path) -> u64 {
     Checkpoint::open(path, KEY).expect("a checkpoint").count()
 }
 
-type Run = Checkpointed<String, subfeed::codec::Owned>;
+type Run = Checkpointed<subfeed::Feed>;
 
 /// Goes on with the numbers up to `n`, writing down each.
 fn run(path: &Path, n: u64, template: Template) -> Run {
@@ -132,9 +132,9 @@ fn inputs_that_are_kept_come_with_their_items() {
         let dir = Dir::new();
         let checkpoint = Checkpoint::open(dir.path("run.done"), KEY).expect("a checkpoint");
         let feed = numbers(5).feed(cat()).workers(1).keep_input().start().checkpointed(checkpoint);
-        for (n, (input, reply)) in feed.enumerate() {
-            assert_eq!(input.expect("an input"), n.to_string());
-            assert_eq!(reply.expect("a reply"), n.to_string());
+        for (n, pair) in feed.enumerate() {
+            let (input, reply) = pair.expect("a reply");
+            assert_eq!((input, reply.to_string()), (n.to_string(), n.to_string()));
         }
         assert_eq!(count(&dir.path("run.done")), 5);
     });

@@ -1,13 +1,19 @@
 //! The builder: every option of a feed in one value, and the start of its threads.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::{self, Scope};
 
 use crate::error::{Error, ErrorKind};
+use crate::ext::SendIterator;
 use crate::feed::drained::{Drained, Exit};
+use crate::feed::stopper::{Gated, Stopper};
+use crate::feed::through::{MarkedFeed, TryFeed};
 use crate::feed::watched::Watch;
-use crate::feed::{Batches, Deliver, Feed, KeepInput, Scoped, sealed};
+use crate::feed::with_input::{FeedWithInput, InputError};
+use crate::feed::{Answers, Batches, Feed, Scoped};
+use crate::marker::Marked;
 use crate::record::PacketId;
 use crate::stats::Stats;
 use crate::subprocess::readiness::Readiness;
@@ -48,14 +54,17 @@ const MOST_WORKERS: usize = 1 << 18;
 ///     .order(Order::Completion)
 ///     .keep_input()
 ///     .start()
-///     .map(|(word, reply)| (word.unwrap(), reply.unwrap()))
-///     .collect();
+///     .collect::<Result<_, _>>()?;
 /// replies.sort();
-/// assert!(replies.iter().all(|(word, reply)| word.as_bytes() == &reply[..]));
-/// assert_eq!(replies.len(), 3);
+/// assert_eq!(replies, [("tac", "tac".into()), ("tic", "tic".into()), ("toe", "toe".into())]);
+/// # Ok::<_, subfeed::Error>(())
 /// ```
-#[must_use = "a builder starts nothing by itself: call start"]
-pub struct FeedBuilder<I, E, D> {
+///
+/// `F` is what [`start`](FeedBuilder::start) gives: a [`Feed`], unless the builder was made by
+/// [`keep_input`](FeedBuilder::keep_input), [`try_feed`](crate::FeedExt::try_feed) or
+/// [`feed_marked`](crate::FeedExt::feed_marked). A builder can be iterated as it is: `for reply in builder` starts it.
+#[must_use = "a builder starts nothing by itself: call start, or iterate it"]
+pub struct FeedBuilder<I, E, D, F = Feed<D>> {
     source: I,
     template: Template<E, D>,
     workers: Workers,
@@ -65,9 +74,10 @@ pub struct FeedBuilder<I, E, D> {
     first_packet: u64,
     drain: bool,
     pub(super) watch: Watch,
+    gives: PhantomData<fn() -> F>,
 }
 
-impl<I, E, D> fmt::Debug for FeedBuilder<I, E, D> {
+impl<I, E, D, F> fmt::Debug for FeedBuilder<I, E, D, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FeedBuilder")
             .field("template", &self.template)
@@ -79,7 +89,7 @@ impl<I, E, D> fmt::Debug for FeedBuilder<I, E, D> {
     }
 }
 
-impl<I, E, D> FeedBuilder<I, E, D> {
+impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     pub(crate) fn new(source: I, template: Template<E, D>) -> Self {
         Self {
             source,
@@ -91,6 +101,7 @@ impl<I, E, D> FeedBuilder<I, E, D> {
             first_packet: 0,
             drain: false,
             watch: Watch::default(),
+            gives: PhantomData,
         }
     }
 
@@ -132,29 +143,6 @@ impl<I, E, D> FeedBuilder<I, E, D> {
         self
     }
 
-    /// Yields `(input, result)` pairs. The input is `None` only beside a fatal error that concerns no
-    /// packet.
-    pub fn keep_input(self) -> FeedBuilder<I, E, KeepInput<D>> {
-        let Template { spec, encode, decode } = self.template;
-        FeedBuilder {
-            source: self.source,
-            template: Template { spec, encode, decode: KeepInput(decode) },
-            workers: self.workers,
-            buffer: self.buffer,
-            max_bytes: self.max_bytes,
-            order: self.order,
-            first_packet: self.first_packet,
-            drain: self.drain,
-            watch: self.watch,
-        }
-    }
-}
-
-impl<I, E, D> FeedBuilder<I, E, D>
-where
-    I: Iterator,
-    D: Deliver<I::Item>,
-{
     fn validate(&self, workers: usize) -> Result<(), Error> {
         if workers == 0 {
             return Err(Error::config("a feed needs at least one worker, and n is 0"));
@@ -183,8 +171,12 @@ where
     fn launch(
         self,
         keep_requests: bool,
-        spawn_intake: impl FnOnce(Intake, I, Writer<E, D::Store>) -> Started,
-    ) -> Feed<I::Item, D> {
+        spawn_intake: impl FnOnce(Intake, Gated<I>, Writer<F::Encode, F::Store>) -> Started,
+    ) -> (Answers<D>, F::Store)
+    where
+        I: Iterator,
+        F: Shape<I::Item, E, D>,
+    {
         let mut hint = self.source.size_hint();
         if hint.0 == usize::MAX {
             // No feed is known to be endless: a fatal error may end any. `collect` would believe it, and
@@ -216,7 +208,8 @@ where
         spec.begin();
         let spec = Arc::new(spec);
         let stats = Arc::new(Stats::new(Arc::clone(outlet.gate()), workers));
-        let store = D::store(self.first_packet);
+        let store = F::store(bounds.first);
+        let stopper = Stopper::default();
         let started = poller.and_then(|poller| {
             let log = self.watch.open_log(outlet.gate())?;
             let scheduler = Scheduler::new(Plan {
@@ -241,8 +234,10 @@ where
                 swarm::run(scheduler, supply, outbox, poller);
             });
             outlet.keep_executor(event_loop.map_err(not_started)?);
+            let encode = F::encode(encode);
             let writer = Writer { scribe: scribe(&spec), encode, store: store.clone() };
-            outlet.keep_intake(spawn_intake(intake, self.source, writer).map_err(not_started)?);
+            let source = stopper.gates(self.source);
+            outlet.keep_intake(spawn_intake(intake, source, writer).map_err(not_started)?);
             Ok(())
         });
         if let Err(error) = started {
@@ -252,26 +247,117 @@ where
         }
         let sides = spec.channels.side_outputs.iter().filter(|side| side.framing.is_some());
         let names = sides.map(|side| side.name.clone()).collect();
-        Feed { outlet, decode, store, stats, names, hint }
+        (Answers { outlet, decode, stats, names, hint, stopper }, store)
+    }
+
+    fn start_anywhere(self) -> F
+    where
+        I: SendIterator + 'static,
+        D: Decode,
+        F: Shape<I::Item, E, D>,
+        F::Encode: 'static,
+        F::Store: 'static,
+    {
+        let (answers, store) = self.launch(D::FALLIBLE, spawn);
+        F::of(answers.keeping_to_its_hint(), store)
+    }
+
+    fn start_in<'scope>(self, scope: &'scope Scope<'scope, '_>) -> Scoped<'scope, F>
+    where
+        I: SendIterator + 'scope,
+        D: Decode,
+        F: Shape<I::Item, E, D>,
+        F::Encode: 'scope,
+        F::Store: 'scope,
+    {
+        let (answers, store) = self.launch(D::FALLIBLE, |intake, source, writer| {
+            IntakeThread::spawn(
+                move || intake.run(source, writer),
+                |run| named_intake().spawn_scoped(scope, run).map(|_| None),
+            )
+        });
+        Scoped::new(F::of(answers.keeping_to_its_hint(), store))
+    }
+
+    /// The same options, for another kind of feed.
+    fn giving<G>(self) -> FeedBuilder<I, E, D, G> {
+        let Self {
+            source,
+            template,
+            workers,
+            buffer,
+            max_bytes,
+            order,
+            first_packet,
+            drain,
+            watch,
+            ..
+        } = self;
+        let gives = PhantomData;
+        FeedBuilder {
+            source,
+            template,
+            workers,
+            buffer,
+            max_bytes,
+            order,
+            first_packet,
+            drain,
+            watch,
+            gives,
+        }
     }
 }
 
-impl<I, E, D> FeedBuilder<I, E, D>
-where
-    I: Iterator + Send + 'static,
-    E: Encode<I::Item> + 'static,
-    D: Deliver<I::Item>,
-    D::Store: 'static,
-{
-    /// Starts the feed and returns at once: the intake begins to pull while the workers start.
+impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
+    /// Keeps each input, and yields it beside its reply, or beside the error that came instead: see
+    /// [`FeedWithInput`].
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let mut feed = ["three"].into_iter().feed(Template::new("cat").decode(|reply| reply.len())).keep_input().start();
+    /// assert_eq!(feed.next().unwrap().unwrap(), ("three", 5));
+    /// ```
+    pub fn keep_input(self) -> FeedBuilder<I, E, D, FeedWithInput<I::Item, D>> {
+        self.giving()
+    }
+
+    /// Starts now, and returns at once: the intake begins to pull while the workers start.
     ///
     /// Nothing is thrown here. What is wrong with the configuration is the feed's only item, a fatal
     /// `Err`.
-    pub fn start(self) -> Feed<I::Item, D> {
-        self.launch(<D as sealed::Deliver<_>>::FALLIBLE, spawn).keeping_to_its_hint()
+    pub fn start(self) -> Feed<D>
+    where
+        I: SendIterator + 'static,
+        E: Encode<I::Item> + 'static,
+        D: Decode,
+    {
+        self.start_anywhere()
     }
 
-    /// Feeds everything and collects nothing, for workers whose output goes to files: blocks until the
+    /// Starts now, with the intake in a scope, so that the source and `encode` may borrow.
+    ///
+    /// The feed stays inside the scope: see [`Scoped`].
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let words = vec!["one".to_owned(), "two".to_owned()];
+    /// let lengths: Vec<usize> = std::thread::scope(|scope| {
+    ///     let feed = words.iter().feed(Template::new("cat")).workers(2).start_scoped(scope);
+    ///     feed.map(|reply| reply.unwrap().len()).collect()
+    /// });
+    /// assert_eq!(lengths, [3, 3]);
+    /// ```
+    pub fn start_scoped<'scope>(self, scope: &'scope Scope<'scope, '_>) -> Scoped<'scope, Feed<D>>
+    where
+        I: SendIterator + 'scope,
+        E: Encode<I::Item> + 'scope,
+        D: Decode,
+    {
+        self.start_in(scope)
+    }
+
+    /// Starts now, feeds everything and collects nothing, for workers whose output goes to files: blocks until the
     /// input has ended and every worker has exited, and says what each was given and how it ended.
     ///
     /// An item counts as accepted when it has been written to its worker in full. Nothing that a worker
@@ -304,6 +390,8 @@ where
     /// Resumes a panic of the source or of `encode`.
     pub fn drain(mut self) -> Result<Drained, Error>
     where
+        I: SendIterator + 'static,
+        E: Encode<I::Item> + 'static,
         D: Decode,
     {
         self.drain = true;
@@ -314,7 +402,7 @@ where
         if !policy.end_timeout_is_set {
             policy.end_timeout = None;
         }
-        let Feed { mut outlet, .. } = self.launch(false, spawn);
+        let (Answers { mut outlet, .. }, ()) = self.launch(false, spawn);
         let mut failed = Vec::new();
         while outlet.next_span().is_some() {
             if let Some(error) = outlet.take_failure() {
@@ -333,52 +421,108 @@ where
         Ok(Drained { accepted, exits: ends.into_iter().map(exit).collect(), failed, bad_ends })
     }
 
-    /// Starts the feed, to be taken in batches of borrowed replies; `decode` is not used.
+    /// Starts now, to be taken in batches of borrowed replies; `decode` is not used.
     pub fn batches(self) -> Batches
     where
+        I: SendIterator + 'static,
+        E: Encode<I::Item> + 'static,
         D: Decode,
     {
-        let Feed { outlet, stats, .. } = self.launch(false, spawn);
+        let (Answers { outlet, stats, .. }, ()) = self.launch(false, spawn);
         Batches { outlet, stats }
     }
 }
 
-impl<I, E, D> FeedBuilder<I, E, D>
+impl<I, T, E, D> FeedBuilder<I, E, D, FeedWithInput<T, D>>
 where
-    I: Iterator + Send,
-    E: Encode<I::Item>,
-    D: Deliver<I::Item>,
+    I: SendIterator<Item = T>,
+    T: Send,
+    E: Encode<T>,
+    D: Decode,
 {
-    /// Starts the feed with its intake in a scope, so that the source and `encode` may borrow.
-    ///
-    /// The feed stays inside the scope: see [`Scoped`].
-    ///
-    /// ```
-    /// use subfeed::{FeedExt, Template};
-    /// let words = vec!["one".to_owned(), "two".to_owned()];
-    /// let lengths: Vec<usize> = std::thread::scope(|scope| {
-    ///     let feed = words.iter().feed(Template::new("cat")).workers(2).start_scoped(scope);
-    ///     feed.map(|reply| reply.unwrap().len()).collect()
-    /// });
-    /// assert_eq!(lengths, [3, 3]);
-    /// ```
+    /// Starts now: see [`start`](FeedBuilder::start).
+    pub fn start(self) -> FeedWithInput<T, D>
+    where
+        I: 'static,
+        T: 'static,
+        E: 'static,
+    {
+        self.start_anywhere()
+    }
+
+    /// Starts now, in a scope: see [`start_scoped`](FeedBuilder::start_scoped).
     pub fn start_scoped<'scope>(
         self,
         scope: &'scope Scope<'scope, '_>,
-    ) -> Scoped<'scope, Feed<I::Item, D>>
+    ) -> Scoped<'scope, FeedWithInput<T, D>>
     where
         I: 'scope,
+        T: 'scope,
         E: 'scope,
-        D::Store: 'scope,
     {
-        let keep = <D as sealed::Deliver<_>>::FALLIBLE;
-        let feed = self.launch(keep, |intake, source, writer| {
-            IntakeThread::spawn(
-                move || intake.run(source, writer),
-                |run| named_intake().spawn_scoped(scope, run).map(|_| None),
-            )
-        });
-        Scoped::new(feed.keeping_to_its_hint())
+        self.start_in(scope)
+    }
+}
+
+impl<I, T, X, E, D> FeedBuilder<I, E, D, TryFeed<D, X>>
+where
+    I: SendIterator<Item = Result<T, X>>,
+    X: From<Error> + Send,
+    E: Encode<T>,
+    D: Decode,
+{
+    /// Starts now: see [`start`](FeedBuilder::start).
+    pub fn start(self) -> TryFeed<D, X>
+    where
+        I: 'static,
+        X: 'static,
+        E: 'static,
+    {
+        self.start_anywhere()
+    }
+
+    /// Starts now, in a scope: see [`start_scoped`](FeedBuilder::start_scoped).
+    pub fn start_scoped<'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Scoped<'scope, TryFeed<D, X>>
+    where
+        I: 'scope,
+        X: 'scope,
+        E: 'scope,
+    {
+        self.start_in(scope)
+    }
+}
+
+impl<I, T, M, E, D> FeedBuilder<I, E, D, MarkedFeed<D, M>>
+where
+    I: SendIterator<Item = Marked<T, M>>,
+    M: Send,
+    E: Encode<T>,
+    D: Decode,
+{
+    /// Starts now: see [`start`](FeedBuilder::start).
+    pub fn start(self) -> MarkedFeed<D, M>
+    where
+        I: 'static,
+        M: 'static,
+        E: 'static,
+    {
+        self.start_anywhere()
+    }
+
+    /// Starts now, in a scope: see [`start_scoped`](FeedBuilder::start_scoped).
+    pub fn start_scoped<'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Scoped<'scope, MarkedFeed<D, M>>
+    where
+        I: 'scope,
+        M: 'scope,
+        E: 'scope,
+    {
+        self.start_in(scope)
     }
 }
 
@@ -393,17 +537,75 @@ where
 /// ```
 impl<I, E, D> IntoIterator for FeedBuilder<I, E, D>
 where
-    I: Iterator + Send + 'static,
+    I: SendIterator + 'static,
     E: Encode<I::Item> + 'static,
-    D: Deliver<I::Item>,
-    D::Store: 'static,
+    D: Decode,
 {
-    type Item = D::Item;
-    type IntoIter = Feed<I::Item, D>;
+    type Item = Result<D::Output, Error>;
+    type IntoIter = Feed<D>;
 
-    fn into_iter(self) -> Feed<I::Item, D> {
+    fn into_iter(self) -> Feed<D> {
         self.start()
     }
+}
+
+/// Starts the feed, as [`start`](FeedBuilder::start) does.
+impl<I, T, E, D> IntoIterator for FeedBuilder<I, E, D, FeedWithInput<T, D>>
+where
+    I: SendIterator<Item = T> + 'static,
+    T: Send + 'static,
+    E: Encode<T> + 'static,
+    D: Decode,
+{
+    type Item = Result<(T, D::Output), InputError<T>>;
+    type IntoIter = FeedWithInput<T, D>;
+
+    fn into_iter(self) -> FeedWithInput<T, D> {
+        self.start()
+    }
+}
+
+/// Starts the feed, as [`start`](FeedBuilder::start) does.
+impl<I, T, X, E, D> IntoIterator for FeedBuilder<I, E, D, TryFeed<D, X>>
+where
+    I: SendIterator<Item = Result<T, X>> + 'static,
+    X: From<Error> + Send + 'static,
+    E: Encode<T> + 'static,
+    D: Decode,
+{
+    type Item = Result<D::Output, X>;
+    type IntoIter = TryFeed<D, X>;
+
+    fn into_iter(self) -> TryFeed<D, X> {
+        self.start()
+    }
+}
+
+/// Starts the feed, as [`start`](FeedBuilder::start) does.
+impl<I, T, M, E, D> IntoIterator for FeedBuilder<I, E, D, MarkedFeed<D, M>>
+where
+    I: SendIterator<Item = Marked<T, M>> + 'static,
+    M: Send + 'static,
+    E: Encode<T> + 'static,
+    D: Decode,
+{
+    type Item = Marked<Result<D::Output, Error>, M>;
+    type IntoIter = MarkedFeed<D, M>;
+
+    fn into_iter(self) -> MarkedFeed<D, M> {
+        self.start()
+    }
+}
+
+/// A kind of feed: what becomes of an item beside its request.
+pub(crate) trait Shape<T, E, D>: Sized {
+    /// How an item becomes a request, if it is work.
+    type Encode: Encode<T>;
+    /// Where the items are kept meanwhile.
+    type Store: Store<T> + Clone + Send;
+    fn encode(encode: E) -> Self::Encode;
+    fn store(first: PacketId) -> Self::Store;
+    fn of(answers: Answers<D>, store: Self::Store) -> Self;
 }
 
 /// The intake's thread, unless a scope keeps it.

@@ -1,136 +1,117 @@
 //! The returned iterators: replies one by one, or in batches.
 
+mod answers;
 pub(crate) mod builder;
 pub(crate) mod drained;
+mod scoped;
+pub(crate) mod stopper;
 pub(crate) mod through;
 mod watched;
+pub(crate) mod with_input;
 
 use std::fmt;
-use std::iter::FusedIterator;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bstr::{BStr, ByteSlice};
 
-use crate::error::{BoxError, Error, ErrorKind, excerpt};
-use crate::record::{self, PacketId};
+use self::answers::take_rest;
+pub(crate) use self::answers::{Answers, decoded, remaining};
+use self::builder::Shape;
+pub use self::scoped::Scoped;
+pub(crate) use self::scoped::{Running, Stops};
+use crate::error::Error;
+use crate::record::PacketId;
 use crate::stats::{Monitor, Snapshot, Stats};
-use crate::template::codec::{Decode, Reply};
-use crate::window::inputs::Inputs;
-use crate::window::outlet::{Given, Outlet};
-use crate::window::packet::{Cut, Outcome, Replies, Span};
+use crate::template::codec::{Decode, Encode, Owned};
+use crate::window::outlet::Outlet;
+use crate::window::packet::{Cut, Outcome, Span};
 use crate::window::packing::Store;
 
-/// What a feed yields for each packet: the decoded reply alone, or beside its input.
-///
-/// Sealed: every [`Decode`] is one, and [`KeepInput`] makes another of it.
-pub trait Deliver<T>: sealed::Deliver<T> {}
-
-impl<T, D: sealed::Deliver<T>> Deliver<T> for D {}
-
-pub(crate) mod sealed {
-    use super::Answer;
-    use crate::window::outlet::Given;
-    use crate::window::packing::Store;
-
-    pub trait Deliver<T>: Send {
-        type Item;
-        /// Where the items are kept meanwhile.
-        type Store: Store<T> + Clone + Send;
-        const FALLIBLE: bool;
-        fn store(first: u64) -> Self::Store;
-        fn deliver(
-            &mut self,
-            store: &Self::Store,
-            packet: u64,
-            given: Given<Answer<'_>>,
-        ) -> Self::Item;
-    }
+/// What a feed is to those who look at its window.
+pub(crate) trait HasOutlet {
+    fn outlet(&self) -> &Outlet;
 }
 
-/// See [`FeedBuilder::keep_input`](crate::FeedBuilder::keep_input).
-#[derive(Clone, Debug)]
-pub struct KeepInput<D>(pub(crate) D);
+/// What every running feed can do beside being iterated. `$passed` says what failure an item is that was no work.
+macro_rules! running {
+    ([$($generic:ident),*] $feed:ty, $name:literal, $failure:ty, {$($bounds:tt)*},
+        |$store:pat_param, $packet:pat_param| $passed:expr) => {
+        impl<$($generic),*> $feed {
+            /// A handle that tells, from any thread and at any time, how the feed is doing.
+            pub fn monitor(&self) -> $crate::Monitor {
+                self.answers.monitor()
+            }
 
-/// A reply, and the replies it is one of.
-pub(crate) type Answer<'a> = (Reply<'a>, &'a Replies);
+            /// A handle that ends the feed softly, from any thread: nothing more is pulled, and what was
+            /// pulled is answered.
+            #[must_use]
+            pub fn stopper(&self) -> $crate::policy::Stopper {
+                self.answers.stopper.clone()
+            }
 
-#[inline]
-pub(crate) fn decoded<D: Decode>(
-    decode: &mut D,
-    given: Given<Answer<'_>>,
-) -> Result<D::Output, Error> {
-    match given {
-        Given::Reply((reply, replies)) => {
-            decode.decode(reply).map_err(|error| refused(reply, replies, error))
+            /// Takes what is left to its end and returns what was done, once every child has been reaped.
+            ///
+            /// An endless source has no end: to be rid of such a feed, drop it, or
+            /// [stop](Self::stopper) it first.
+            ///
+            /// # Errors
+            /// The first failure among what was left, or what belongs to no packet: a trailing extra reply, a
+            /// bad exit after the last answer.
+            pub fn finish(self) -> Result<$crate::Snapshot, $failure>
+            where
+                $($bounds)*
+            {
+                let Self { answers, store } = self;
+                answers.finish(|$packet| {
+                    let $store = &store;
+                    $passed
+                })
+            }
         }
-        Given::Failed(error) => Err(error),
-        Given::Passed => Err(Error::new(ErrorKind::Failed, "the item was not work")),
-    }
+
+        impl<$($generic),*> $crate::feed::Stops for $feed {
+            fn stopper(&self) -> $crate::policy::Stopper {
+                self.stopper()
+            }
+        }
+
+        impl<$($generic),*> $crate::feed::Running for $feed
+        where
+            $($bounds)*
+        {
+            type Failure = $failure;
+            fn monitor(&self) -> $crate::Monitor {
+                self.monitor()
+            }
+            fn finish(self) -> Result<$crate::Snapshot, $failure> {
+                self.finish()
+            }
+            fn is_ready_before(&mut self, deadline: std::time::Instant) -> bool {
+                self.answers.is_ready_before(deadline)
+            }
+        }
+
+        impl<$($generic),*> $crate::feed::HasOutlet for $feed {
+            fn outlet(&self) -> &$crate::window::outlet::Outlet {
+                &self.answers.outlet
+            }
+        }
+
+        impl<$($generic),*> std::iter::FusedIterator for $feed where Self: Iterator {}
+
+        impl<$($generic),*> std::fmt::Debug for $feed {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.answers.fmt($name, f)
+            }
+        }
+    };
 }
+pub(crate) use running;
 
-#[cold]
-fn refused(reply: Reply<'_>, replies: &Replies, error: BoxError) -> Error {
-    let message = format!("decode refused the reply {}", excerpt(reply.bytes));
-    let error = Error::new(ErrorKind::Decode, message).because(error).at(reply.packet);
-    replies.explain(PacketId(reply.packet), error)
-}
-
-impl<T, D: Decode> sealed::Deliver<T> for D {
-    type Item = Result<D::Output, Error>;
-    type Store = ();
-    const FALLIBLE: bool = D::FALLIBLE;
-    fn store(_first: u64) {}
-    #[inline]
-    fn deliver(&mut self, _store: &(), _packet: u64, given: Given<Answer<'_>>) -> Self::Item {
-        decoded(self, given)
-    }
-}
-
-impl<T: Send, D: Decode> sealed::Deliver<T> for KeepInput<D> {
-    type Item = (Option<T>, Result<D::Output, Error>);
-    type Store = Kept<T>;
-    const FALLIBLE: bool = D::FALLIBLE;
-    fn store(first: u64) -> Kept<T> {
-        Kept(Arc::new(Inputs::new(PacketId(first))))
-    }
-    fn deliver(&mut self, store: &Kept<T>, packet: u64, given: Given<Answer<'_>>) -> Self::Item {
-        (store.0.take(PacketId(packet)), decoded(&mut self.0, given))
-    }
-}
-
-/// The inputs of packets that are under way.
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct Kept<T>(Arc<Inputs<T>>);
-
-impl<T> Clone for Kept<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-/// Nothing is kept.
-impl<T> Store<T> for () {
-    #[inline]
-    fn passes(&self, _item: &T) -> bool {
-        false
-    }
-    #[inline]
-    fn put(&self, _item: T) {}
-}
-
-impl<T> Store<T> for Kept<T> {
-    fn passes(&self, _item: &T) -> bool {
-        false
-    }
-    fn put(&self, item: T) {
-        self.0.put(item);
-    }
-}
-
-/// The replies of a running feed: a lazy, fused iterator.
+/// The replies of a running feed: a lazy, fused iterator of `Result<D::Output, Error>`.
+///
+/// Without a `decode` that is `Result<BString, Error>`.
 ///
 /// Made by [`FeedExt`](crate::FeedExt) and [`FeedBuilder::start`](crate::FeedBuilder::start). Yields exactly
 /// one item for each input, `Ok` or `Err`; see [`Error`] for the two kinds of errors.
@@ -165,174 +146,47 @@ impl<T> Store<T> for Kept<T> {
 /// order that is after everything else that was pulled.) A panic of `decode` passes through and costs
 /// only its item.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
-pub struct Feed<T, D: Deliver<T>> {
-    pub(crate) outlet: Outlet,
-    pub(crate) decode: D,
-    pub(crate) store: D::Store,
-    pub(crate) stats: Arc<Stats>,
-    /// The names of the side outputs that are read.
-    pub(crate) names: Arc<[String]>,
-    /// The source's `size_hint` when the feed was started.
-    pub(crate) hint: (usize, Option<usize>),
+pub struct Feed<D = Owned> {
+    answers: Answers<D>,
+    store: (),
 }
 
-impl<T, D: Deliver<T>> Feed<T, D> {
-    /// Never more items than the upper bound of `size_hint`.
-    pub(crate) fn keeping_to_its_hint(mut self) -> Self {
-        self.outlet.at_most(self.hint.1);
-        self
-    }
-
-    /// A handle that tells, from any thread and at any time, how the feed is doing.
-    pub fn monitor(&self) -> Monitor {
-        Monitor(Arc::clone(&self.stats))
-    }
-
-    /// Takes what is left to its end and returns what was done, once every child has been reaped.
-    ///
-    /// An endless source has no end: to be rid of such a feed, drop it.
-    ///
-    /// # Errors
-    /// The first failure among what was left, or what belongs to no packet: a trailing extra reply, a
-    /// bad exit after the last answer.
-    pub fn finish(mut self) -> Result<Snapshot, Error> {
-        take_rest(&mut self.outlet)?;
-        Ok(self.monitor().snapshot())
-    }
-}
-
-/// Takes what is left; the first failure among it, or else the first thing that belongs to no packet.
-fn take_rest(outlet: &mut Outlet) -> Result<(), Error> {
-    let mut first = None;
-    while let Some((_, given)) = outlet.next() {
-        if let Given::Failed(error) = given {
-            first.get_or_insert(error);
-        }
-    }
-    match first.or_else(|| outlet.take_remarks().into_iter().next()) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
-}
-
-impl<T, D: Deliver<T>> Iterator for Feed<T, D> {
-    type Item = D::Item;
+impl<D: Decode> Iterator for Feed<D> {
+    type Item = Result<D::Output, Error>;
 
     #[inline]
-    fn next(&mut self) -> Option<D::Item> {
-        let Self { outlet, decode, store, names, .. } = self;
-        let (packet, given) = outlet.next()?;
-        let given = given.map(|replies| {
-            replies.skip();
-            let replies = &*replies;
-            (replies.last(packet, names), replies)
-        });
-        Some(decode.deliver(store, packet.0, given))
+    fn next(&mut self) -> Option<Result<D::Output, Error>> {
+        let (packet, answer) = self.answers.next()?;
+        Some(answer.of_work(packet))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        remaining(self.hint, &self.outlet)
+        self.answers.size_hint()
     }
 }
 
-/// The source's hint less what was yielded. Only a fatal end yields fewer, and once it shows nothing is
-/// promised any more.
-pub(crate) fn remaining<B: record::Batch, R>(
-    hint: (usize, Option<usize>),
-    outlet: &Outlet<B, R>,
-) -> (usize, Option<usize>) {
-    if outlet.is_done() {
-        return (0, Some(0));
+running!([D] Feed<D>, "Feed", Error, {}, |_store, _packet| None);
+
+impl<T, E: Encode<T>, D: Decode> Shape<T, E, D> for Feed<D> {
+    type Encode = E;
+    type Store = ();
+    fn encode(encode: E) -> E {
+        encode
     }
-    let yielded = usize::try_from(outlet.total_yielded()).unwrap_or(usize::MAX);
-    let least = if outlet.is_cut_short() { 0 } else { hint.0.saturating_sub(yielded) };
-    (least, hint.1.map(|most| most.saturating_sub(yielded)))
-}
-
-impl<T, D: Deliver<T>> FusedIterator for Feed<T, D> {}
-
-impl<T, D: Deliver<T>> fmt::Debug for Feed<T, D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Feed").field("monitor", &self.monitor()).finish_non_exhaustive()
+    fn store(_first: PacketId) {}
+    fn of(answers: Answers<D>, (): ()) -> Self {
+        Self { answers, store: () }
     }
 }
 
-/// A feed whose source borrows: its intake is a thread of a scope, and it stays inside that scope.
-///
-/// Made by [`FeedBuilder::start_scoped`](crate::FeedBuilder::start_scoped) and
-/// [`ThreadsBuilder::scoped`](crate::ThreadsBuilder::scoped); `F` is the [`Feed`] or the
-/// [`FeedThreads`](crate::FeedThreads). A scope waits for
-/// its threads, and an intake with a full window waits for somebody to take a reply. So a feed that got
-/// out of its scope would have both wait for ever; that does not compile:
-///
-/// ```compile_fail
-/// use subfeed::{FeedExt, Template};
-/// let words = vec!["one".to_owned(); 100];
-/// let feed = std::thread::scope(|scope| {
-///     words.iter().feed(Template::new("cat")).buffer(10).start_scoped(scope)
-/// });
-/// assert_eq!(feed.count(), 100);
-/// ```
-///
-/// Taken to its end or dropped, wherever inside the scope, it lets the scope end:
-///
-/// ```
-/// use subfeed::{FeedExt, Template};
-/// let words = vec!["one".to_owned(); 100];
-/// let count = std::thread::scope(|scope| {
-///     let feed = words.iter().feed(Template::new("cat")).buffer(10).start_scoped(scope);
-///     scope.spawn(move || feed.count()).join().unwrap()
-/// });
-/// assert_eq!(count, 100);
-/// ```
-///
-/// What nothing can prevent is leaking it (`std::mem::forget`, a cycle of `Rc`): then the scope does not
-/// end, as with any thread in it that waits for what has been leaked.
-#[must_use = "a feed that is not iterated stops as soon as it is dropped"]
-pub struct Scoped<'scope, F> {
-    pub(crate) feed: F,
-    scope: PhantomData<&'scope ()>,
-}
-
-impl<F> Scoped<'_, F> {
-    pub(crate) fn new(feed: F) -> Self {
-        Self { feed, scope: PhantomData }
+/// Nothing is kept.
+impl<T> Store<T> for () {
+    #[inline]
+    fn passes(&self, _item: &T) -> bool {
+        false
     }
-}
-
-impl<T, D: Deliver<T>> Scoped<'_, Feed<T, D>> {
-    /// See [`Feed::monitor`].
-    pub fn monitor(&self) -> Monitor {
-        self.feed.monitor()
-    }
-
-    /// See [`Feed::finish`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn finish(self) -> Result<Snapshot, Error> {
-        self.feed.finish()
-    }
-}
-
-impl<F: Iterator> Iterator for Scoped<'_, F> {
-    type Item = F::Item;
-
-    fn next(&mut self) -> Option<F::Item> {
-        self.feed.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.feed.size_hint()
-    }
-}
-
-impl<F: FusedIterator> FusedIterator for Scoped<'_, F> {}
-
-impl<F: fmt::Debug> fmt::Debug for Scoped<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Scoped").field(&self.feed).finish()
-    }
+    #[inline]
+    fn put(&self, _item: T) {}
 }
 
 /// Replies in batches, lent as slices: for the last drop of speed.
@@ -374,7 +228,7 @@ impl Batches {
     pub fn finish(mut self) -> Result<Snapshot, Error> {
         // A batch that was forgotten is out.
         self.outlet.release_span();
-        take_rest(&mut self.outlet)?;
+        take_rest::<Error>(&mut self.outlet, |_| None)?;
         Ok(self.monitor().snapshot())
     }
 

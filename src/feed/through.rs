@@ -2,53 +2,83 @@
 
 use std::sync::Arc;
 
-use crate::error::{BoxError, Error, ErrorKind};
-use crate::feed::{Answer, decoded, sealed};
+use crate::error::{BoxError, Error};
+use crate::feed::answers::{Answer, Answers, lost};
+use crate::feed::builder::Shape;
+use crate::feed::running;
 use crate::marker::{Marked, Route};
 use crate::record::PacketId;
 use crate::template::codec::sealed::Sealed;
 use crate::template::codec::{Decode, Encode, Request};
 use crate::window::inputs::Passing;
-use crate::window::outlet::Given;
 use crate::window::packing::Store;
 
-/// An `encode` or a `decode` that concerns only what is work; see
-/// [`FeedExt::try_feed`](crate::FeedExt::try_feed) and
-/// [`FeedExt::feed_marked`](crate::FeedExt::feed_marked).
+/// A running feed over a source of `Result<T, X>`: it yields `Result<D::Output, X>`, where `X: From<Error>`.
+///
+/// Made by [`FeedExt::try_feed`](crate::FeedExt::try_feed). An `Err` of the source comes out in its place, as it is;
+/// an error of a worker is converted. Everything else is as in [`Feed`](crate::Feed).
+#[must_use = "a feed that is not iterated stops as soon as it is dropped"]
+pub struct TryFeed<D, X> {
+    answers: Answers<D>,
+    store: Aside<X>,
+}
+
+impl<D: Decode, X: From<Error>> Iterator for TryFeed<D, X> {
+    type Item = Result<D::Output, X>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (packet, answer) = self.answers.next()?;
+        Some(match answer {
+            Answer::Given(answer) => answer.map_err(X::from),
+            Answer::Passed => {
+                Err(self.store.0.take(packet).unwrap_or_else(|| X::from(lost(packet))))
+            }
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.answers.size_hint()
+    }
+}
+
+running!([D, X] TryFeed<D, X>, "TryFeed", X, {X: From<Error>}, |store, packet| store.0.take(packet));
+
+/// A running feed over a source with markers in it: it yields `Marked<Result<D::Output, Error>, M>`.
+///
+/// Made by [`FeedExt::feed_marked`](crate::FeedExt::feed_marked). A marker comes out in its place and goes to no
+/// worker. Everything else is as in [`Feed`](crate::Feed).
+#[must_use = "a feed that is not iterated stops as soon as it is dropped"]
+pub struct MarkedFeed<D, M> {
+    answers: Answers<D>,
+    store: Aside<M>,
+}
+
+impl<D: Decode, M> Iterator for MarkedFeed<D, M> {
+    type Item = Marked<Result<D::Output, Error>, M>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (packet, answer) = self.answers.next()?;
+        Some(match answer {
+            Answer::Given(answer) => Marked::Item(answer),
+            Answer::Passed => match self.store.0.take(packet) {
+                Some(marker) => Marked::Marker(marker),
+                None => Marked::Item(Err(lost(packet))),
+            },
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.answers.size_hint()
+    }
+}
+
+running!([D, M] MarkedFeed<D, M>, "MarkedFeed", Error, {}, |_store, _packet| None);
+
+/// An `encode` that concerns only what is work.
 #[derive(Clone, Debug)]
-pub struct Through<C>(pub(crate) C);
+pub(crate) struct Through<E>(E);
 
-/// How what was split comes together again. Sealed.
-pub trait Join: Route {
-    /// What a feed yields.
-    type Joined<O>;
-    /// A worker has answered, or has not.
-    fn answered<O>(answer: Result<O, Error>) -> Self::Joined<O>;
-    /// It was no work.
-    fn passed<O>(passed: Self::Passed) -> Self::Joined<O>;
-}
-
-impl<T, X: From<Error>> Join for Result<T, X> {
-    type Joined<O> = Result<O, X>;
-    fn answered<O>(answer: Result<O, Error>) -> Result<O, X> {
-        answer.map_err(X::from)
-    }
-    fn passed<O>(error: X) -> Result<O, X> {
-        Err(error)
-    }
-}
-
-impl<T, M> Join for Marked<T, M> {
-    type Joined<O> = Marked<Result<O, Error>, M>;
-    fn answered<O>(answer: Result<O, Error>) -> Self::Joined<O> {
-        Marked::Item(answer)
-    }
-    fn passed<O>(marker: M) -> Self::Joined<O> {
-        Marked::Marker(marker)
-    }
-}
-
-impl<C> Sealed for Through<C> {}
+impl<E> Sealed for Through<E> {}
 
 impl<R: Route, E: Encode<R::Work>> Encode<R> for Through<E> {
     const QUICK: bool = E::QUICK;
@@ -63,9 +93,8 @@ impl<R: Route, E: Encode<R::Work>> Encode<R> for Through<E> {
 }
 
 /// What passes, on its way from the intake to the outlet.
-#[doc(hidden)]
 #[derive(Debug)]
-pub struct Aside<P>(Arc<Passing<P>>);
+pub(crate) struct Aside<P>(Arc<Passing<P>>);
 
 impl<P> Clone for Aside<P> {
     fn clone(&self) -> Self {
@@ -73,7 +102,7 @@ impl<P> Clone for Aside<P> {
     }
 }
 
-impl<R: Join> Store<R> for Aside<R::Passed> {
+impl<R: Route> Store<R> for Aside<R::Passed> {
     fn passes(&self, item: &R) -> bool {
         item.work().is_none()
     }
@@ -89,35 +118,46 @@ impl<R: Join> Store<R> for Aside<R::Passed> {
     }
 }
 
-impl<R: Join, D: Decode> sealed::Deliver<R> for Through<D>
-where
-    R::Passed: Send,
-{
-    type Item = R::Joined<D::Output>;
-    type Store = Aside<R::Passed>;
-    const FALLIBLE: bool = D::FALLIBLE;
-
-    fn store(first: u64) -> Aside<R::Passed> {
-        Aside(Arc::new(Passing::new(PacketId(first))))
-    }
-
-    fn deliver(
-        &mut self,
-        store: &Aside<R::Passed>,
-        packet: u64,
-        given: Given<Answer<'_>>,
-    ) -> Self::Item {
-        match given {
-            Given::Passed => match store.0.take(PacketId(packet)) {
-                Some(passed) => R::passed(passed),
-                None => R::answered(Err(lost(packet))),
-            },
-            given => R::answered(decoded(&mut self.0, given)),
-        }
+impl<P> Aside<P> {
+    fn new(first: PacketId) -> Self {
+        Self(Arc::new(Passing::new(first)))
     }
 }
 
-/// Conservation even where a bug of ours would have broken it.
-fn lost(packet: u64) -> Error {
-    Error::new(ErrorKind::Failed, "what passes was not found").at(packet)
+impl<T, X, E, D> Shape<Result<T, X>, E, D> for TryFeed<D, X>
+where
+    X: From<Error> + Send,
+    E: Encode<T>,
+    D: Decode,
+{
+    type Encode = Through<E>;
+    type Store = Aside<X>;
+    fn encode(encode: E) -> Through<E> {
+        Through(encode)
+    }
+    fn store(first: PacketId) -> Aside<X> {
+        Aside::new(first)
+    }
+    fn of(answers: Answers<D>, store: Aside<X>) -> Self {
+        Self { answers, store }
+    }
+}
+
+impl<T, M, E, D> Shape<Marked<T, M>, E, D> for MarkedFeed<D, M>
+where
+    M: Send,
+    E: Encode<T>,
+    D: Decode,
+{
+    type Encode = Through<E>;
+    type Store = Aside<M>;
+    fn encode(encode: E) -> Through<E> {
+        Through(encode)
+    }
+    fn store(first: PacketId) -> Aside<M> {
+        Aside::new(first)
+    }
+    fn of(answers: Answers<D>, store: Aside<M>) -> Self {
+        Self { answers, store }
+    }
 }

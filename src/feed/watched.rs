@@ -31,7 +31,7 @@ impl Watch {
     }
 }
 
-impl<I, E, D> FeedBuilder<I, E, D> {
+impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     /// Writes a line for each packet into this file as soon as it is known what became of it: a job log in the columns
     /// of GNU parallel's `--joblog`, as far as they apply.
     ///

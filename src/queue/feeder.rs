@@ -6,7 +6,6 @@ use std::thread::{self, JoinHandle};
 use super::inlet::{Inlet, Producer, Stopped, inlet};
 use crate::error::{Error, ErrorKind};
 use crate::ext::FeedExt;
-use crate::feed::Deliver;
 use crate::feed::drained::Drained;
 use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
@@ -59,8 +58,7 @@ impl<T: Send + 'static> Feeder<T> {
     pub fn new<E, D>(template: Template<E, D>, n: usize, buffer_size: usize) -> Self
     where
         E: Encode<T> + 'static,
-        D: Deliver<T> + Decode + 'static,
-        D::Store: 'static,
+        D: Decode + 'static,
     {
         Self::with(buffer_size, move |items| {
             items.feed(template).workers(n).buffer(buffer_size).drain()

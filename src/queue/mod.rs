@@ -16,9 +16,9 @@ pub use self::feeder::Feeder;
 pub use self::inlet::{Inlet, Producer, Stopped, TryPutError, inlet};
 pub use self::timed::{NotYet, Timed};
 use crate::ext::FeedExt;
-use crate::feed::{Deliver, Feed};
+use crate::feed::Feed;
 use crate::template::Template;
-use crate::template::codec::Encode;
+use crate::template::codec::{Decode, Encode};
 #[cfg(feature = "threads")]
 use crate::threads::FeedThreads;
 use crate::window::unwind::{self, Payload};
@@ -107,8 +107,8 @@ impl<T, F: Iterator> Queue<T, F> {
     ///     lines.feed(Template::new("cat")).workers(2).buffer(50).keep_input().start()
     /// });
     /// queue.put("hello").unwrap();
-    /// let (line, reply) = queue.get().unwrap();
-    /// assert_eq!((line.unwrap(), reply.unwrap()), ("hello", "hello".into()));
+    /// assert_eq!(queue.get().unwrap()?, ("hello", "hello".into()));
+    /// # Ok::<_, subfeed::Error>(())
     /// ```
     ///
     /// # Panics
@@ -294,7 +294,7 @@ impl<T: Send + 'static, U: Send + 'static> Queue<T, FeedThreads<T, U>> {
     }
 }
 
-impl<T: Send + 'static, D: Deliver<T>> Queue<T, Feed<T, D>> {
+impl<T: Send + 'static, D: Decode> Queue<T, Feed<D>> {
     /// A queue for requests to `n` subprocesses. `buffer_size` requests may be under way or answered and
     /// not yet got, and as many wait in the inlet.
     ///
@@ -312,7 +312,6 @@ impl<T: Send + 'static, D: Deliver<T>> Queue<T, Feed<T, D>> {
     pub fn subprocesses<E>(template: Template<E, D>, n: usize, buffer_size: usize) -> Self
     where
         E: Encode<T> + 'static,
-        D::Store: 'static,
     {
         Self::new(buffer_size, |items| items.feed_subprocesses_ordered(template, n, buffer_size))
     }

@@ -4,7 +4,11 @@ use std::error;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::feed::{Deliver, Feed, Scoped};
+use crate::error::Error;
+use crate::feed::through::{MarkedFeed, TryFeed};
+use crate::feed::with_input::FeedWithInput;
+use crate::feed::{Feed, Running, Scoped};
+use crate::template::codec::Decode;
 #[cfg(feature = "threads")]
 use crate::threads::FeedThreads;
 
@@ -51,10 +55,27 @@ pub trait Timed: Iterator {
     }
 }
 
-impl<T, D: Deliver<T>> Timed for Feed<T, D> {
-    fn next_before(&mut self, deadline: Instant) -> Result<Option<Self::Item>, NotYet> {
-        if self.outlet.is_ready_before(deadline) { Ok(self.next()) } else { Err(NotYet) }
-    }
+macro_rules! timed {
+    ($([$($generic:ident),*] $feed:ty where $bound:ty: $is:path;)+) => {
+        $(
+            impl<$($generic),*> Timed for $feed
+            where
+                D: Decode,
+                $bound: $is,
+            {
+                fn next_before(&mut self, deadline: Instant) -> Result<Option<Self::Item>, NotYet> {
+                    if self.is_ready_before(deadline) { Ok(self.next()) } else { Err(NotYet) }
+                }
+            }
+        )+
+    };
+}
+
+timed! {
+    [D] Feed<D> where D: Decode;
+    [T, D] FeedWithInput<T, D> where D: Decode;
+    [D, X] TryFeed<D, X> where X: From<Error>;
+    [D, M] MarkedFeed<D, M> where D: Decode;
 }
 
 #[cfg(feature = "threads")]

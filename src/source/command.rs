@@ -5,16 +5,14 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::feed::{Answer, decoded};
-use crate::record::PacketId;
+use crate::feed::decoded;
 use crate::source::delivery::Delivery;
 use crate::source::emission::Emission;
 use crate::source::solo::{self, Plan};
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Owned};
 use crate::template::{Spec, Template};
-use crate::window::outlet::{Given, Outlet};
-use crate::window::packet::Replies;
+use crate::window::outlet::Outlet;
 use crate::window::seam::{Bounds, Ends, attach};
 
 /// Iterates over the records that a command prints.
@@ -195,17 +193,8 @@ impl<D: Decode> Iterator for Records<D> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (packet, given) = self.outlet.next()?;
-        Some(decoded(&mut self.decode, answer(packet, given)))
+        Some(decoded(&mut self.decode, &[], packet, given).of_work(packet))
     }
-}
-
-/// The record that is next among those given.
-pub(crate) fn answer(packet: PacketId, given: Given<&mut Replies>) -> Given<Answer<'_>> {
-    given.map(|replies| {
-        replies.skip();
-        let replies = &*replies;
-        (replies.last(packet, &[]), replies)
-    })
 }
 
 impl<D: Decode> FusedIterator for Records<D> {}

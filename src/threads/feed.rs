@@ -8,7 +8,8 @@ use std::time::Instant;
 use super::items::Items;
 use super::task::Task;
 use super::worker_set::{Values, WorkerSet};
-use crate::feed::remaining;
+use crate::feed::stopper::Stopper;
+use crate::feed::{Stops, remaining};
 use crate::window::inputs::Passing;
 use crate::window::outlet::{Given, Outlet};
 use crate::window::unwind;
@@ -47,12 +48,26 @@ pub struct FeedThreads<T: Send, U> {
     pub(super) _worker_set: Hold,
     pub(super) passing: Option<Arc<Passing<U>>>,
     pub(super) hint: (usize, Option<usize>),
+    pub(super) stopper: Stopper,
 }
 
 impl<T: Send, U> FeedThreads<T, U> {
+    /// A handle that ends the feed softly, from any thread: nothing more is pulled, and what was pulled is
+    /// mapped and yielded.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
     /// Whether `next` has something to say, be it the end. Waits for that no longer than until `deadline`.
     pub(crate) fn is_ready_before(&mut self, deadline: Instant) -> bool {
         self.outlet.is_ready_before(deadline)
+    }
+}
+
+impl<T: Send, U> Stops for FeedThreads<T, U> {
+    fn stopper(&self) -> Stopper {
+        self.stopper()
     }
 }
 
@@ -74,7 +89,7 @@ impl<T: Send, U> Iterator for FeedThreads<T, U> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        remaining(self.hint, &self.outlet)
+        remaining(self.hint, &self.outlet, &self.stopper)
     }
 }
 

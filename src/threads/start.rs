@@ -16,6 +16,7 @@ use super::task::Task;
 use super::worker_set::{Values, WorkerSet};
 use crate::error::{Error, ErrorKind};
 use crate::feed::Scoped;
+use crate::feed::stopper::Stopper;
 use crate::record::PacketId;
 use crate::tuning::BATCHES_WAITING;
 use crate::window::chain::set_assistance;
@@ -109,6 +110,8 @@ where
     U: Send + 's,
 {
     let hint = source.size_hint();
+    let stopper = Stopper::default();
+    let source = stopper.gates(source);
     let builder = thread::Builder::new().name("subfeed-intake".to_owned());
     let pull = move || intake.run(source, pack);
     match IntakeThread::spawn(pull, |pull| spawn(builder, pull)) {
@@ -119,7 +122,7 @@ where
             outlet.fail(Error::new(ErrorKind::Thread, what).because(error).fatal());
         }
     }
-    FeedThreads { outlet, _worker_set: worker_set, passing: None, hint }
+    FeedThreads { outlet, _worker_set: worker_set, passing: None, hint, stopper }
 }
 
 /// What the intake's thread does.

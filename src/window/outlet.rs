@@ -64,21 +64,10 @@ impl<R> Queue<R> {
 
 /// What the outlet gives for one packet.
 #[derive(Debug)]
-pub enum Given<A> {
+pub(crate) enum Given<A> {
     Reply(A),
     Failed(Error),
     Passed,
-}
-
-impl<A> Given<A> {
-    #[inline]
-    pub(crate) fn map<C>(self, f: impl FnOnce(A) -> C) -> Given<C> {
-        match self {
-            Self::Reply(reply) => Given::Reply(f(reply)),
-            Self::Failed(error) => Given::Failed(error),
-            Self::Passed => Given::Passed,
-        }
-    }
 }
 
 #[derive(Debug)]

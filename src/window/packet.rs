@@ -28,7 +28,7 @@ pub(crate) enum Cut {
 
 /// The replies to consecutive packets.
 #[derive(Debug)]
-pub struct Replies {
+pub(crate) struct Replies {
     pub(crate) buffer: Arc<Buffer>,
     pub(crate) at: Range<usize>,
     pub(crate) cut: Cut,

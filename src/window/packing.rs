@@ -172,8 +172,7 @@ impl<T, E: Encode<T>, S: Store<T>> Pack<T> for Writer<E, S> {
 }
 
 /// What becomes of an item beside its request.
-#[allow(unreachable_pub, reason = "a sealed trait names it, which Rust 1.88 does not see")]
-pub trait Store<T> {
+pub(crate) trait Store<T> {
     /// Whether the item is no work, and only keeps its place.
     fn passes(&self, item: &T) -> bool;
     /// Takes the item, in the order of the packets, before anything can come back for it.

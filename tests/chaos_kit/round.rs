@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use subfeed::codec::Owned;
-use subfeed::{Error, Feed, FeedExt, Monitor, Order, Template};
+use subfeed::{Error, Feed, FeedExt, FeedWithInput, InputError, Monitor, Order, Template};
 
 use super::child::WORKER;
 use super::oracle::{Item, Oracle};
@@ -65,15 +64,18 @@ impl Watched {
 
 /// The consumer's two ways to hold a feed.
 enum Held {
-    Plain(Feed<String, Owned>),
-    Kept(Feed<String, subfeed::KeepInput<Owned>>),
+    Plain(Feed),
+    Kept(FeedWithInput<String>),
 }
 
 impl Held {
     fn next(&mut self) -> Option<Item> {
         match self {
             Self::Plain(feed) => Some((None, feed.next()?)),
-            Self::Kept(feed) => feed.next(),
+            Self::Kept(feed) => Some(match feed.next()? {
+                Ok((input, reply)) => (Some(input), Ok(reply)),
+                Err(InputError { input, error, .. }) => (input, Err(error)),
+            }),
         }
     }
 

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bstr::BString;
-use subfeed::{Error, Feed, Template};
+use subfeed::{Error, InputError, Template};
 
 pub(crate) use hostile::hostile;
 
@@ -106,8 +106,13 @@ pub(crate) fn texts(replies: impl IntoIterator<Item = Result<BString, Error>>) -
     replies.into_iter().map(|reply| reply.expect("a reply").to_string()).collect()
 }
 
-/// What a feed with the default decode is.
-pub(crate) type Plain<T> = Feed<T, subfeed::codec::Owned>;
+/// The two halves of what `keep_input` gives.
+pub(crate) fn halves<T, O>(pair: Result<(T, O), InputError<T>>) -> (Option<T>, Result<O, Error>) {
+    match pair {
+        Ok((input, reply)) => (Some(input), Ok(reply)),
+        Err(InputError { input, error, .. }) => (input, Err(error)),
+    }
+}
 
 // -------------------------------------------------------------------- sources
 

@@ -68,9 +68,9 @@ fn cat_is_the_identity(mut case: Case) {
     let got: Result<Vec<_>, Error> = feed
         .keep_input()
         .start()
-        .map(|(input, reply)| {
-            let reply = reply?;
-            assert_eq!(input.as_ref(), Some(&reply.to_vec()));
+        .map(|pair| {
+            let (input, reply) = pair?;
+            assert_eq!(input, reply.to_vec());
             Ok(reply.to_vec())
         })
         .collect();

@@ -303,9 +303,8 @@ fn a_scoped_start_borrows_its_source_and_its_closures() {
                     lengths.push(reply.len());
                 });
             let feed = words.iter().feed(template).workers(2).keep_input().start_scoped(scope);
-            for ((word, reply), expected) in feed.zip(&words) {
-                assert_eq!(word.unwrap(), expected);
-                reply.unwrap();
+            for (pair, expected) in feed.zip(&words) {
+                assert_eq!(pair.unwrap(), (expected, ()));
             }
         });
         assert_eq!(lengths, [4, 4, 6]);

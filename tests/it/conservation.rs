@@ -5,10 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use subfeed::policy::Halt;
-use subfeed::{Error, ErrorKind, FeedExt, Order, Template};
+use subfeed::{Error, ErrorKind, Feed, FeedExt, Order, Template};
 
 use crate::alone;
-use crate::common::{Dir, Plain, Pulled, child, eventually, kill, numbers, texts, within};
+use crate::common::{Dir, Pulled, child, eventually, kill, numbers, texts, within};
 
 type Item = Result<bstr::BString, Error>;
 
@@ -35,7 +35,7 @@ fn conserved(items: &[Item], pulled: u64) {
 }
 
 /// What ends sooner or later, although its source may not.
-fn all(feed: Plain<String>) -> Vec<Item> {
+fn all(feed: Feed) -> Vec<Item> {
     feed.take(100_000).collect()
 }
 

@@ -69,8 +69,7 @@ fn a_feed_dropped_at_any_moment_of_its_start_leaves_nothing_behind() {
 fn a_feed_that_ended_badly_leaves_nothing_behind() {
     alone!(|| {
         let before = Belongings::now();
-        let drained =
-            |feed: crate::common::Plain<String>| assert!(feed.filter(Result::is_err).count() > 0);
+        let drained = |feed: subfeed::Feed| assert!(feed.filter(Result::is_err).count() > 0);
         drained(numbers(9).feed_subprocesses_ordered(Template::new("cat"), 0, 9));
         drained(numbers(9).feed_subprocesses_ordered(Template::new("no-such-program"), 3, 9));
         drained(numbers(9).feed_subprocesses_ordered(child("silent"), 3, 9));
@@ -92,7 +91,7 @@ fn batches_and_kept_inputs_leave_nothing_behind() {
         drop(batches.next_batch().unwrap());
         soon(|| drop(batches));
         let mut kept = (0..).map(|k| k.to_string()).feed(Template::new("cat")).keep_input().start();
-        kept.next().unwrap().1.unwrap();
+        kept.next().unwrap().unwrap();
         soon(|| drop(kept));
         thread::scope(|scope| {
             let text = "x".to_owned();
@@ -338,7 +337,7 @@ fn the_end_comes_although_the_source_takes_its_time_to_be_dropped() {
 fn chain(
     source: impl Iterator<Item = String> + Send + 'static,
     template: Template,
-) -> crate::common::Plain<bstr::BString> {
+) -> subfeed::Feed {
     let cat = || Template::new("cat");
     let first = source.feed_subprocesses_ordered(template, 2, 9);
     let second = first.map(Result::unwrap).feed_subprocesses(cat(), 2, 9);

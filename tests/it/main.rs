@@ -14,6 +14,7 @@ mod closures;
 mod codec;
 mod config;
 mod conservation;
+mod doors;
 mod draining;
 mod dropping;
 mod errors;

@@ -4,9 +4,9 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use subfeed::framing::{Framing, FramingError, Position, ReplyFraming, Scan};
-use subfeed::{FeedExt, Order, Template};
+use subfeed::{Feed, FeedExt, Order, Template};
 
-use crate::common::{Barrier, Plain, Pulled, child, numbers, texts, within};
+use crate::common::{Barrier, Pulled, child, numbers, texts, within};
 
 /// A payload that nobody else throws.
 #[derive(Debug, PartialEq)]
@@ -30,7 +30,7 @@ fn until_panic<I: Iterator>(feed: &mut I) -> (Vec<I::Item>, Box<dyn Any + Send>)
 }
 
 /// Everything before packet `k`, then the payload, then nothing for ever.
-fn panics_at<T>(mut feed: Plain<T>, k: u64) {
+fn panics_at(mut feed: Feed, k: u64) {
     let (items, payload) = until_panic(&mut feed);
     assert_eq!(texts(items), numbers(k).collect::<Vec<_>>());
     assert_eq!(payload.downcast_ref::<Own>(), Some(&Own(k)));

@@ -17,9 +17,9 @@ fn public_types_go_where_they_must() {
     fn sync<T: Sync>() {}
     fn debug<T: Debug>() {}
     fn fused<T: FusedIterator>() {}
-    send::<Feed<String, Owned>>();
-    fused::<Feed<String, Owned>>();
-    debug::<Feed<String, Owned>>();
+    send::<Feed>();
+    fused::<Feed>();
+    debug::<Feed>();
     send::<Batches>();
     debug::<Batches>();
     send::<Template>();
@@ -46,7 +46,7 @@ fn a_feed_of_items_that_are_send_and_not_sync_is_send() {
             request.push(n.get().to_string());
         });
         let feed = (0..3).map(Cell::new).feed(template).keep_input().start();
-        let moved = std::thread::spawn(move || feed.map(|(n, _)| n.unwrap().get()).sum::<u32>());
+        let moved = std::thread::spawn(move || feed.map(|pair| pair.unwrap().0.get()).sum::<u32>());
         assert_eq!(moved.join().unwrap(), 3);
     });
 }

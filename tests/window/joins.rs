@@ -12,10 +12,10 @@ use subfeed::channel::Redirect;
 use subfeed::pipeline::{Pipeline, Run, Stage};
 use subfeed::queue::{Feeder, Inlet, Queue, inlet};
 use subfeed::source::iterate_in_subprocess;
-use subfeed::{Batches, BoxError, FeedBuilder, FeedExt, FeedThreads, Template};
+use subfeed::{Batches, BoxError, Feed, FeedBuilder, FeedExt, FeedThreads, Template};
 
 use crate::alone;
-use crate::common::{Belongings, Plain, child, children, eventually, is_running, numbers};
+use crate::common::{Belongings, child, children, eventually, is_running, numbers};
 
 /// Where a feed lies that may be taken away from anywhere.
 struct Shelf<F>(Arc<Lies<F>>);
@@ -91,10 +91,10 @@ fn a_feed_that_its_own_source_drops_goes() {
     alone!(|| {
         let before = warm();
         for at in [0, 1, 7] {
-            let shelf: Shelf<Plain<String>> = Shelf::new();
+            let shelf: Shelf<Feed> = Shelf::new();
             shelf.put(source(&shelf, at).feed_subprocesses_ordered(child("echo"), 2, 9));
             goes(&before, &shelf);
-            let shelf: Shelf<Plain<String>> = Shelf::new();
+            let shelf: Shelf<Feed> = Shelf::new();
             shelf.put(source(&shelf, at).feed_subprocesses(child("silent"), 2, 9));
             goes(&before, &shelf);
             let shelf: Shelf<Batches> = Shelf::new();
@@ -115,7 +115,7 @@ fn a_feed_that_its_own_source_drops_goes() {
 #[test]
 fn a_feed_whose_last_owner_is_its_source_goes() {
     struct App {
-        _feed: Mutex<Option<Plain<String>>>,
+        _feed: Mutex<Option<Feed>>,
     }
     alone!(|| {
         let before = Belongings::now();
@@ -138,7 +138,7 @@ fn a_feed_whose_last_owner_is_its_source_goes() {
 fn a_feed_that_its_own_encode_drops_goes() {
     alone!(|| {
         let before = Belongings::now();
-        let shelf: Shelf<Plain<u32>> = Shelf::new();
+        let shelf: Shelf<Feed> = Shelf::new();
         let drops = shelf.clone();
         let template = child("echo").encode(move |n: &u32, request| {
             if *n == 3 {
@@ -169,7 +169,7 @@ fn checks<F: Send + 'static>(shelf: &Shelf<F>) -> Template {
 fn a_feed_that_its_own_check_drops_goes() {
     alone!(|| {
         let before = Belongings::now();
-        let shelf: Shelf<Plain<String>> = Shelf::new();
+        let shelf: Shelf<Feed> = Shelf::new();
         shelf.put(numbers(1_000_000).feed_subprocesses_ordered(checks(&shelf), 2, 9));
         goes(&before, &shelf);
     });
@@ -181,7 +181,7 @@ fn a_feed_that_goes_on_the_event_loop_of_another_does_not_hold_it_up() {
     alone!(|| {
         let before = Belongings::now();
         for _ in 0..20 {
-            let shelf: Shelf<Plain<String>> = Shelf::new();
+            let shelf: Shelf<Feed> = Shelf::new();
             let drops = shelf.clone();
             let template = Template::new("cat").check(move |_, _| {
                 drops.clear();
@@ -250,7 +250,7 @@ fn feeds_whose_sources_drop_each_other_go() {
         let before = Belongings::now();
         for round in 0..20 {
             for feeds in [2, 3] {
-                let shelves: Vec<Shelf<Plain<String>>> = (0..feeds).map(|_| Shelf::new()).collect();
+                let shelves: Vec<Shelf<Feed>> = (0..feeds).map(|_| Shelf::new()).collect();
                 let together = Arc::new(Barrier::new(feeds));
                 for i in 0..feeds {
                     let (next, together) =
@@ -281,9 +281,8 @@ fn feeds_whose_checks_drop_each_other_go() {
     alone!(|| {
         let before = Belongings::now();
         let (one, other) = (Shelf::new(), Shelf::new());
-        let drops = |shelf: &Shelf<Plain<String>>| {
-            numbers(1_000_000).feed_subprocesses_ordered(checks(shelf), 2, 9)
-        };
+        let drops =
+            |shelf: &Shelf<Feed>| numbers(1_000_000).feed_subprocesses_ordered(checks(shelf), 2, 9);
         one.put(drops(&other));
         other.put(drops(&one));
         // The first that is dropped may not come to drop the other.
@@ -318,7 +317,7 @@ fn feeds_that_a_source_makes_and_leaves_do_not_pile_up() {
 fn a_chain_goes_that_goes_on_one_of_its_own_intakes() {
     alone!(|| {
         let before = warm();
-        let shelf: Shelf<Plain<BString>> = Shelf::new();
+        let shelf: Shelf<Feed> = Shelf::new();
         let cat = || Template::new("cat");
         let first = source(&shelf, 30).feed_subprocesses_ordered(cat(), 2, 9);
         let second = first.map(Result::unwrap).feed_threads(|text| text, 2, 9);
@@ -384,7 +383,7 @@ fn a_feeder_that_its_own_encode_drops_goes() {
 fn a_queue_that_its_own_source_drops_goes() {
     alone!(|| {
         let before = Belongings::now();
-        let shelf: Shelf<Queue<String, Plain<String>>> = Shelf::new();
+        let shelf: Shelf<Queue<String, Feed>> = Shelf::new();
         let drops = shelf.clone();
         let queue = Queue::new(10, |items: Inlet<String>| {
             let source = items.inspect(move |_| drops.clear());

@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::feed::decoded;
-use crate::source::command::answer;
 use crate::source::function::source::FunctionSource;
 use crate::source::function::wire;
 use crate::window::outlet::Outlet;
@@ -35,7 +34,7 @@ impl<T: DeserializeOwned> Iterator for Pass<'_, T> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (packet, given) = self.outlet.next()?;
-        Some(decoded(&mut self.decode, answer(packet, given)))
+        Some(decoded(&mut self.decode, &[], packet, given).of_work(packet))
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use subfeed::channel::Redirect;
-use subfeed::codec::Owned;
 use subfeed::framing::{ReplyFraming, Sentinel};
 use subfeed::policy::OnStall;
 use subfeed::queue::{Feeder, GetError, Inlet, Queue, Timed, TryPutError, inlet};
@@ -900,7 +899,7 @@ fn a7_dropped_with_its_source() {
     alone!(|| {
         let before = Belongings::now();
         struct App {
-            feed: Mutex<Option<Feed<String, Owned>>>,
+            feed: Mutex<Option<Feed>>,
             gone: Arc<OnceLock<()>>,
         }
         impl Drop for App {

@@ -16,7 +16,7 @@ use subfeed::pipeline::{Pipeline, Stage};
 use subfeed::queue::Queue;
 use subfeed::{BoxError, Error, ErrorKind, FeedExt, Order, Snapshot, Template};
 
-use crate::common::within_limit;
+use crate::common::{halves, within_limit};
 
 /// What takes longer has hung. A worker that stays, stays for a little longer than this.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -89,7 +89,7 @@ impl Door {
             }
             Self::KeepInput => {
                 let mut feed = feed.keep_input().start();
-                for (input, item) in feed.by_ref() {
+                for (input, item) in feed.by_ref().map(halves) {
                     let item = text(item);
                     if let Err(error) = &item
                         && let Some(packet) = error.packet()
