@@ -90,8 +90,9 @@ impl Counters {
 pub(crate) struct Stats {
     pub(crate) counters: Counters,
     pub(crate) gate: Arc<Gate>,
-    /// The last hint, and the worker that it is about, if it is about one.
-    hint: Mutex<Hint>,
+    /// The last hint about each worker and about the feed as a whole, the latest at the end: one that is withdrawn
+    /// uncovers the one before it.
+    hints: Mutex<Vec<Hint>>,
     workers: usize,
     board: Board,
     ledger: Mutex<Ledger>,
@@ -105,7 +106,7 @@ impl Stats {
         Self {
             counters: Counters::default(),
             gate,
-            hint: Mutex::new(None),
+            hints: Mutex::default(),
             workers,
             board: Board::new(workers),
             ledger: Mutex::default(),
@@ -137,21 +138,28 @@ impl Stats {
 
     /// Leaves a hint; the last one counts.
     pub(crate) fn hint(&self, hint: String) {
-        *lock(&self.hint) = Some((None, hint));
+        self.leave(None, hint);
     }
 
     /// Leaves a hint about a worker.
     pub(crate) fn hint_about(&self, worker: usize, hint: String) {
-        *lock(&self.hint) = Some((Some(worker), hint));
+        self.leave(Some(worker), hint);
+    }
+
+    fn leave(&self, about: Option<usize>, hint: String) {
+        let mut hints = lock(&self.hints);
+        hints.retain(|(other, _)| *other != about);
+        hints.push((about, hint));
     }
 
     /// The last hint about this worker is disproved.
     pub(crate) fn withdraw_hint(&self, worker: usize) {
-        lock(&self.hint).take_if(|(about, _)| *about == Some(worker));
+        lock(&self.hints).retain(|(about, _)| *about != Some(worker));
     }
 }
 
-type Hint = Option<(Option<usize>, String)>;
+/// What is said, and the worker that it is about, if it is about one.
+type Hint = (Option<usize>, String);
 
 /// How a feed is doing, for any thread to ask: cheap to clone, and usable when the feed has ended.
 ///
@@ -172,7 +180,7 @@ impl Monitor {
         let mut snapshot = self.0.counters.snapshot();
         snapshot.held_bytes = self.0.gate.held() as u64;
         snapshot.yielded = self.0.gate.total_yielded();
-        snapshot.hint = lock(&self.0.hint).as_ref().map(|(_, hint)| hint.clone());
+        snapshot.hint = lock(&self.0.hints).last().map(|(_, hint)| hint.clone());
         snapshot
     }
 

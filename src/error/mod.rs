@@ -63,7 +63,8 @@ pub enum ErrorKind {
     Stalled,
     /// The worker may have read this packet and died; under `at_most_once` it is not sent again.
     NotRedelivered,
-    /// A named side channel failed: written to without being declared, or left unread past its cap.
+    /// A channel failed: a side channel that is written to without being declared, or left unread past its cap; or the
+    /// system does not let us read what a worker says.
     Channel,
     /// The feed was ended by a fatal error before this packet was answered.
     Halted,

@@ -397,6 +397,7 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
         self.drain = true;
         self.order = Order::Completion;
         let policy = &mut self.template.spec.policy;
+        policy.drains = true;
         policy.at_most_once = true;
         policy.retries = 0;
         if !policy.end_timeout_is_set {
@@ -416,8 +417,12 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
         }
         let bad_ends = outlet.take_remarks();
         let (accepted, ends) = outlet.take_report();
-        let exit =
-            |end: SessionEnd| Exit { worker: end.worker, status: end.status, early: end.early };
+        let exit = |SessionEnd { worker, status, early, well }: SessionEnd| Exit {
+            worker,
+            status,
+            early,
+            well,
+        };
         Ok(Drained { accepted, exits: ends.into_iter().map(exit).collect(), failed, bad_ends })
     }
 

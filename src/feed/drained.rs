@@ -21,11 +21,11 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// Whether every item was accepted, and every session read its input to the end and left with
-    /// status 0.
+    /// Whether every item was accepted, and every session read its input to the end and left with a status that
+    /// is [accepted](crate::Template::accept_status): 0, unless the template says otherwise.
     #[must_use]
     pub fn all_ended_well(&self) -> bool {
-        let well = |exit: &Exit| !exit.early && exit.status.is_some_and(|status| status.success());
+        let well = |exit: &Exit| !exit.early && exit.well;
         self.failed.is_empty() && self.exits.iter().all(well)
     }
 }
@@ -41,4 +41,6 @@ pub struct Exit {
     /// It ended by itself, before it had read its input to the end. What it had read and not finished is lost;
     /// what it had not read was given to another.
     pub early: bool,
+    /// It left with a status that is [accepted](crate::Template::accept_status), known and not that of a signal.
+    pub well: bool,
 }

@@ -39,6 +39,8 @@ pub struct FramingError(Box<Inner>);
 struct Inner {
     kind: FramingErrorKind,
     cause: Option<Cause>,
+    /// What the output has ended with was passed over: it is not the half of a reply.
+    nothing: bool,
 }
 
 /// Which of the things that can go wrong did.
@@ -121,7 +123,7 @@ impl FramingError {
     /// );
     /// ```
     pub fn new(kind: FramingErrorKind, cause: impl Into<Cause>) -> Self {
-        Self(Box::new(Inner { kind, cause: Some(cause.into()) }))
+        Self(Box::new(Inner { kind, cause: Some(cause.into()), nothing: false }))
     }
 
     /// Which of the things that can go wrong did.
@@ -133,6 +135,17 @@ impl FramingError {
     /// Whether the output ended inside a reply.
     pub(crate) fn is_truncated(&self) -> bool {
         matches!(self.0.kind, FramingErrorKind::Truncated)
+    }
+
+    /// Whether it ended with the half of a reply, and not only with what is passed over.
+    pub(crate) fn is_half(&self) -> bool {
+        self.is_truncated() && !self.0.nothing
+    }
+
+    /// The output ended before a reply began: all that came was passed over.
+    pub(super) fn nothing_but_skipped() -> Self {
+        let kind = FramingErrorKind::Truncated;
+        Self(Box::new(Inner { kind, cause: None, nothing: true }))
     }
 
     /// A packet whose reply has been cut before and is not to be believed any more: the mark that ended it
@@ -161,7 +174,7 @@ impl FramingError {
 
 impl From<FramingErrorKind> for FramingError {
     fn from(kind: FramingErrorKind) -> Self {
-        Self(Box::new(Inner { kind, cause: None }))
+        Self(Box::new(Inner { kind, cause: None, nothing: false }))
     }
 }
 

@@ -41,7 +41,7 @@ impl Framing for Skipping {
             let rest = &input[skipped..];
             // At the end of the output nothing is asked about no bytes, here as elsewhere.
             let scan = match rest.is_empty() && skipped > 0 {
-                true if position.eof => return Err(FramingErrorKind::Truncated.into()),
+                true if position.eof => return Err(FramingError::nothing_but_skipped()),
                 true => Scan::Partial,
                 false => self.inner.scan(rest, position)?,
             };
@@ -97,6 +97,10 @@ mod tests {
         assert_eq!(scan(framing, b"#a\n#b\n", 9, false), Ok(None));
         assert_eq!(scan(framing, b"#a\n#b\n", 9, true), Err(FramingErrorKind::Truncated));
         assert_eq!(scan(framing, b"#a\n", 9, true), Err(FramingErrorKind::Truncated));
+        let at_end = |input: &[u8]| {
+            lines_but_for_comments().scan(input, Position::new(0, 9, true)).expect_err("no reply")
+        };
+        assert!(!at_end(b"#a\n").is_half() && at_end(b"#a\nb").is_half());
     }
 
     #[test]

@@ -125,19 +125,31 @@ fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// Whether the child has exited, or is not ours to wait for. It is not reaped.
+pub(crate) fn has_exited(pid: u32) -> bool {
+    // A `pid` of 0 is left there where it still runs.
+    match look(pid, libc::WEXITED | libc::WNOWAIT | libc::WNOHANG) {
+        // SAFETY: `waitid` has filled it in, or it is all zeros.
+        Ok(about) => unsafe { about.si_pid() != 0 },
+        Err(error) => error != Errno::EINTR,
+    }
+}
+
+/// What `waitid` says of a child.
+fn look(pid: u32, flags: libc::c_int) -> Result<libc::siginfo_t, Errno> {
+    let mut about = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: `about` is room for one `siginfo_t`, which lives until the call returns. (Not by way of nix, which has
+    // this call on some systems only.)
+    #[allow(clippy::useless_conversion, reason = "FreeBSD has wider ones")]
+    let result = unsafe { libc::waitid(libc::P_PID, pid.into(), about.as_mut_ptr(), flags) };
+    Errno::result(result)?;
+    // SAFETY: all zeros are a `siginfo_t`, and so is what the call has made of them.
+    Ok(unsafe { about.assume_init() })
+}
+
 /// Returns when the child has exited, or is not ours to wait for. It stays a zombie, its group signallable,
 /// until the event loop reaps it.
 fn wait_for_exit(pid: u32) {
-    let flags = libc::WEXITED | libc::WNOWAIT;
-    loop {
-        // What it says of the exit is not looked at.
-        let mut about = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-        // SAFETY: `about` is room for one `siginfo_t`, which lives until the call returns. (Not by way of
-        // nix, which has this call on some systems only.)
-        #[allow(clippy::useless_conversion, reason = "FreeBSD has wider ones")]
-        let result = unsafe { libc::waitid(libc::P_PID, pid.into(), about.as_mut_ptr(), flags) };
-        if Errno::result(result) != Err(Errno::EINTR) {
-            return;
-        }
-    }
+    // What it says of the exit is not looked at.
+    while let Err(Errno::EINTR) = look(pid, libc::WEXITED | libc::WNOWAIT) {}
 }

@@ -33,4 +33,5 @@ pub(crate) mod session;
 #[cfg(test)]
 mod sim;
 pub(crate) mod swarm;
+pub(crate) mod unread;
 pub(crate) mod wording;

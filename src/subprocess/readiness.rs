@@ -100,6 +100,11 @@ mod os {
             Self { events: vec![EpollEvent::empty(); AT_ONCE], found: 0 }
         }
 
+        /// Whether there may be more than there was room for.
+        pub(crate) fn is_full(&self) -> bool {
+            self.found == self.events.len()
+        }
+
         pub(crate) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
             self.events[..self.found].iter().filter(|event| event.data() != WOKEN).map(|event| {
                 let hung_up = event.events().contains(EpollFlags::EPOLLHUP);
@@ -196,6 +201,12 @@ mod os {
     impl Ready {
         pub(crate) fn new() -> Self {
             Self(Vec::new())
+        }
+
+        /// Whether there may be more than there was room for: there always is.
+        #[allow(clippy::unused_self, reason = "where there is epoll it depends")]
+        pub(crate) fn is_full(&self) -> bool {
+            false
         }
 
         pub(crate) fn iter(&self) -> impl Iterator<Item = Event> + '_ {

@@ -1,6 +1,6 @@
 //! The swarm: the scheduler between the two ends of the window, as the machine of an event loop.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::record::Batch;
 use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
 use crate::subprocess::evidence::Look;
-use crate::subprocess::os::{Os, Setup, Unix};
+use crate::subprocess::os::{Os, Port, Setup, Unix};
 use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::scheduler::Scheduler;
@@ -259,6 +259,10 @@ impl Machine for Swarm {
 
     fn read_closed(&mut self, slot: usize, output: usize) {
         self.scheduler.read_closed(slot, output);
+    }
+
+    fn read_failed(&mut self, slot: usize, port: Port, error: io::Error) {
+        self.scheduler.read_failed(slot, port.output(), error);
     }
 
     fn heard_stderr(&mut self, slot: usize, bytes: &[u8]) {

@@ -334,11 +334,12 @@ impl<E, D> Template<E, D> {
     }
 
     /// Which exit statuses make an answer of a process's output, for
-    /// [`ReplyFraming::until_eof`](crate::framing::ReplyFraming::until_eof) alone. Without it only 0 does.
+    /// [`ReplyFraming::until_eof`](crate::framing::ReplyFraming::until_eof), and which are a good end in a
+    /// [drain](crate::FeedBuilder::drain), with any framing. Without it only 0 is.
     ///
     /// `grep`, `diff` and most linters exit with 1 to say that they have found something. The closure
     /// gets the exit code and runs on the event loop's thread; a process that was ended by a signal has
-    /// no code, and never makes an answer. With any other framing it is a configuration error.
+    /// no code, and is never accepted. With another framing, where replies come back, it is a configuration error.
     #[must_use]
     pub fn accept_status(mut self, accept: impl Fn(i32) -> bool + Send + Sync + 'static) -> Self {
         self.spec.accept_status = Some(AcceptStatus(Arc::new(accept)));

@@ -49,6 +49,8 @@ pub(crate) struct Policy {
     pub(crate) eof_batch: Option<u64>,
     /// So many packets may be in one worker at most; never 0 once it is validated.
     pub(crate) in_flight: Option<u64>,
+    /// Nothing comes back: a session is judged by its exit alone.
+    pub(crate) drains: bool,
     /// A bad exit after every answer is fatal too.
     pub(crate) require_clean_exit: bool,
     /// What was written on stderr goes with each reply. Only where it is known whose it is: one packet
@@ -104,6 +106,7 @@ impl Default for Policy {
             recycle_records: None,
             eof_batch: None,
             in_flight: None,
+            drains: false,
             require_clean_exit: false,
             keep_stderr: false,
             recycle_age: None,

@@ -151,11 +151,11 @@ impl Spec {
             )
             .hint("frame the replies by what ends them, or leave answers_at_eof out"));
         }
-        if self.accept_status.is_some() && !until_eof {
+        if self.accept_status.is_some() && !until_eof && !self.policy.drains {
             return Err(Error::config(
                 "accept_status says which exit statuses make a reply, and with this framing the exit makes none",
             )
-            .hint("use it with ReplyFraming::until_eof, where each process gives one reply"));
+            .hint("use it with ReplyFraming::until_eof, where each process gives one reply, or in a drain"));
         }
         if self.accept_status.is_some() && require_clean_exit {
             return Err(Error::config(
@@ -365,12 +365,15 @@ mod tests {
     }
 
     #[test]
-    fn accept_status_goes_with_until_eof_alone() {
+    fn accept_status_goes_with_until_eof_or_with_no_replies_at_all() {
         let lint = || cat().accept_status(|code| code < 2);
         refused(lint(), &["accept_status", "ReplyFraming::until_eof"]);
         refused(lint().replies(sentinel()), &["accept_status"]);
         accepted(lint().replies(ReplyFraming::until_eof()));
         accepted(cat().replies(ReplyFraming::until_eof()).accept_status(|_| false));
+        let mut drained = lint();
+        drained.spec.policy.drains = true;
+        accepted(drained);
     }
 
     #[test]

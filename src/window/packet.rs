@@ -156,4 +156,6 @@ pub(crate) struct SessionEnd {
     pub(crate) status: Option<ExitStatus>,
     /// It was not asked to.
     pub(crate) early: bool,
+    /// Its status is one that is accepted.
+    pub(crate) well: bool,
 }

@@ -16,10 +16,9 @@
 
 #[cfg(test)]
 mod tests;
-mod unread;
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
@@ -29,14 +28,13 @@ use crate::source::talk::{Exit, Stand, Talk};
 use crate::subprocess::child::{Child, Step};
 use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
 use crate::subprocess::evidence::Look;
-use crate::subprocess::os::{Setup, Unix};
+use crate::subprocess::os::{Port, Setup, Unix};
 use crate::subprocess::protocol::{Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
+use crate::subprocess::unread::Unread;
 use crate::template::Spec;
 use crate::window::joins::ExecutorThread;
 use crate::window::unwind::{self, Payload};
-
-use unread::Unread;
 
 /// The slot of the only child.
 const SLOT: usize = 0;
@@ -158,6 +156,13 @@ impl<T: Talk> Solo<T> {
         self.talk.reaped(Exit { error, panic, ..exit });
     }
 
+    /// Nothing can go on.
+    fn broken(&mut self, error: Error) {
+        self.broken.get_or_insert(error.running(&self.plan.command).fatal());
+        self.stand = Stand::Kill;
+        self.leaving = Some(self.now);
+    }
+
     fn is_finished(&self) -> bool {
         match &self.state {
             State::Reaped(exit) => {
@@ -171,7 +176,7 @@ impl<T: Talk> Solo<T> {
 
     fn hear(&mut self) {
         let heard = self.talk.hear(self.unread.bytes(), self.eof, self.now);
-        self.unread.take(heard.taken);
+        self.unread.skip(heard.taken);
         self.offer = heard.held_up;
     }
 
@@ -343,7 +348,10 @@ impl<T: Talk> Machine for Solo<T> {
 
     fn read_room(&mut self, _: usize, output: usize) -> &mut [u8] {
         // The others are about to be closed.
-        if output == self.plan.output { self.unread.room() } else { &mut [] }
+        if output != self.plan.output {
+            return &mut [];
+        }
+        self.unread.room(usize::MAX, || None)
     }
 
     fn read(&mut self, _: usize, _: usize, n: usize) {
@@ -364,6 +372,14 @@ impl<T: Talk> Machine for Solo<T> {
             self.leaving.get_or_insert(self.now);
         }
         self.hear();
+    }
+
+    fn read_failed(&mut self, _: usize, port: Port, error: io::Error) {
+        let message = match port.output() {
+            Some(_) => "the output of the source's command cannot be read",
+            None => "stderr of the source's command cannot be read",
+        };
+        self.broken(Error::new(ErrorKind::Channel, message).because(error));
     }
 
     fn heard_stderr(&mut self, _: usize, bytes: &[u8]) {
@@ -455,9 +471,6 @@ impl<T: Talk> Machine for Solo<T> {
     fn wake(&mut self) {}
 
     fn wait_failed(&mut self, error: Error) {
-        let error = error.running(&self.plan.command).fatal();
-        self.broken.get_or_insert(error);
-        self.stand = Stand::Kill;
-        self.leaving = Some(self.now);
+        self.broken(error);
     }
 }

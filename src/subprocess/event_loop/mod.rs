@@ -13,12 +13,13 @@
 //!    it exited is read before its exit is told.
 //! 3. No output is read more than a few times in a row, so that all get their turn. One that has not been
 //!    read to its end stays in `to_read`.
-//! 4. An error of a write is the reader's end: no error of the machine's.
+//! 4. An error of a write is the reader's end: no error of the machine's. An error of a read is none of a child's: it is
+//!    told, or what a child has said would end there without a word.
 
 mod clock;
 mod connection;
 
-use std::io::{ErrorKind as IoErrorKind, IoSlice};
+use std::io::{self, ErrorKind as IoErrorKind, IoSlice};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ pub(crate) trait Machine {
     fn read(&mut self, slot: usize, output: usize, n: usize);
     /// An output has come to its end.
     fn read_closed(&mut self, slot: usize, output: usize);
+    /// The system does not let us read an output or stderr, which says nothing of its end. That it has ended
+    /// is told as well, after this.
+    fn read_failed(&mut self, slot: usize, port: Port, error: io::Error);
     /// A child has written this on stderr.
     fn heard_stderr(&mut self, slot: usize, bytes: &[u8]);
     /// Its stderr has come to its end.
@@ -509,10 +513,12 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                     connection.is_empty(port);
                     return read;
                 }
-                // Its end. A pseudo-terminal ends with an error of its own.
-                Ok(_) | Err(_) => {
+                ended => {
                     connection.close(port);
                     self.os.close(slot, port);
+                    if let Err(error) = ended {
+                        self.machine.read_failed(slot, port, error);
+                    }
                     self.machine.read_closed(slot, output);
                     return read;
                 }
@@ -540,9 +546,12 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                     connection.is_empty(Port::Stderr);
                     return false;
                 }
-                Ok(_) | Err(_) => {
+                ended => {
                     connection.close(Port::Stderr);
                     self.os.close(slot, Port::Stderr);
+                    if let Err(error) = ended {
+                        self.machine.read_failed(slot, Port::Stderr, error);
+                    }
                     self.machine.stderr_closed(slot);
                     return false;
                 }

@@ -29,6 +29,16 @@ pub(crate) enum Port {
     Output(usize),
 }
 
+impl Port {
+    /// Which output it is; `None` for stderr and whatever is no output.
+    pub(crate) fn output(self) -> Option<usize> {
+        match self {
+            Self::Output(output) => Some(output),
+            Self::Exit | Self::Stderr | Self::Input(_) => None,
+        }
+    }
+}
+
 /// Something became ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
@@ -55,7 +65,7 @@ pub(crate) trait Os: fmt::Debug {
     /// Starts a child in this slot, which is empty.
     fn spawn(&mut self, slot: usize) -> Result<Spawned, StartError>;
 
-    /// Reads from an output or from stderr. Never blocks.
+    /// Reads from an output or from stderr; no bytes are its end. Never blocks.
     fn read(&mut self, slot: usize, port: Port, room: &mut [u8]) -> io::Result<usize>;
 
     /// Writes to an input. Never blocks.

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind};
 use crate::subprocess::evidence::Look;
-use crate::subprocess::exit::ExitWatch;
+use crate::subprocess::exit::{ExitWatch, has_exited};
 use crate::subprocess::os::{Event, Os, Port};
 use crate::subprocess::probe::{ChannelId, Suspect, look_at_all};
 use crate::subprocess::process::{
@@ -112,6 +112,37 @@ impl Unix {
         Ok(exit)
     }
 
+    /// Hands on what the poller has found.
+    fn tell(&mut self, events: &mut Vec<Event>) {
+        for event in self.ready.iter() {
+            let (slot, port) = self.keys.port(event.key);
+            let Some(Some(child)) = self.children.get_mut(slot) else { continue };
+            if port == Port::Exit && std::mem::replace(&mut child.exit_is_told, true) {
+                continue;
+            }
+            events.push(Event { slot, port, hung_up: event.hung_up });
+        }
+    }
+
+    /// Hands on the exits that the poller does not tell of. `ask` the system where the thread that waits for one may
+    /// not have run since.
+    fn tell_exits(&mut self, ask: bool, events: &mut Vec<Event>) {
+        if self.unwatched == 0 {
+            return;
+        }
+        for (slot, child) in self.children.iter_mut().enumerate() {
+            let Some(child) = child else { continue };
+            let unwatched = !matches!(child.exit, ExitWatch::Pidfd(_));
+            if child.exit_is_told || !unwatched {
+                continue;
+            }
+            if child.exit.is_known() || (ask && has_exited(child.process.pid())) {
+                child.exit_is_told = true;
+                events.push(Event { slot, port: Port::Exit, hung_up: false });
+            }
+        }
+    }
+
     /// Removes from the poller whatever is registered, which must come before it is closed.
     fn unwatch(&self, process: &Process, exit: Option<&ExitWatch>) {
         if let Some(ExitWatch::Pidfd(fd)) = exit {
@@ -139,29 +170,23 @@ impl Os for Unix {
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         events.clear();
-        match self.poller.wait(&mut self.ready, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            waited => waited?,
-        }
-        for event in self.ready.iter() {
-            let (slot, port) = self.keys.port(event.key);
-            let Some(Some(child)) = self.children.get_mut(slot) else { continue };
-            if port == Port::Exit && std::mem::replace(&mut child.exit_is_told, true) {
-                continue;
-            }
-            events.push(Event { slot, port, hung_up: event.hung_up });
-        }
-        if self.unwatched > 0 {
-            for (slot, child) in self.children.iter_mut().enumerate() {
-                if let Some(child) = child
-                    && !child.exit_is_told
-                    && child.exit.is_known()
-                {
-                    child.exit_is_told = true;
-                    events.push(Event { slot, port: Port::Exit, hung_up: false });
+        let (mut timeout, mut interrupted) = (timeout, false);
+        loop {
+            match self.poller.wait(&mut self.ready, timeout) {
+                // This process was stopped, or has got a signal: what has happened meanwhile is to be read
+                // before anybody is judged for being late, so it is asked for at once.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupted = true,
+                waited => {
+                    waited?;
+                    self.tell(events);
+                    if !self.ready.is_full() {
+                        break;
+                    }
                 }
             }
+            timeout = Some(Duration::ZERO);
         }
+        self.tell_exits(interrupted, events);
         Ok(())
     }
 
@@ -211,7 +236,11 @@ impl Os for Unix {
             Port::Output(output) => &process.outputs[output],
             _ => &process.stderr,
         };
-        self.poller.read(file.as_ref().ok_or_else(closed)?, room)
+        match self.poller.read(file.as_ref().ok_or_else(closed)?, room) {
+            // So a pseudo-terminal ends.
+            Err(error) if self.terminal && error.raw_os_error() == Some(nix::libc::EIO) => Ok(0),
+            read => read,
+        }
     }
 
     fn write(&mut self, slot: usize, channel: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -43,7 +43,7 @@ mod tally;
 mod timers;
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
@@ -347,7 +347,9 @@ impl Scheduler {
             gate.release(std::mem::take(&mut self.news.released));
         }
         if std::mem::take(&mut self.news.progress) {
-            self.starts.progress(slot);
+            if self.starts.progress(slot) {
+                self.plan.stats.withdraw_hint(slot);
+            }
             self.awaits_end = false;
         }
         self.awaits_end |= std::mem::take(&mut self.news.awaits_end);
@@ -455,6 +457,11 @@ impl Scheduler {
         self.at(slot, |session, cx, news| session.read_closed(output, cx, news));
     }
 
+    /// An output, or stderr (`None`), cannot be read.
+    pub(crate) fn read_failed(&mut self, slot: usize, output: Option<usize>, error: io::Error) {
+        self.at(slot, |session, cx, news| session.read_failed(output, error, cx, news));
+    }
+
     /// A worker has written this on stderr.
     pub(crate) fn heard_stderr(&mut self, slot: usize, bytes: &[u8]) {
         self.heard = self.now.patient;
@@ -552,6 +559,7 @@ impl Scheduler {
     /// The limits that concern the whole feed.
     fn look_at_feed(&mut self) {
         self.look_at_last();
+        self.give_last_up();
         if self.shutdown.is_stopping() {
             return;
         }
@@ -602,15 +610,20 @@ impl Scheduler {
         }
     }
 
-    /// Lets the last item go if no session can turn out any more to have said too much, or if that has taken
-    /// too long.
+    /// Lets the last item go if no session can turn out any more to have said too much.
     fn look_at_last(&mut self) {
         let Some(until) = self.last.held_until() else { return };
         let open = self.sessions().any(Session::may_say_more);
-        if open && self.now.patient < until {
-            return self.timers.arm_feed(until);
+        match open {
+            true => self.timers.arm_feed(until),
+            false => self.effects.spans.extend(self.last.take()),
         }
-        if open {
+    }
+
+    /// The same if that has taken too long. Asked only when everything that has come is read: where this process was
+    /// stopped, the sessions may have ended long ago.
+    fn give_last_up(&mut self) {
+        if self.last.held_until().is_some_and(|until| self.now.patient >= until) {
             let message = "a worker that has answered did not close its stdout in time, so that it is not \
                            known whether it says more than it was asked";
             let remark = Error::new(
@@ -618,8 +631,8 @@ impl Scheduler {
                 message,
             );
             self.shutdown.remark(remark.running(&self.command));
+            self.effects.spans.extend(self.last.take());
         }
-        self.effects.spans.extend(self.last.take());
     }
 
     /// Emits the failure of the one packet in `run`, and lets go of its request.

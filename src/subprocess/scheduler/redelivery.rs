@@ -62,7 +62,7 @@ impl Scheduler {
     }
 
     fn settle_drained(&mut self, slot: usize, mut ended: Ended) {
-        let (end, remark) = ended.report();
+        let (end, remark) = ended.report(&self.context());
         self.shutdown.session_ended(end);
         if let Some(remark) = remark {
             self.shutdown.remark(remark);
@@ -91,12 +91,15 @@ impl Scheduler {
         let wait = self.back_off(slot);
         ended.tell_backed_off(wait);
         let here = self.starts.streak_of(slot);
-        if here > 1 {
+        // One that leaves cleanly, once, may have had enough.
+        if here > 1 || ended.ended_badly() {
             let what = ended.describe_blank();
+            let times =
+                if here == 1 { "once".to_owned() } else { format!("{here} times in a row") };
             self.plan.stats.hint_about(
                 slot,
                 format!(
-                    "worker {slot} of `{}` has come to nothing {here} times in a row: {what}; its packets go to the others, and it is started ever later",
+                    "worker {slot} of `{}` has come to nothing {times}: {what}; its packets go to the others, and it is started ever later",
                     self.command
                 ),
             );

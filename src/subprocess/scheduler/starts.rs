@@ -43,11 +43,11 @@ impl Starts {
         Self { streaks: vec![0; slots], ..Self::default() }
     }
 
-    /// A session has answered.
-    pub(super) fn progress(&mut self, slot: usize) {
+    /// A session has answered. Says whether those before it in its slot had come to nothing.
+    pub(super) fn progress(&mut self, slot: usize) -> bool {
         self.ever_answered = true;
         self.streak = 0;
-        self.streaks[slot] = 0;
+        std::mem::take(&mut self.streaks[slot]) > 0
     }
 
     /// A session has come to nothing: how many in a row.

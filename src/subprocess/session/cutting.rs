@@ -5,7 +5,8 @@
 //! reply by reply through the template's framing.
 //!
 //! # Invariants
-//! 1. No more replies are cut than are owed; the first one too many ends the trust in that session.
+//! 1. No more replies are cut than are owed; the first one too many ends the trust in that session. So does the half of
+//!    one that stands behind the last at the end of the output.
 //! 2. Replies that are not proven are held.
 
 use std::ops::Range;
@@ -79,14 +80,19 @@ impl Session {
         if let Some(cutting) = cutting {
             self.answered(cutting, cx, news);
         }
-        if let Some(behind) = behind {
-            self.too_many(&behind, &excerpt(&behind), cx, news);
+        let output = &self.outputs[0];
+        // Behind the last answer half of another one is as much too much as a whole.
+        let tail = (output.is_closed() && self.owed() == 0).then(|| output.uncut().to_vec());
+        if let Some(behind) = behind.or(tail.filter(|tail| !tail.is_empty())) {
+            self.too_many(&behind, &excerpt(&behind), None, cx, news);
         }
     }
 
     fn cut_one_by_one(&mut self, cx: &Context<'_>, news: &mut News) {
         let limit = cx.spec.policy.reply_limit;
         let owed = self.owed();
+        // Where each reply is proven, what stands behind the last one is noise.
+        let tail_counts = self.outputs[0].is_closed() && !cx.spec.proves_replies();
         let mut replies: Vec<(Range<usize>, usize)> = Vec::new();
         let problem = loop {
             let done = replies.len() as u64;
@@ -105,8 +111,12 @@ impl Session {
             let scanned = output.scan(&cx.spec.replies, from, position);
             let said = |session: &Self| excerpt(&session.outputs[0].uncut()[from..]);
             match scanned {
+                // Behind the last answer half of another one is as much too much as a whole.
+                Ok(Ok(Scan::Partial)) if done >= owed && tail_counts => {
+                    break Some(Extra(None));
+                }
                 Ok(Ok(Scan::Partial)) => break None,
-                Ok(Ok(Scan::Complete { .. })) if done >= owed => break Some(Extra),
+                Ok(Ok(Scan::Complete { .. })) if done >= owed => break Some(Extra(None)),
                 Ok(Ok(Scan::Complete { body, len })) => {
                     let body = from + body.start..from + body.end;
                     match self.check(done, &self.outputs[0].uncut()[body.clone()], cx) {
@@ -114,6 +124,9 @@ impl Session {
                         Ok(Some(error)) => break Some(Wrong(Ok(error))),
                         Err(payload) => break Some(Wrong(Err(payload))),
                     }
+                }
+                Ok(Err(error)) if error.is_half() && done >= owed && tail_counts => {
+                    break Some(Extra(None));
                 }
                 // Half a reply at the end of a session is no reply: the death is judged, not this.
                 Ok(Err(error)) if error.is_truncated() => break None,
@@ -129,8 +142,7 @@ impl Session {
                 Ok(Err(error)) if done >= owed && error.disproves().is_some() => {
                     break Some(Disproved(error));
                 }
-                Ok(Err(_)) if done >= owed && self.outputs[0].is_closed() => break None,
-                Ok(Err(_)) if done >= owed => break Some(Extra),
+                Ok(Err(error)) if done >= owed => break Some(Extra(Some(error))),
                 Ok(Err(error)) => {
                     let said = said(self);
                     break Some(Wrong(Ok(self.not_a_reply(0, &said, error, cx))));
@@ -143,9 +155,9 @@ impl Session {
         }
         match problem {
             None => {}
-            Some(Extra) => {
+            Some(Extra(error)) => {
                 let rest = self.outputs[0].uncut().to_vec();
-                self.too_many(&rest, &excerpt(&rest), cx, news);
+                self.too_many(&rest, &excerpt(&rest), error, cx, news);
             }
             Some(Disproved(error)) => {
                 let said = excerpt(self.outputs[0].uncut());
@@ -184,7 +196,8 @@ impl Session {
         // A whole output proves nothing before it is known how its process ended.
         self.proven |= !self.stdin_closed && !cx.spec.is_until_eof();
         news.held += cutting.at.len();
-        news.progress = true;
+        // Nor is the whole output of a process an answer before that: one that was broken has said nothing.
+        news.progress |= !cx.spec.is_until_eof();
         if !self.proven {
             return self.flight.hold(cutting);
         }
@@ -268,7 +281,14 @@ impl Session {
     /// first one too many, `said` is how to show it.
     ///
     /// What a session says that was never given a request is no reply, and shifts none.
-    pub(super) fn too_many(&mut self, rest: &[u8], said: &str, cx: &Context<'_>, news: &mut News) {
+    pub(super) fn too_many(
+        &mut self,
+        rest: &[u8],
+        said: &str,
+        cause: Option<FramingError>,
+        cx: &Context<'_>,
+        news: &mut News,
+    ) {
         if self.is_fresh() {
             if rest.len() > LONGEST_BANNER {
                 let message =
@@ -286,8 +306,15 @@ impl Session {
             "the worker wrote more replies than it was sent requests ({owed}); the extra one begins {said}"
         );
         let error = self.describe(ErrorKind::ReplyCount { owed, got: owed + 1 }, message);
-        let unasked = self.said_unasked.as_deref();
-        news.fatal = Some(error.hint(wording::too_many(rest, unasked, self.closing)));
+        // An error of the framing names its own fix.
+        let error = match cause {
+            Some(cause) => error.because(cause),
+            None => {
+                let unasked = self.said_unasked.as_deref();
+                error.hint(wording::too_many(rest, unasked, self.closing))
+            }
+        };
+        news.fatal = Some(error);
     }
 
     /// The packet that is to be answered next fails; nothing more of this session is believed, what it
@@ -305,8 +332,8 @@ impl Session {
 
 /// Why no more replies are cut.
 enum End {
-    /// A reply that was not asked for stands there.
-    Extra,
+    /// A reply that was not asked for stands there, or what is none, for this reason.
+    Extra(Option<FramingError>),
     /// Nothing is owed, and what stands there shows that the reply before it was none.
     Disproved(FramingError),
     /// What stands there is no reply, or not the right one.

@@ -96,6 +96,7 @@ impl Session {
         match unwind::catch(|| self.are_held_replies_believed(status, cx)) {
             Ok(false) => {}
             Ok(true) => {
+                news.progress = true;
                 for cutting in self.flight.take_held() {
                     self.deliver(cutting, cx, news);
                 }
@@ -113,7 +114,12 @@ impl Session {
         let refused = status.is_none_or(|status| !cx.spec.accepts_status(status));
         let failed = self.child.is_abandoned() || (cx.spec.is_until_eof() && refused);
         let half = cx.spec.is_until_eof() && !self.lingered && failed;
-        self.flight.is_held_in_full() && !half
+        // One that has read nothing of its request, and said nothing, has not answered it, however cleanly it left.
+        let nothing = cx.spec.is_until_eof()
+            && self.flight.held_bytes() == 0
+            && self.inputs.iter().any(Input::was_used)
+            && self.has_read_nothing();
+        self.flight.is_held_in_full() && !half && !nothing
     }
 }
 
@@ -139,8 +145,14 @@ impl Ended {
 
     /// Whether it ended without having read a byte, as far as is known.
     pub(crate) fn has_read_nothing(&self) -> bool {
-        let mut ours = self.session.inputs.iter().filter(|input| !input.is_absent());
-        ours.all(|input| input.read() == Some(0))
+        // Nobody reads requests without a byte.
+        let to_read = self.given() == 0 || self.session.inputs.iter().any(Input::was_used);
+        to_read && self.session.has_read_nothing()
+    }
+
+    /// Whether its exit was no good one, or is not known.
+    pub(crate) fn ended_badly(&self) -> bool {
+        self.status.is_none_or(|status| !status.success())
     }
 
     /// How many packets it was given.
@@ -338,11 +350,11 @@ impl Ended {
     // ---------------------------------------------------------------- drained feeds
 
     /// How a session of a drained feed ended, and what is bad about that.
-    pub(crate) fn report(&self) -> (SessionEnd, Option<Error>) {
+    pub(crate) fn report(&self, cx: &Context<'_>) -> (SessionEnd, Option<Error>) {
         let early = !self.is_asked() || self.session.unread() > 0;
-        let end = SessionEnd { worker: self.session.slot, status: self.status, early };
-        let bad = early || self.status.is_none_or(|status| !status.success());
-        let remark = bad.then(|| {
+        let well = self.status.is_some_and(|status| cx.spec.accepts_status(status));
+        let end = SessionEnd { worker: self.session.slot, status: self.status, early, well };
+        let remark = (early || !well).then(|| {
             let message = match early {
                 true => "a worker ended before its input did",
                 false => "a worker ended badly",
@@ -366,6 +378,12 @@ impl Ended {
 }
 
 impl Session {
+    /// Whether it has not read a byte, as far as is known.
+    fn has_read_nothing(&self) -> bool {
+        let mut ours = self.inputs.iter().filter(|input| !input.is_absent());
+        ours.all(|input| input.read() == Some(0))
+    }
+
     /// How many of the newest packets, recent ones and those in flight, it cannot have read a byte of.
     fn unread(&self) -> u64 {
         let ours = self.inputs.iter().filter(|input| !input.is_absent());

@@ -185,6 +185,11 @@ impl Input {
         self.written > PIPE
     }
 
+    /// Whether there ever was anything to write to it.
+    pub(super) fn was_used(&self) -> bool {
+        self.queued > 0
+    }
+
     /// How many bytes the worker can have read, if that is known.
     pub(super) fn read(&self) -> Option<u64> {
         Some(self.written.saturating_sub(self.left?))

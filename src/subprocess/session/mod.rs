@@ -50,10 +50,10 @@ mod tally;
 mod together;
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use crate::error::{Error, Limit, StderrExcerpt, excerpt};
+use crate::error::{Error, ErrorKind, Limit, StderrExcerpt, excerpt};
 use crate::record::{PacketId, Pool, Run};
 use crate::stats::{Counters, Stats};
 use crate::subprocess::child::Child;
@@ -68,6 +68,7 @@ use input::Input;
 use output::Output;
 use stall::Stall;
 use tally::AtWork;
+use together::output_name;
 
 pub(crate) use ended::{Care, Ended, Obligation};
 pub(crate) use tally::Turn;
@@ -478,6 +479,20 @@ impl Session {
             self.closed_output_at.get_or_insert(cx.now.patient);
         }
         self.cut(cx, news);
+    }
+
+    /// The system does not let us read an output, or stderr (`None`). What it says there is lost, and nobody can
+    /// say what that was.
+    pub(crate) fn read_failed(
+        &mut self,
+        output: Option<usize>,
+        error: io::Error,
+        cx: &Context<'_>,
+        news: &mut News,
+    ) {
+        let name = output.map_or_else(|| "stderr".to_owned(), |output| output_name(output, cx));
+        let message = format!("the worker's {} cannot be read", name.trim_start_matches("the "));
+        news.fatal = Some(self.describe(ErrorKind::Channel, message).because(error));
     }
 
     /// It has written this on stderr.

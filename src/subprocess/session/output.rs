@@ -1,10 +1,9 @@
 //! One output of a session, stdout (0) or a side output: what was read, and the replies cut from it.
 //!
 //! # Invariants
-//! 1. `start <= scanned <= end`: bytes read and not yet cut are `bytes[start..end]`, the rest is room. Whole
-//!    replies are taken off the front as soon as they are seen.
-//! 2. There is always room for at least one byte; a buffer is taken when the first is needed.
-//! 3. A scanner starts afresh after replies that were cut behind its back.
+//! 1. `scanned <= unread.len()`: so many of the bytes that are read and not cut hold no delimiter. Whole replies
+//!    are taken off the front as soon as they are seen.
+//! 2. A scanner starts afresh after replies that were cut behind its back.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,17 +13,16 @@ use memchr::{memchr_iter, memrchr};
 
 use crate::framing::{Framing, FramingError, Position, ReplyFraming, Scan};
 use crate::record::{Buffer, Pool};
-use crate::tuning::READ_BYTES;
+use crate::subprocess::unread::Unread;
 use crate::window::delimiters::nth_end;
 use crate::window::packet::Cut;
 use crate::window::unwind::{self, Payload};
 
 /// See the [module](self).
 pub(super) struct Output {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-    /// Where the scan for the next reply has come to, for the bulk path.
+    /// What was read and not cut.
+    unread: Unread,
+    /// How far the bulk path has looked for the end of the next reply.
     scanned: usize,
     framing: Box<dyn Framing>,
     /// The scanner has seen every reply before this one.
@@ -48,7 +46,7 @@ pub(super) struct Cutting {
 impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Output")
-            .field("unread", &(self.end - self.start))
+            .field("unread", &self.unread.len())
             .field("eof", &self.eof)
             .finish_non_exhaustive()
     }
@@ -57,9 +55,7 @@ impl std::fmt::Debug for Output {
 impl Output {
     pub(super) fn new(framing: &ReplyFraming, piped: bool) -> Self {
         Self {
-            bytes: Vec::new(),
-            start: 0,
-            end: 0,
+            unread: Unread::default(),
             scanned: 0,
             framing: framing.start(),
             until_eof: framing.is_until_eof(),
@@ -71,7 +67,7 @@ impl Output {
 
     /// What was read and not cut.
     pub(super) fn uncut(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        self.unread.bytes()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -90,50 +86,23 @@ impl Output {
 
     /// Room for the next read, at least one byte.
     pub(super) fn room(&mut self, limit: usize, pool: &Pool) -> &mut [u8] {
-        if self.bytes.is_empty() {
-            self.bytes = pool.take().unwrap_or_else(|| vec![0; READ_BYTES]);
-            debug_assert!(self.start == 0 && self.end == 0);
-        }
-        if self.start > 0 && self.start == self.end {
-            self.start = 0;
-            self.end = 0;
-            self.scanned = 0;
-        }
-        let room = self.bytes.len() - self.end;
-        if room < self.bytes.len() / 4 {
-            if self.start > self.bytes.len() / 2 {
-                self.bytes.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.scanned -= self.start;
-                self.start = 0;
-            } else if room == 0 || self.end - self.start > READ_BYTES / 2 {
-                // By doubling, but for no reply that is longer than may be.
-                let len = self.bytes.len();
-                let enough = limit.saturating_add(READ_BYTES).max(len + READ_BYTES);
-                let len = (len * 2).min(enough);
-                // Or the vector would make room for twice as much by itself.
-                self.bytes.reserve_exact(len - self.bytes.len());
-                self.bytes.resize(len, 0);
-            }
-        }
-        &mut self.bytes[self.end..]
+        self.unread.room(limit, || pool.take())
     }
 
     /// `n` bytes were read into the room.
     pub(super) fn filled(&mut self, n: usize) {
-        self.end += n;
+        self.unread.filled(n);
     }
 
     /// Drops what was read: nobody believes it, or nobody asks.
     pub(super) fn ignore(&mut self) {
-        self.start = self.end;
-        self.scanned = self.end;
+        self.skip(self.unread.len());
     }
 
     /// Passes over the first `n` bytes that are not cut.
     pub(super) fn skip(&mut self, n: usize) {
-        self.start += n;
-        self.scanned = self.start;
+        self.unread.skip(n);
+        self.scanned = 0;
     }
 
     /// Cuts replies that end at a delimiter, up to `owed` of them; what stands behind them if there are
@@ -144,28 +113,26 @@ impl Output {
         owed: u64,
         pool: &Arc<Pool>,
     ) -> (Option<Cutting>, Option<Vec<u8>>) {
-        let fresh = &self.bytes[self.scanned..self.end];
-        let Some(last) = memrchr(delimiter, fresh) else {
-            self.scanned = self.end;
+        let uncut = self.unread.bytes();
+        let Some(last) = memrchr(delimiter, &uncut[self.scanned..]) else {
+            self.scanned = uncut.len();
             return (None, None);
         };
         self.framing_is_fresh = false;
-        let mut count = memchr_iter(delimiter, &fresh[..=last]).count() as u64;
         let mut end = self.scanned + last + 1;
-        let extra = count > owed;
+        let mut count = memchr_iter(delimiter, &uncut[self.scanned..end]).count() as u64;
         let mut behind = None;
+        let extra = count > owed;
         if extra {
-            end = self.start + nth_end(&self.bytes[self.start..end], delimiter, owed);
+            end = nth_end(&uncut[..end], delimiter, owed);
             count = owed;
-            behind = Some(self.bytes[end..self.end].to_vec());
+            behind = Some(uncut[end..].to_vec());
             if count == 0 {
                 return (None, behind);
             }
         }
-        let (buffer, at) = self.take_front(end, pool);
-        if !extra {
-            self.scanned = self.end;
-        }
+        let (buffer, at) = self.unread.take(end, pool);
+        self.scanned = if extra { 0 } else { self.unread.len() };
         (Some(Cutting { buffer, at, cut: Cut::at_each(delimiter), count }), behind)
     }
 
@@ -181,7 +148,7 @@ impl Output {
             self.framing = framing.start();
             self.framing_is_fresh = true;
         }
-        let rest = &self.bytes[self.start + from..self.end];
+        let rest = &self.unread.bytes()[from..];
         unwind::catch(|| self.framing.scan(rest, position))
     }
 
@@ -197,10 +164,9 @@ impl Output {
         mut replies: Vec<(Range<usize>, usize)>,
         pool: &Arc<Pool>,
     ) -> Option<Cutting> {
-        let end = replies.last()?.1 + self.start;
         let count = replies.len() as u64;
-        let (buffer, at) = self.take_front(end, pool);
-        self.scanned = self.start;
+        let (buffer, at) = self.unread.take(replies.last()?.1, pool);
+        self.scanned = 0;
         let ranges: Vec<_> =
             replies.drain(..).map(|(body, _)| body.start + at.start..body.end + at.start).collect();
         Some(Cutting {
@@ -209,41 +175,6 @@ impl Output {
             cut: Cut::Parts { ranges: ranges.into(), next: 0, sides: 0 },
             count,
         })
-    }
-
-    /// Cuts the front up to `end` off the buffer.
-    ///
-    /// A well-filled buffer changes hands, and only the beginning of the next reply is copied into a new
-    /// one; a nearly empty one stays, and what little it holds is copied out.
-    fn take_front(&mut self, end: usize, pool: &Arc<Pool>) -> (Arc<Buffer>, Range<usize>) {
-        let taken = self.start..end;
-        if taken.len() < self.bytes.len() / 4 {
-            let small = self.bytes[taken.clone()].to_vec();
-            self.start = end;
-            if self.start == self.end {
-                self.start = 0;
-                self.end = 0;
-            }
-            self.scanned = self.end;
-            let at = 0..small.len();
-            return (Arc::new(Buffer::new(small, None)), at);
-        }
-        let rest = self.end - end;
-        let mut fresh = pool.take().unwrap_or_else(|| vec![0; READ_BYTES]);
-        if fresh.len() < rest {
-            fresh.resize(rest.next_power_of_two(), 0);
-        }
-        fresh[..rest].copy_from_slice(&self.bytes[end..self.end]);
-        let mut full = std::mem::replace(&mut self.bytes, fresh);
-        if full.len() > 4 * READ_BYTES {
-            // Grown for one large reply, it is held until that is yielded, and only the reply is counted.
-            full.truncate(end);
-            full.shrink_to_fit();
-        }
-        self.start = 0;
-        self.end = rest;
-        self.scanned = rest;
-        (Arc::new(Buffer::new(full, Some(Arc::clone(pool)))), taken)
     }
 
     // ---------------------------------------------------------------- parts of replies

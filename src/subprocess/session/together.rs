@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::excerpt;
-use crate::framing::{FramingError, Position, ReplyFraming, Scan};
+use crate::framing::{FramingError, FramingErrorKind, Position, ReplyFraming, Scan};
 use crate::record::Buffer;
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session};
@@ -57,9 +57,11 @@ impl Session {
         // What is wrong with the reply to a later packet is found again when it is that one's turn.
         if let Some(problem) = problem.filter(|problem| problem.before == complete) {
             match problem.what {
-                Ok(_) if complete == owed => {
+                Ok(error) if complete == owed => {
                     let name = output_name(problem.channel, cx);
-                    self.too_many(&[], &format!("{} on {name}", problem.said), cx, news);
+                    let rest = self.outputs[problem.channel].uncut().to_vec();
+                    let cause = Some(error).filter(|error| !error.is_truncated());
+                    self.too_many(&rest, &format!("{} on {name}", problem.said), cause, cx, news);
                 }
                 Ok(error) => {
                     let error = self.not_a_reply(problem.channel, &problem.said, error, cx);
@@ -73,7 +75,7 @@ impl Session {
         if let Some(channel) = self.outputs.iter().position(|output| output.parts() > left) {
             let part = self.outputs[channel].part(left).unwrap_or_default().to_vec();
             let name = output_name(channel, cx);
-            self.too_many(&part, &format!("{} on {name}", excerpt(&part)), cx, news);
+            self.too_many(&part, &format!("{} on {name}", excerpt(&part)), None, cx, news);
         }
     }
 
@@ -84,6 +86,7 @@ impl Session {
         let mut first: Option<PartProblem> = None;
         for (channel, output) in self.outputs.iter_mut().enumerate() {
             let Some(framing) = framing(channel, cx) else { continue };
+            let proven = framing.is_until_eof() || framing.as_sentinel().is_some();
             loop {
                 let before = output.parts();
                 let at_eof = before < owed && output.may_be_empty();
@@ -93,12 +96,16 @@ impl Session {
                 let packet = self.flight.next_after(before);
                 let packet = packet.map_or(u64::MAX, |packet| packet.0);
                 let position = Position::new(packet, limit, output.is_closed());
+                // Behind the last answer half of another one is as much too much as a whole.
+                let tail_counts = output.is_closed() && before >= owed && !proven;
                 let what = match output.scan(framing, 0, position) {
+                    Ok(Ok(Scan::Partial)) if tail_counts => Ok(FramingErrorKind::Truncated.into()),
                     Ok(Ok(Scan::Partial)) => break,
                     Ok(Ok(Scan::Complete { body, len })) => {
                         output.keep_part(body, len);
                         continue;
                     }
+                    Ok(Err(error)) if error.is_half() && tail_counts => Ok(error),
                     // Half a reply at the end of a session is no reply: the death is judged, not this.
                     Ok(Err(error)) if error.is_truncated() => break,
                     Ok(Err(error)) => Ok(error),

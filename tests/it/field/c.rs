@@ -35,6 +35,7 @@ fn c1_a_broken_worker_takes_nothing_from_a_healthy_one(
     template: Template,
     workers: usize,
 ) {
+    let until_eof = format!("{template:?}").contains("UntilEof");
     ends(move || {
         let feed = numbers(100).feed(template).workers(workers).buffer(20).order(order).start();
         let monitor = feed.monitor();
@@ -43,16 +44,16 @@ fn c1_a_broken_worker_takes_nothing_from_a_healthy_one(
         replies.sort_unstable();
         assert!(replies.into_iter().eq(0..100));
         let snapshot = monitor.snapshot();
-        let most = FEW * (workers as u64 - 1);
+        // The healthy one has a process for each packet where the framing asks for it.
+        let most = FEW * (workers as u64 - 1) + if until_eof { 100 } else { 0 };
         assert!(snapshot.starts <= most, "{} started: {snapshot:?}", snapshot.starts);
     });
 }
 
 macro_rules! c1 {
-    ($($test:ident $($kind:literal)?: $order:ident, $workers:literal, $template:expr;)*) => {
+    ($($test:ident: $order:ident, $workers:literal, $template:expr;)*) => {
         $(
             #[test]
-            $(#[ignore = $kind])?
             fn $test() {
                 c1_a_broken_worker_takes_nothing_from_a_healthy_one(Order::$order, $template, $workers);
             }
@@ -79,8 +80,11 @@ c1! {
     c1_with_a_sentinel: Input, 2, Template::shell(
         "[ {id} = 0 ] || exit 3; while read -r x; do sleep 0.01; echo $x; done",
     ).replies(ReplyFraming::sentinel(Sentinel::new("{mark}")));
-    c1_with_one_process_for_each_packet "C1": Input, 2, Template::shell(
+    c1_with_one_process_for_each_packet: Input, 2, Template::shell(
         "[ {id} = 0 ] || exit 3; sleep 0.02; exec cat",
+    ).replies(ReplyFraming::until_eof());
+    c1_with_one_process_for_each_packet_and_status_0: Input, 2, Template::shell(
+        "[ {id} = 0 ] || exit 0; sleep 0.02; exec cat",
     ).replies(ReplyFraming::until_eof());
     c1_with_a_side_input: Input, 2, one_broken("exit 3").side_input("side");
 }
@@ -249,9 +253,9 @@ fn c2_every_item_that_is_an_error_counts_as_failed() {
 
 // ==================================================================== C3: one of two hosts is dead
 
-/// The healthy one is quick once, and slow then: the other has its eight chances in between.
-fn one_dead_host() -> Template {
-    let healthy = "read -r x; echo $x; while read -r x; do sleep 4; echo $x; done";
+/// The healthy one is quick once, and takes so many seconds then: the other has its chances in between.
+fn one_dead_host(seconds: &str) -> Template {
+    let healthy = format!("read -r x; echo $x; while read -r x; do sleep {seconds}; echo $x; done");
     Template::shell(format!(
         "if [ {{id}} = 0 ]; then {healthy}; else echo 'connect: refused' >&2; exit 255; fi"
     ))
@@ -261,7 +265,7 @@ fn one_dead_host() -> Template {
 fn c3_a_dead_host_does_not_end_a_feed_whose_other_host_has_answered() {
     ends(|| {
         for order in [Order::Input, Order::Completion] {
-            let feed = numbers(4).feed(one_dead_host()).workers(2).order(order).start();
+            let feed = numbers(4).feed(one_dead_host("4")).workers(2).order(order).start();
             let mut replies = texts(feed);
             replies.sort_unstable();
             assert_eq!(replies, ["0", "1", "2", "3"]);
@@ -270,12 +274,12 @@ fn c3_a_dead_host_does_not_end_a_feed_whose_other_host_has_answered() {
 }
 
 #[test]
-#[ignore = "C3"]
 fn c3_a_hint_names_the_dead_host() {
     ends(|| {
-        let feed = numbers(3).feed(one_dead_host()).workers(2).start();
+        // So many that the healthy one is not given all of them before the other has been tried.
+        let feed = numbers(100).feed(one_dead_host("0.02")).workers(2).start();
         let monitor = feed.monitor();
-        assert_eq!(texts(feed).len(), 3);
+        assert_eq!(texts(feed).len(), 100);
         let hint = monitor.snapshot().hint.expect("a hint");
         assert!(hint.contains("worker 1") && hint.contains("255"), "{hint}");
     });
@@ -562,8 +566,8 @@ fn c7_and_with_lines_it_is_a_wrong_count() {
     assert!(told.items.len() == 1 && told.items[0].starts_with('!'), "{told:?}");
 }
 
+/// What an open template literal takes is text, whatever it is: nothing that follows ends it.
 #[test]
-#[ignore = "C7"]
 fn c7_node() {
     if !here(&["node"]) {
         return;
@@ -573,7 +577,7 @@ fn c7_node() {
             .arg("-i")
             .env("NODE_REPL_HISTORY", "")
             .replies(ReplyFraming::sentinel(Sentinel::new("console.log(\"{mark}\")")));
-        let requests = ["1 + 1", "(", "2 + 2", "3 + 3", "4 + 4", "5 + 5"].map(str::to_owned);
+        let requests = ["1 + 1", "`", "2 + 2", "3 + 3", "4 + 4", "5 + 5"].map(str::to_owned);
         let (sender, source) = open_ended(requests.to_vec());
         let feed = source.feed_subprocesses_ordered(template, 1, 4);
         let monitor = feed.monitor();
@@ -739,7 +743,6 @@ fn c10_a_host_that_is_stopped_kills_no_worker() {
 }
 
 #[test]
-#[ignore = "C10"]
 fn c10_a_host_that_is_stopped_while_workers_start_and_end() {
     alone!(|| {
         let limit = Duration::from_secs(1);
