@@ -78,8 +78,9 @@ pub enum ErrorKind {
 /// Why a packet, or the whole feed, failed.
 ///
 /// An *item* error concerns its packet alone and iteration goes on. A *fatal* one
-/// ([`is_fatal`](Error::is_fatal)) has ended the feed: the items after it are `Err` of kind
-/// [`ErrorKind::Halted`] for what had been pulled, then `None` for ever.
+/// ([`is_fatal`](Error::is_fatal)) has ended the feed: what had been pulled and not answered is an `Err` of kind
+/// [`ErrorKind::Halted`] in its place, but for the first of them, which carries the cause; then comes `None` for ever.
+/// What had been answered by then is a reply in its place, in input order also behind the cause.
 ///
 /// `Display` is one line of at most 4 KiB that names the fix where there is one; `Debug` is the same line,
 /// so that `unwrap()` prints well. It contains the command line, the request and what the worker wrote on

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::subprocess::readiness::Readiness;
+use crate::subprocess::wording;
 
 #[derive(Debug)]
 pub(crate) enum ExitWatch {
@@ -68,6 +69,28 @@ impl ExitWatch {
             _ => None,
         }
     }
+}
+
+/// Whether the system reaps the children of this process by itself, so that how they have ended may not be known: what
+/// is said of that then, after it was said in an event.
+pub(crate) fn announce_lost_statuses() -> Option<&'static str> {
+    if !statuses_are_lost() {
+        return None;
+    }
+    let hint = wording::STATUSES_ARE_LOST;
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "subfeed", state = "statuses are lost", hint);
+    Some(hint)
+}
+
+fn statuses_are_lost() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed, and `action` is room for one `sigaction`, which lives until the call returns.
+    let asked = unsafe { libc::sigaction(libc::SIGCHLD, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all zeros are a `sigaction`, and so is what the call has made of them.
+    let action = unsafe { action.assume_init() };
+    let lost = action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0;
+    asked == 0 && lost
 }
 
 /// What the kernel's `struct pidfd_info` was in its first version.

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::record::Batch;
 use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
 use crate::subprocess::evidence::Look;
+use crate::subprocess::exit::announce_lost_statuses;
 use crate::subprocess::os::{Os, Port, Setup, Unix};
 use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
@@ -65,6 +66,9 @@ pub(crate) fn run(
     outbox: Arc<Outbox>,
     poller: Arc<Readiness>,
 ) {
+    if let Some(hint) = announce_lost_statuses() {
+        scheduler.hint(hint);
+    }
     let (spec, command, slots) = scheduler.setup();
     // Where nothing is sent twice, what lies in a pipe is what may be lost with its reader.
     let enlarges = !scheduler.is_drain() && !spec.policy.at_most_once;

@@ -324,6 +324,9 @@ impl<E, D> Template<E, D> {
     /// The first argument is the request as it was written, framing included; the second the reply.
     /// An error makes this packet an `Err` of kind [`ErrorKind::Check`](crate::ErrorKind::Check),
     /// ends the session, and sends the packets after it again. A panic is resumed in `next()`.
+    ///
+    /// While it runs nothing of its feed moves: no worker is read or written, no reply that it has let through a moment
+    /// before is handed on, and a drop waits for it. It must not wait for the feed's own consumer.
     #[must_use]
     pub fn check(
         mut self,

@@ -28,9 +28,13 @@ pub enum Halt {
     /// Go on whatever fails: stopping is the caller's `?`.
     #[default]
     Never,
-    /// After this many failed items pull no more, finish what is in flight, then end with a fatal error.
+    /// After this many failed items pull no more, finish what was pulled, then end with a fatal error as one more item,
+    /// which belongs to no packet.
     Soon(u64),
-    /// After this many failed items end at once with a fatal error.
+    /// After this many failed items end at once with a fatal error: what was pulled and is not answered by then is
+    /// [`Halted`](crate::ErrorKind::Halted) in its place, and the first of them carries the cause. What is answered by then
+    /// is a reply in its place, in input order also behind the cause. Where nothing is left unanswered, the cause is
+    /// one more item.
     Now(u64),
 }
 

@@ -107,7 +107,7 @@ impl<'a> Oracle<'a> {
             self.violated(format!("this error was not called for: {error:?}"));
         }
         match (error.is_fatal(), error.kind()) {
-            (true, ErrorKind::Halted) if !error.to_string().contains("items have failed") => {
+            (true, ErrorKind::Halted) if !error.to_string().contains("the feed was halted") => {
                 self.halted += 1
             }
             (true, _) => self.causes += 1,

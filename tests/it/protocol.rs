@@ -144,9 +144,22 @@ fn an_endless_source_can_be_collected_where_a_fatal_error_ends_the_feed() {
         let template = child("poison").halt(Halt::Now(1));
         let items: Vec<_> = source.feed_subprocesses_ordered(template, 2, 9).collect();
         assert!(items[..30].iter().all(Result::is_ok));
-        // In its place: what the other worker had answered by then comes after it.
-        let fatal = |item: &Result<_, Error>| item.as_ref().is_err_and(Error::is_fatal);
-        assert!(items[30..].iter().any(fatal), "{:?}", &items[28..]);
+        let error = items[30].as_ref().unwrap_err();
+        assert_eq!((error.kind(), error.packet()), (ErrorKind::Died, Some(30)));
+        // What was answered by then is a reply in its place; of the others the first carries the cause.
+        let errors: Vec<_> = items[31..].iter().filter_map(|item| item.as_ref().err()).collect();
+        let is_cause = |error: &&&Error| error.to_string().contains("one item has failed");
+        assert!(errors.iter().all(|error| error.is_fatal()), "{errors:?}");
+        assert!(errors.first().is_some_and(|first| is_cause(&first)), "{errors:?}");
+        assert_eq!(errors.iter().filter(is_cause).count(), 1, "{errors:?}");
+        for (at, item) in items.iter().enumerate().skip(31) {
+            match item {
+                Ok(reply) => assert_eq!(reply, &at.to_string()),
+                // The cause by itself, where all that was pulled had been answered.
+                Err(error) if at + 1 == items.len() && error.packet().is_none() => {}
+                Err(error) => assert_eq!(error.packet(), Some(at as u64)),
+            }
+        }
     });
 }
 

@@ -28,6 +28,7 @@ use crate::source::talk::{Exit, Stand, Talk};
 use crate::subprocess::child::{Child, Step};
 use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
 use crate::subprocess::evidence::Look;
+use crate::subprocess::exit::announce_lost_statuses;
 use crate::subprocess::os::{Port, Setup, Unix};
 use crate::subprocess::protocol::{Operation, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
@@ -75,6 +76,8 @@ fn not_made(what: &'static str, error: std::io::Error) -> Error {
 
 /// The same on this thread.
 fn run(plan: Plan, talk: impl Talk, poller: Arc<Readiness>) {
+    // A source has nobody to leave a hint with; what it gives for want of a status is an error.
+    let _ = announce_lost_statuses();
     let (spec, command) = (Arc::clone(&plan.spec), Arc::clone(&plan.command));
     // What lies in a pipe is ahead of the consumer, and not counted: it stays as small as it is.
     let os = Unix::new(

@@ -190,6 +190,11 @@ impl Scheduler {
         (Arc::clone(&self.plan.spec), Arc::clone(&self.command), self.slots.len())
     }
 
+    /// Leaves a hint about the feed as a whole.
+    pub(crate) fn hint(&self, hint: &str) {
+        self.plan.stats.hint(hint.to_owned());
+    }
+
     /// What is to be done.
     pub(crate) fn effects(&mut self) -> &mut Effects {
         &mut self.effects

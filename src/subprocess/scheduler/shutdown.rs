@@ -91,7 +91,10 @@ impl Shutdown {
     }
 
     fn halted_by_policy(&self, command: &Arc<str>) -> Error {
-        let message = format!("the feed was halted: {} items have failed", self.failures);
+        let message = match self.failures {
+            1 => "the feed was halted: one item has failed".to_owned(),
+            failures => format!("the feed was halted: {failures} items have failed"),
+        };
         Error::new(ErrorKind::Halted, message).running(command)
     }
 }

@@ -115,6 +115,27 @@ fn b0_the_rest_is_as_it_was() {
     assert_eq!(texts(["echo 1"].into_iter().feed_subprocesses_ordered(shell, 1, 1)), ["1\n"]);
 }
 
+/// It is said at the start, before anything has gone wrong.
+#[test]
+fn b0_that_statuses_are_lost_is_noticed_at_the_start() {
+    alone!(|| {
+        let hint = || {
+            let mut feed = numbers(1).feed_subprocesses_ordered(Template::new("cat"), 1, 1);
+            feed.next().unwrap().unwrap();
+            feed.monitor().snapshot().hint
+        };
+        assert_eq!(hint(), None);
+        for (by, flags) in
+            [(SigHandler::SigIgn, SaFlags::empty()), (SigHandler::SigDfl, SaFlags::SA_NOCLDWAIT)]
+        {
+            reaped_by_the_system(by, flags);
+            assert!(hint().is_some_and(|hint| hint.contains("SIGCHLD")));
+        }
+        reaped_by_the_system(SigHandler::SigDfl, SaFlags::empty());
+        assert_eq!(hint(), None);
+    });
+}
+
 #[test]
 fn b0_sigchld_is_ignored() {
     alone!(|| {
