@@ -139,9 +139,6 @@ impl Session {
                     replies.pop();
                     break Some(Wrong(Ok(self.not_a_reply(0, &said, error, cx))));
                 }
-                Ok(Err(error)) if done >= owed && error.disproves().is_some() => {
-                    break Some(Disproved(error));
-                }
                 Ok(Err(error)) if done >= owed => break Some(Extra(Some(error))),
                 Ok(Err(error)) => {
                     let said = said(self);
@@ -158,11 +155,6 @@ impl Session {
             Some(Extra(error)) => {
                 let rest = self.outputs[0].uncut().to_vec();
                 self.too_many(&rest, &excerpt(&rest), error, cx, news);
-            }
-            Some(Disproved(error)) => {
-                let said = excerpt(self.outputs[0].uncut());
-                self.why = Some(Why::Distrusted);
-                news.fatal = Some(self.not_a_reply(0, &said, error, cx));
             }
             Some(Wrong(problem)) => self.distrust(problem, cx, news),
         }
@@ -334,12 +326,10 @@ impl Session {
 enum End {
     /// A reply that was not asked for stands there, or what is none, for this reason.
     Extra(Option<FramingError>),
-    /// Nothing is owed, and what stands there shows that the reply before it was none.
-    Disproved(FramingError),
     /// What stands there is no reply, or not the right one.
     Wrong(Problem),
 }
-use End::{Disproved, Extra, Wrong};
+use End::{Extra, Wrong};
 
 /// Whether what stands behind the last answer is what the tool was declared to print at its end, or its
 /// beginning.
