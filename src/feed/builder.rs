@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::thread::{self, Scope};
+use std::thread::Scope;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::ext::SendIterator;
 use crate::feed::drained::{Drained, Exit};
+use crate::feed::launch::{Launch, Launched, Started, named_intake, scribe};
 use crate::feed::stopper::{Gated, Stopper};
 use crate::feed::through::{MarkedFeed, TryFeed};
 use crate::feed::watched::Watch;
@@ -15,24 +15,15 @@ use crate::feed::with_input::{FeedWithInput, InputError};
 use crate::feed::{Answers, Batches, Feed, Scoped};
 use crate::marker::Marked;
 use crate::record::PacketId;
-use crate::stats::Stats;
-use crate::subprocess::readiness::Readiness;
-use crate::subprocess::scheduler::{Plan, Scheduler};
-use crate::subprocess::swarm;
-use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Encode};
-use crate::template::{Spec, Template};
-use crate::tuning::BACKLOG_BYTES;
+use crate::template::Template;
 use crate::window::intake::Intake;
-use crate::window::joins::{ExecutorThread, IntakeThread};
+use crate::window::joins::IntakeThread;
 use crate::window::outlet::Order;
 use crate::window::packet::SessionEnd;
-use crate::window::packing::{Scribe, Store, Writer};
-use crate::window::seam::{Bounds, Ends, attach};
+use crate::window::packing::{Store, Writer};
+use crate::window::seam::Bounds;
 use crate::window::workers::Workers;
-
-/// More workers than any system has descriptors for. There is a slot for each from the start.
-const MOST_WORKERS: usize = 1 << 18;
 
 /// A feed that is not started yet: every option, with its default.
 ///
@@ -143,30 +134,6 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
         self
     }
 
-    fn validate(&self, workers: usize) -> Result<(), Error> {
-        if workers == 0 {
-            return Err(Error::config("a feed needs at least one worker, and n is 0"));
-        }
-        if workers > MOST_WORKERS {
-            return Err(Error::config(format!(
-                "a feed cannot have {workers} workers: {MOST_WORKERS} at most"
-            )));
-        }
-        if self.buffer == 0 {
-            return Err(Error::config(
-                "a feed needs room for at least one packet, and buffer_size is 0",
-            ));
-        }
-        if !self.drain && matches!(self.template.spec.channels.stdout, Stream::To(_)) {
-            return Err(Error::config(
-                "the worker's stdout leads elsewhere, so no reply can come back",
-            )
-            .hint("feed it with FeedBuilder::drain"));
-        }
-        self.watch.validate(self.drain)?;
-        self.template.spec.validate()
-    }
-
     /// Starts event loop and intake; `spawn_intake` decides where the intake runs.
     fn launch(
         self,
@@ -183,67 +150,31 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
             // fail to set aside that much memory rather than show the error.
             hint.0 = 0;
         }
-        let workers = self.workers.number();
-        let poller = self.validate(workers).and_then(|()| {
-            Readiness::new().map(Arc::new).map_err(|error| {
-                Error::new(ErrorKind::Thread, "the feed's poller cannot be made")
-                    .because(error)
-                    .fatal()
-            })
-        });
-        // The event loop's alone: its descriptors are closed with it, even while the window lives on.
-        let to_wake = poller.as_ref().map(Arc::downgrade).unwrap_or_default();
-        let bounds = Bounds {
-            order: self.order,
-            first: PacketId(self.first_packet),
-            ..Bounds::new(self.buffer, self.max_bytes)
-        };
-        let Ends { intake, supply, outbox, mut outlet } = attach(bounds, move || {
-            if let Some(poller) = to_wake.upgrade() {
-                poller.wake();
-            }
-        });
-        outlet.panics_come_last();
-        let Template { mut spec, encode, decode } = self.template;
-        spec.begin();
-        let spec = Arc::new(spec);
-        let stats = Arc::new(Stats::new(Arc::clone(outlet.gate()), workers));
-        let store = F::store(bounds.first);
+        let Template { spec, encode, decode } = self.template;
+        let first = PacketId(self.first_packet);
+        let store = F::store(first);
         let stopper = Stopper::default();
-        let started = poller.and_then(|poller| {
-            let log = self.watch.open_log(outlet.gate())?;
-            let scheduler = Scheduler::new(Plan {
-                spec: Arc::clone(&spec),
-                workers,
+        let launch = Launch {
+            spec,
+            workers: self.workers,
+            bounds: Bounds {
                 order: self.order,
-                origin: bounds.first,
-                keep_requests,
-                drain: self.drain,
-                backlog: BACKLOG_BYTES,
-                most: hint.1.and_then(|most| u64::try_from(most).ok()),
-                gate: Arc::clone(outlet.gate()),
-                stats: Arc::clone(&stats),
-                log,
-            });
-            let not_started = |error: std::io::Error| {
-                Error::new(ErrorKind::Thread, "a thread of the feed cannot be started")
-                    .because(error)
-                    .fatal()
-            };
-            let event_loop = ExecutorThread::spawn("subfeed-loop", move || {
-                swarm::run(scheduler, supply, outbox, poller);
-            });
-            outlet.keep_executor(event_loop.map_err(not_started)?);
+                first,
+                ..Bounds::new(self.buffer, self.max_bytes)
+            },
+            drain: self.drain,
+            watch: self.watch,
+            keep_requests,
+            most: hint.1.and_then(|most| u64::try_from(most).ok()),
+        };
+        let Launched { outlet, stats, spec, failed } = launch.start(None, |intake, spec| {
             let encode = F::encode(encode);
-            let writer = Writer { scribe: scribe(&spec), encode, store: store.clone() };
-            let source = stopper.gates(self.source);
-            outlet.keep_intake(spawn_intake(intake, source, writer).map_err(not_started)?);
-            Ok(())
+            let writer = Writer { scribe: scribe(spec), encode, store: store.clone() };
+            spawn_intake(intake, stopper.gates(self.source), writer)
         });
-        if let Err(error) = started {
+        if failed {
             // What cannot run yields its one error, whatever the source would have yielded.
             hint = (1, Some(1));
-            outlet.fail(error);
         }
         let sides = spec.channels.side_outputs.iter().filter(|side| side.framing.is_some());
         let names = sides.map(|side| side.name.clone()).collect();
@@ -613,9 +544,6 @@ pub(crate) trait Shape<T, E, D>: Sized {
     fn of(answers: Answers<D>, store: Self::Store) -> Self;
 }
 
-/// The intake's thread, unless a scope keeps it.
-type Started = std::io::Result<Option<IntakeThread>>;
-
 fn spawn<I, E, S>(intake: Intake, source: I, writer: Writer<E, S>) -> Started
 where
     I: Iterator + Send + 'static,
@@ -626,18 +554,4 @@ where
         move || intake.run(source, writer),
         |run| named_intake().spawn(run).map(Some),
     )
-}
-
-fn named_intake() -> thread::Builder {
-    thread::Builder::new().name("subfeed-intake".to_owned())
-}
-
-fn scribe(spec: &Spec) -> Scribe {
-    let sides = spec.channels.side_inputs.iter().filter(|side| side.file.is_none());
-    let framings = std::iter::once(&spec.requests).chain(sides.map(|side| &side.framing));
-    Scribe {
-        framings: framings.cloned().collect(),
-        names: spec.side_input_names(),
-        sentinel: spec.replies.as_sentinel().cloned(),
-    }
 }

@@ -3,6 +3,7 @@
 mod answers;
 pub(crate) mod builder;
 pub(crate) mod drained;
+pub(crate) mod launch;
 mod scoped;
 pub(crate) mod stopper;
 pub(crate) mod through;
