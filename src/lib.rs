@@ -42,6 +42,8 @@
 //! - [`Template`] says what to run and how to talk to it: arguments, [framing], banners, side channels,
 //!   policies.
 //! - [`Feed`] is the iterator that comes back; [`Batches`] the same in lent slices.
+//! - [`blocks`] feeds the records of anything that reads (a file, standard input) and hands the replies out in whole
+//!   [`Block`]s, at nearly the speed of a bare pipe.
 //! - [`feed_threads`](FeedExt::feed_threads) and [`in_threads`](FeedExt::in_threads) do the same
 //!   with a function, in the threads of a pool or a scope ([`ThreadsBuilder`], [`FeedThreads`]).
 //! - [`try_feed`](FeedExt::try_feed) and [`feed_marked`](FeedExt::feed_marked) let errors of an earlier
@@ -129,6 +131,7 @@ pub use bstr::{BStr, BString, ByteSlice};
 
 pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
+pub use crate::feed::blocks::{Block, blocks};
 pub use crate::feed::builder::FeedBuilder;
 pub use crate::feed::through::TryFeed;
 pub use crate::feed::with_input::{FeedWithInput, InputError};
@@ -142,6 +145,11 @@ pub use crate::template::command::replaced;
 #[cfg(feature = "threads")]
 pub use crate::threads::{FeedThreads, ThreadsBuilder};
 pub use crate::window::outlet::Order;
+
+/// The types of a feed of [`blocks`].
+pub mod block {
+    pub use crate::feed::blocks::{BlockFeed, BlockFeedBuilder, BlockStopper, Blocks};
+}
 
 /// What a template says about a worker's streams, and how a request reaches a side input.
 pub mod channel {

@@ -23,6 +23,9 @@ pub(crate) const LARGEST_SPARE_BATCH: usize = 2 * BATCH_BYTES;
 /// 0.0035 times a record with them.
 pub(crate) const SPARE_BATCHES: usize = 16;
 
+/// Blocks that were read and may wait for the event loop. Each is a read.
+pub(crate) const BLOCKS_WAITING: usize = 4;
+
 /// For so long the intake lets credits gather at most.
 ///
 /// Longer than the tick of the usual kernels (4 ms): a timer that ends before the next tick costs a write to the

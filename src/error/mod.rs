@@ -68,6 +68,8 @@ pub enum ErrorKind {
     Channel,
     /// The feed was ended by a fatal error before this packet was answered.
     Halted,
+    /// The reader of a feed of [`blocks`](crate::blocks) failed.
+    Source,
     /// An item failed in an earlier stage, or a function of the user's did.
     Failed,
     /// A file that a feed keeps could not be opened, read or written: its [job log](crate::FeedBuilder::job_log), or its
@@ -527,7 +529,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let system = error.cause().and_then(|cause| cause.downcast_ref::<io::Error>());
         let kind = match error.kind() {
-            ErrorKind::Spawn | ErrorKind::Thread | ErrorKind::File => {
+            ErrorKind::Spawn | ErrorKind::Thread | ErrorKind::Source | ErrorKind::File => {
                 system.map_or(io::ErrorKind::Other, io::Error::kind)
             }
             ErrorKind::Timeout => io::ErrorKind::TimedOut,

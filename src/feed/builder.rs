@@ -15,8 +15,8 @@ use crate::feed::with_input::{FeedWithInput, InputError};
 use crate::feed::{Answers, Batches, Feed, Scoped};
 use crate::marker::Marked;
 use crate::record::PacketId;
-use crate::template::codec::{Decode, Encode};
 use crate::template::Template;
+use crate::template::codec::{Decode, Encode};
 use crate::window::intake::Intake;
 use crate::window::joins::IntakeThread;
 use crate::window::outlet::Order;
@@ -157,11 +157,7 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
         let launch = Launch {
             spec,
             workers: self.workers,
-            bounds: Bounds {
-                order: self.order,
-                first,
-                ..Bounds::new(self.buffer, self.max_bytes)
-            },
+            bounds: Bounds { order: self.order, first, ..Bounds::new(self.buffer, self.max_bytes) },
             drain: self.drain,
             watch: self.watch,
             keep_requests,

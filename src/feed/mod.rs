@@ -1,6 +1,7 @@
 //! The returned iterators: replies one by one, or in batches.
 
 mod answers;
+pub(crate) mod blocks;
 pub(crate) mod builder;
 pub(crate) mod drained;
 pub(crate) mod launch;

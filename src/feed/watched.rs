@@ -15,6 +15,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    pub(super) fn keep_job_log(&mut self, path: PathBuf) {
+        self.job_log = Some(path);
+    }
+
     /// Whether a feed of this kind can be watched in this way.
     pub(super) fn validate(&self, drains: bool) -> Result<(), Error> {
         if drains && self.job_log.is_some() {
@@ -73,7 +77,7 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     /// # std::fs::remove_file(&path).unwrap();
     /// ```
     pub fn job_log(mut self, path: impl Into<PathBuf>) -> Self {
-        self.watch.job_log = Some(path.into());
+        self.watch.keep_job_log(path.into());
         self
     }
 }

@@ -636,6 +636,23 @@ impl ReplyFraming {
         matches!(self.0, Kind::UntilEof)
     }
 
+    /// What stands behind the body of a reply where replies are written to a file one after the other: what the
+    /// tool wrote there if that was text, and this delimiter behind what had its length in front.
+    pub(crate) fn written_end(&self, delimiter: u8) -> Vec<u8> {
+        match &self.0 {
+            Kind::Delimited(delimiter) | Kind::Fields { delimiter, .. } => vec![*delimiter],
+            Kind::Blocks(_) => b"\n\n".to_vec(),
+            Kind::EndLine(_) | Kind::SizedHeader(_) | Kind::RecordSeparator => b"\n".to_vec(),
+            Kind::Sentinel(_) | Kind::UntilEof | Kind::FixedSize(_) => Vec::new(),
+            Kind::Skipping { inner, .. } => inner.written_end(delimiter),
+            Kind::Marker { .. }
+            | Kind::Prefixed(_)
+            | Kind::Netstring
+            | Kind::ContentLength
+            | Kind::Custom(_) => vec![delimiter],
+        }
+    }
+
     /// The sentinel whose sync command must follow each request, if there is one.
     #[must_use]
     pub const fn as_sentinel(&self) -> Option<&Sentinel> {

@@ -155,6 +155,14 @@ impl RequestFraming {
         Ok(())
     }
 
+    /// The byte that ends each request and stands nowhere else in it, if that is all there is to it.
+    pub(crate) const fn delimiter(&self) -> Option<u8> {
+        match self.0 {
+            Kind::Delimited(delimiter) => Some(delimiter),
+            _ => None,
+        }
+    }
+
     /// Appends the request with this body: [`open`](Self::open), the body, [`close`](Self::close).
     #[inline]
     pub(crate) fn append(&self, body: &[u8], out: &mut Vec<u8>) -> Result<(), FramingError> {

@@ -374,7 +374,7 @@ impl<T: Send, U, S> Mailbox<T, U, S> {
                     self.resolved += span.count;
                     self.settled.push(span);
                 }
-                Arrival::End { pulled, panic } => {
+                Arrival::End { pulled, panic, .. } => {
                     self.pulled = Some(pulled);
                     self.panic = panic;
                 }

@@ -122,6 +122,11 @@ impl Pace {
         Self { credited: 0, spent: 0, wait: Wait::No, for_bytes: false, left_out: 0, penalty: 1 }
     }
 
+    /// How many may be pulled after so many of them, as far as it knows; one at least for who may pull.
+    pub(super) fn credits_after(&self, pulled: u64) -> u64 {
+        self.credited.saturating_sub(pulled).max(1)
+    }
+
     /// When to [ask](Gate::poll_pull) again, whatever happens.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match self.wait {

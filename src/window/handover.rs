@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::record::{Batch, Requests};
 use crate::tuning::SPARE_BATCHES;
 use crate::window::gate::Gate;
@@ -22,6 +23,8 @@ pub(crate) enum Arrival<B = Requests, R = Replies> {
     End {
         pulled: u64,
         panic: Option<Payload>,
+        /// What a reader failed with, where records are read.
+        error: Option<Error>,
     },
 }
 

@@ -21,9 +21,9 @@ use crate::window::unwind::{self, Payload};
 
 /// The intake's side of everything.
 pub(crate) struct Intake<B: Batch = Requests, R = Replies> {
-    handover: Arc<Handover<B>>,
+    pub(super) handover: Arc<Handover<B>>,
     batches: Sender<Arrival<B, R>>,
-    first: PacketId,
+    pub(super) first: PacketId,
 }
 
 impl<B: Batch, R> std::fmt::Debug for Intake<B, R> {
@@ -41,7 +41,7 @@ impl<B: Batch, R> Intake<B, R> {
         Self { handover, batches, first }
     }
 
-    fn gate(&self) -> &Arc<Gate> {
+    pub(super) fn gate(&self) -> &Arc<Gate> {
         self.handover.gate()
     }
 
@@ -61,7 +61,7 @@ impl<B: Batch, R> Intake<B, R> {
         let panic = ended.err().and_then(|End(payload)| payload);
         // The end is announced before the source is dropped: a slow `Drop` of the user's holds up
         // only the one that joins this thread.
-        let _ = self.batches.send(Arrival::End { pulled, panic });
+        let _ = self.batches.send(Arrival::End { pulled, panic, error: None });
         self.gate().wake_executor();
         // A panic in the source's own `Drop` has nowhere to go; it must not take the process down.
         let _ = unwind::catch(move || drop(source));
@@ -189,7 +189,7 @@ impl<B: Batch, R> Intake<B, R> {
         Err(End(None))
     }
 
-    fn flush(&self, batch: Option<Box<B>>) -> Result<(), End> {
+    pub(super) fn flush(&self, batch: Option<Box<B>>) -> Result<(), End> {
         match batch {
             Some(batch) if batch.len() > 0 => {
                 self.gate().hold(batch.bytes());
@@ -199,11 +199,11 @@ impl<B: Batch, R> Intake<B, R> {
         }
     }
 
-    fn settle(&self, span: Span<R>) -> Result<(), End> {
+    pub(super) fn settle(&self, span: Span<R>) -> Result<(), End> {
         self.send(Arrival::Settled(span))
     }
 
-    fn send(&self, arrival: Arrival<B, R>) -> Result<(), End> {
+    pub(super) fn send(&self, arrival: Arrival<B, R>) -> Result<(), End> {
         // A full channel means that the executor has plenty; it looks here before it sleeps.
         if let Err(SendError(_)) = self.batches.send(arrival) {
             return Err(End(None));
@@ -252,7 +252,7 @@ impl<B: Batch, R> Intake<B, R> {
 }
 
 /// The executor is gone, or a panic ends the input.
-struct End(Option<Payload>);
+pub(super) struct End(pub(super) Option<Payload>);
 
 /// How far the pulling has come, and what is in the intake's hands: a panic leaves it as it was.
 struct Progress<T, B> {

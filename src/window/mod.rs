@@ -19,6 +19,7 @@ pub(crate) mod outbox;
 pub(crate) mod outlet;
 pub(crate) mod packet;
 pub(crate) mod packing;
+pub(crate) mod reading;
 pub(crate) mod reorder;
 pub(crate) mod replies;
 pub(crate) mod seam;

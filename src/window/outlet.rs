@@ -258,6 +258,28 @@ impl<B: Batch, R> Outlet<B, R> {
         Some((packet, given))
     }
 
+    /// The same, but replies to consecutive packets together, with their number.
+    pub(crate) fn next_whole(&mut self) -> Option<(PacketId, Given<(R, u64)>)> {
+        if self.is_dry() && !self.wait() {
+            return None;
+        }
+        let span = self.current.as_mut()?;
+        if !matches!(span.outcome, Outcome::Replies(_)) {
+            return self.take().map(|(packet, given)| match given {
+                Given::Failed(error) => (packet, Given::Failed(error)),
+                Given::Passed | Given::Reply(_) => (packet, Given::Passed),
+            });
+        }
+        let (first, count) = (span.first, span.count);
+        let outcome = std::mem::replace(&mut span.outcome, Outcome::Passed);
+        // It is the consumer's now, and counts as yielded.
+        self.drop_current();
+        match outcome {
+            Outcome::Replies(replies) => Some((first, Given::Reply((replies, count)))),
+            _ => None,
+        }
+    }
+
     /// Whether there is something for [`next`](Outlet::next) to say, be it the end. Waits for that no
     /// longer than until `deadline`.
     pub(crate) fn is_ready_before(&mut self, deadline: Instant) -> bool {

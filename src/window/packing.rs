@@ -22,7 +22,7 @@ impl Scribe {
     /// Appends the request of one item to the batch. What an error or a panic leaves of it is the
     /// caller's to take out again.
     #[inline]
-    fn write<T, E: Encode<T>>(
+    pub(super) fn write<T, E: Encode<T>>(
         &self,
         encode: &mut E,
         item: &T,
@@ -38,7 +38,7 @@ impl Scribe {
             if let Some(sentinel) = &self.sentinel {
                 sentinel.append(packet.0, &mut column.bytes);
             }
-            column.ends.push(column.bytes.len());
+            column.push_end();
             return Ok(());
         }
         self.encode(encode, item, packet, batch)?;
@@ -46,7 +46,7 @@ impl Scribe {
             sentinel.append(packet.0, &mut batch.columns[0].bytes);
         }
         for column in &mut batch.columns {
-            column.ends.push(column.bytes.len());
+            column.push_end();
         }
         Ok(())
     }

@@ -111,7 +111,7 @@ mod tests {
     fn batch() -> Box<Requests> {
         let mut batch = Requests::new(1);
         batch.columns[0].bytes.push(b'\n');
-        batch.columns[0].ends.push(1);
+        batch.columns[0].push_end();
         Box::new(batch)
     }
 

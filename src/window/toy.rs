@@ -43,7 +43,9 @@ pub(crate) fn start(bounds: Bounds) -> (Intake<Requests, Lengths>, Outlet<Reques
                         spans.push(Span { first, count: count as u64, weight: count, outcome });
                     }
                     Arrival::Settled(span) => spans.push(span),
-                    Arrival::End { pulled: all, panic } => (pulled, end.panic) = (Some(all), panic),
+                    Arrival::End { pulled: all, panic, .. } => {
+                        (pulled, end.panic) = (Some(all), panic)
+                    }
                 }
             }
             answered += spans.iter().map(|span| span.count).sum::<u64>();

@@ -10,7 +10,7 @@ mod codec;
 mod error;
 #[path = "../../src/framing/mod.rs"]
 mod framing;
-#[path = "../../src/record.rs"]
+#[path = "../../src/record/mod.rs"]
 mod record;
 #[path = "../../src/signal.rs"]
 mod signal;

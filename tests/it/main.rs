@@ -9,6 +9,7 @@
 mod common;
 
 mod bad_input;
+mod blocks;
 mod buffering;
 mod closures;
 mod codec;

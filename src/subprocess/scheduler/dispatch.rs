@@ -259,9 +259,9 @@ mod tests {
     fn arrive(scheduler: &mut Scheduler, first: u64, count: usize) {
         let mut batch = Requests::new(1);
         batch.begin(PacketId(first));
-        for n in 1..=count {
+        for _ in 0..count {
             batch.columns[0].bytes.extend_from_slice(b"x\n");
-            batch.columns[0].ends.push(2 * n);
+            batch.columns[0].push_end();
         }
         scheduler.plan.gate.hold(batch.bytes());
         scheduler.arrived(Arrival::Batch(Box::new(batch)));

@@ -256,9 +256,9 @@ impl Scheduler {
                     self.count_failure();
                 }
             }
-            Arrival::End { pulled, panic } => {
+            Arrival::End { pulled, panic, error } => {
                 self.pulled = Some(pulled);
-                self.shutdown.source_panicked(panic);
+                self.shutdown.source_ended(panic, error);
             }
         }
     }

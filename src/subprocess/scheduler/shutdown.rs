@@ -77,8 +77,10 @@ impl Shutdown {
         self.end.exits.push(end);
     }
 
-    pub(super) fn source_panicked(&mut self, panic: Option<Payload>) {
+    /// The source's end, and what it ended with if that was not well.
+    pub(super) fn source_ended(&mut self, panic: Option<Payload>, error: Option<Error>) {
         self.end.panic = panic;
+        self.end.fatal = error;
     }
 
     pub(super) fn take_end(&mut self, command: &Arc<str>) -> End {
@@ -86,7 +88,8 @@ impl Shutdown {
         if self.halting && self.stopping.is_none() {
             self.cause = Some(self.halted_by_policy(command).fatal());
         }
-        end.fatal = self.cause.take();
+        // What was pulled comes first, and so does what became of it.
+        end.fatal = self.cause.take().or(end.fatal);
         end
     }
 

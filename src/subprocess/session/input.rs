@@ -137,7 +137,7 @@ impl Input {
         }
         let column = &run.batch.columns[self.channel];
         let written = column.start(run.from) + self.at;
-        column.ends[run.from..run.to].binary_search(&written).is_err()
+        !column.is_end(run.from, run.to, written)
     }
 
     /// The number of packets, counted from the newest given, of which nothing has been written.
@@ -154,9 +154,7 @@ impl Input {
             let column = &run.batch.columns[self.channel];
             let written =
                 if i == 0 { column.start(run.from) + self.at } else { column.start(run.from) };
-            let begun =
-                (run.from..run.to).take_while(|&packet| column.start(packet) < written).count();
-            untouched += (run.len() - begun) as u64;
+            untouched += (run.len() - column.begun_by(run.from, run.to, written)) as u64;
         }
         untouched
     }
@@ -174,7 +172,7 @@ impl Input {
             let Chunk::Run(run) = chunk else { continue };
             let column = &run.batch.columns[self.channel];
             let written = column.start(run.from) + if i == 0 { self.at } else { 0 };
-            let done = column.ends[run.from..run.to].partition_point(|&end| end <= written);
+            let done = column.ended_by(run.from, run.to, written);
             unfinished += (run.len() - done) as u64;
         }
         unfinished

@@ -202,9 +202,8 @@ impl Source {
         if let Some(sentinel) = schedule.spec.replies.as_sentinel() {
             sentinel.append(packet.0, out);
         }
-        let end = out.len();
-        self.heaviest = self.heaviest.max(end - start);
-        open.columns[0].ends.push(end);
+        self.heaviest = self.heaviest.max(out.len() - start);
+        open.columns[0].push_end();
         if open.len() >= schedule.input.batch {
             self.flush(gate);
         }
@@ -220,7 +219,7 @@ impl Source {
     }
 
     fn end(&mut self) {
-        self.sending.push_back(Arrival::End { pulled: self.pulled, panic: None });
+        self.sending.push_back(Arrival::End { pulled: self.pulled, panic: None, error: None });
         self.ended = true;
         self.state = State::Sending;
     }

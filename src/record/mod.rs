@@ -1,7 +1,11 @@
 //! The words everyone uses: packet ids, request batches, and the buffers that travel in circles.
 
+mod ends;
+
 use std::ops::Range;
 use std::sync::Arc;
+
+use ends::{Counted, Ends};
 
 use crate::window::sync::{Mutex, lock};
 
@@ -23,24 +27,124 @@ impl PacketId {
 /// What one input channel of the workers gets of a batch: the framed requests end to end.
 #[derive(Debug, Default)]
 pub(crate) struct Column {
+    /// May have more at its end than whole requests: one that was begun, or, of a block, room.
     pub(crate) bytes: Vec<u8>,
-    /// `ends[i]` is where the request of the batch's packet `i` ends in `bytes`.
-    pub(crate) ends: Vec<usize>,
+    ends: Ends,
 }
 
 impl Column {
+    /// For whole blocks of records, each of which ends with this byte.
+    fn counted(delimiter: u8) -> Self {
+        Self { bytes: Vec::new(), ends: Ends::Counted(Counted::new(delimiter)) }
+    }
+
+    /// How many requests are in it.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        match &self.ends {
+            Ends::Each(ends) => ends.len(),
+            Ends::Counted(counted) => counted.len(),
+        }
+    }
+
     pub(crate) fn start(&self, i: usize) -> usize {
-        if i == 0 { 0 } else { self.ends[i - 1] }
+        match &self.ends {
+            Ends::Each(ends) => i.checked_sub(1).map_or(0, |before| ends[before]),
+            Ends::Counted(counted) => counted.start(&self.bytes, i),
+        }
     }
 
     /// Where the last whole request ends.
     #[inline]
     pub(crate) fn end(&self) -> usize {
-        self.ends.last().copied().unwrap_or(0)
+        match &self.ends {
+            Ends::Each(ends) => ends.last().copied().unwrap_or(0),
+            Ends::Counted(counted) => counted.end(),
+        }
     }
 
     pub(crate) fn range(&self, from: usize, to: usize) -> Range<usize> {
         self.start(from)..self.start(to)
+    }
+
+    /// All that was appended is one request.
+    #[inline]
+    pub(crate) fn push_end(&mut self) {
+        match &mut self.ends {
+            Ends::Each(ends) => ends.push(self.bytes.len()),
+            Ends::Counted(_) => self.count_to(self.bytes.len()),
+        }
+    }
+
+    /// The bytes up to `end`, where a record of a block ends, are whole records.
+    pub(crate) fn count_to(&mut self, end: usize) {
+        match &mut self.ends {
+            Ends::Each(_) => debug_assert!(false, "a block"),
+            Ends::Counted(counted) => counted.count_to(&self.bytes, end),
+        }
+    }
+
+    /// Of the requests `from..to`, how many end in the first `at` bytes.
+    pub(crate) fn ended_by(&self, from: usize, to: usize, at: usize) -> usize {
+        match &self.ends {
+            Ends::Each(ends) => ends[from..to].partition_point(|&end| end <= at),
+            Ends::Counted(counted) => counted.ended_by(&self.bytes, at).clamp(from, to) - from,
+        }
+    }
+
+    /// Of the requests `from..to`, how many have a byte among the first `at`, or begin before it.
+    pub(crate) fn begun_by(&self, from: usize, to: usize, at: usize) -> usize {
+        if at <= self.start(from) || from == to {
+            return 0;
+        }
+        // Behind each that ends before the last of these bytes another one begins.
+        1 + self.ended_by(from, to - 1, at - 1)
+    }
+
+    /// Whether one of the requests `from..to` ends with the byte before `at`.
+    pub(crate) fn is_end(&self, from: usize, to: usize, at: usize) -> bool {
+        let ended = self.ended_by(from, to, at);
+        ended > 0 && self.start(from + ended) == at
+    }
+
+    fn append(&mut self, more: &mut Self) {
+        let base = self.bytes.len();
+        match (&mut self.ends, &mut more.ends) {
+            (Ends::Each(ends), Ends::Each(more_ends)) => {
+                self.bytes.append(&mut more.bytes);
+                ends.extend(more_ends.drain(..).map(|end| base + end));
+            }
+            (Ends::Counted(counted), more_ends) => {
+                let end = match more_ends {
+                    Ends::Each(ends) => ends.last().copied().unwrap_or(0),
+                    Ends::Counted(more) => more.end(),
+                };
+                self.bytes.truncate(counted.end());
+                self.bytes.extend_from_slice(&more.bytes[..end]);
+                counted.count_to(&self.bytes, self.bytes.len());
+                more.truncate(0);
+            }
+            (Ends::Each(_), Ends::Counted(_)) => {
+                for i in 0..more.len() {
+                    self.bytes.extend_from_slice(&more.bytes[more.range(i, i + 1)]);
+                    self.push_end();
+                }
+                more.truncate(0);
+            }
+        }
+    }
+
+    /// Keeps the first `n` requests. The room of a block stays, so that it need not be cleared again.
+    fn truncate(&mut self, n: usize) {
+        match &mut self.ends {
+            Ends::Each(ends) => {
+                ends.truncate(n);
+                let end = ends.last().copied().unwrap_or(0);
+                self.bytes.truncate(end);
+            }
+            Ends::Counted(counted) if n == 0 => counted.clear(),
+            Ends::Counted(counted) => counted.truncate(&self.bytes, n),
+        }
     }
 }
 
@@ -77,6 +181,11 @@ impl Requests {
         Self { first: PacketId(0), columns: (0..channels).map(|_| Column::default()).collect() }
     }
 
+    /// For whole blocks of records, each of which ends with this byte, on stdin.
+    pub(crate) fn counted(delimiter: u8) -> Self {
+        Self { first: PacketId(0), columns: vec![Column::counted(delimiter)] }
+    }
+
     /// The stdin bytes of packet `i` of this batch, framing included.
     pub(crate) fn request(&self, i: usize) -> &[u8] {
         &self.columns[0].bytes[self.columns[0].range(i, i + 1)]
@@ -94,30 +203,27 @@ impl Batch for Requests {
 
     #[inline]
     fn len(&self) -> usize {
-        self.columns[0].ends.len()
+        self.columns[0].len()
     }
 
     #[inline]
     fn bytes(&self) -> usize {
         match &self.columns[..] {
-            [stdin] => stdin.bytes.len(),
-            columns => columns.iter().map(|column| column.bytes.len()).sum(),
+            [stdin] => stdin.end(),
+            columns => columns.iter().map(Column::end).sum(),
         }
     }
 
     fn append(&mut self, next: &mut Self) {
         debug_assert!(next.len() == 0 || self.first.plus(self.len() as u64) == next.first);
         for (column, more) in self.columns.iter_mut().zip(&mut next.columns) {
-            let base = column.bytes.len();
-            column.bytes.append(&mut more.bytes);
-            column.ends.extend(more.ends.drain(..).map(|end| base + end));
+            column.append(more);
         }
     }
 
     fn truncate(&mut self, n: usize) {
         for column in &mut self.columns {
-            column.ends.truncate(n);
-            column.bytes.truncate(column.end());
+            column.truncate(n);
         }
     }
 }
@@ -250,8 +356,7 @@ mod tests {
         let mut batch = Requests::new(1);
         for record in ["a\n", "bb\n", "ccc\n"] {
             batch.columns[0].bytes.extend_from_slice(record.as_bytes());
-            let end = batch.columns[0].bytes.len();
-            batch.columns[0].ends.push(end);
+            batch.columns[0].push_end();
         }
         let mut run = Run::whole(Arc::new(batch));
         assert_eq!((run.len(), run.weight()), (3, 9));
@@ -269,8 +374,7 @@ mod tests {
             batch.begin(PacketId(first));
             for record in records {
                 batch.columns[0].bytes.extend_from_slice(record.as_bytes());
-                let end = batch.columns[0].bytes.len();
-                batch.columns[0].ends.push(end);
+                batch.columns[0].push_end();
             }
             batch
         };
