@@ -1,0 +1,348 @@
+//! The command, run as people run it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Far above what anything here takes: it tells an end from none.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn subfeed() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_subfeed"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs it with this input to its end.
+#[track_caller]
+fn run(args: &[&str], input: &[u8]) -> Output {
+    let mut child = subfeed().args(args).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // It may end before it has read everything.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("a writer");
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn ended(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}: {}", output.status, text(&output.stderr));
+}
+
+/// Answers each line with itself, and leaves its pid in a file, a line for each session.
+fn noted(pids: &Path, then: &str) -> Vec<String> {
+    let script = format!("echo $$ >> '{}'; {then}", pids.display());
+    vec!["--".to_owned(), "sh".to_owned(), "-c".to_owned(), script]
+}
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("subfeed-cli-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        Self(dir)
+    }
+
+    /// Every session that was started and noted itself.
+    fn sessions(&self) -> Vec<i32> {
+        let noted = fs::read_to_string(self.0.join("pids")).unwrap_or_default();
+        noted.lines().map(|pid| pid.parse().expect("a pid")).collect()
+    }
+
+    #[track_caller]
+    fn nobody_is_left(&self) {
+        let sessions = self.sessions();
+        assert!(!sessions.is_empty(), "nobody was started");
+        for pid in sessions {
+            assert!(kill(Pid::from_raw(pid), None).is_err(), "{pid} is left");
+        }
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[track_caller]
+fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < DEADLINE, "this did not happen: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[track_caller]
+fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let mut status = None;
+    eventually("it ends", || {
+        status = child.try_wait().expect("a child");
+        status.is_some()
+    });
+    status.expect("it has ended")
+}
+
+fn lines(n: usize) -> Vec<u8> {
+    (0..n).flat_map(|k| format!("line {k}\n").into_bytes()).collect()
+}
+
+#[test]
+fn what_goes_in_comes_out_in_its_order() {
+    let input = lines(100_000);
+    for args in [
+        &["--", "cat"][..],
+        &["-j3", "-k", "--", "cat"],
+        &["-j1", "--window", "10", "--max-bytes", "1K", "--", "cat"],
+    ] {
+        let output = run(args, &input);
+        ended(&output, 0);
+        assert!(output.stdout == input, "{args:?}");
+        assert_eq!(text(&output.stderr), "");
+    }
+    let output = run(&["-j3", "--any-order", "--", "cat"], &input);
+    ended(&output, 0);
+    let sorted = |bytes: &[u8]| {
+        let mut lines: Vec<_> = bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    };
+    assert!(sorted(&output.stdout) == sorted(&input));
+}
+
+#[test]
+fn inputs_of_every_shape_come_back() {
+    let long = [&vec![b'x'; 3 << 20][..], b"\n"].concat();
+    for input in [&b""[..], b"\n", b"one\r\ntwo\r\n", b"a\0b\n\n\nc\n", &long] {
+        let output = run(&["-j2", "--", "cat"], input);
+        ended(&output, 0);
+        assert!(output.stdout == input, "{} bytes", input.len());
+    }
+    // A last line without its line feed gets one.
+    assert_eq!(text(&run(&["--", "cat"], b"one\ntwo").stdout), "one\ntwo\n");
+    assert_eq!(run(&["-0", "-j2", "--", "cat"], b"one\ntwo\0three\0").stdout, b"one\ntwo\0three\0");
+}
+
+#[test]
+fn framings_are_spoken() {
+    for (args, input, expected) in [
+        (&["--out", "lines:2", "--", "sed", "-u", "p"][..], "1\n2\n", "1\n1\n2\n2\n"),
+        (&["--in", "len32", "--out", "len32", "--", "cat"], "1\n2\n", "1\n2\n"),
+        (&["--out", "eof", "--in", "raw", "--", "tr", "a-z", "A-Z"], "one\ntwo\n", "ONETWO"),
+        (&["--out", "eof", "--", "tr", "a-z", "A-Z"], "one\ntwo\n", "ONE\nTWO\n"),
+        (
+            &["--out", "sentinel:printf '%s%s\\n' {mark1} {mark2}", "--", "sh"],
+            "echo 1; echo 2\n:\necho 3\n",
+            "1\n2\n3\n",
+        ),
+        (
+            &["--out", "last:bye", "--", "sed", "-u", "s/$/\\nbye now/"],
+            "1\n2\n",
+            "1\nbye now\n2\nbye now\n",
+        ),
+    ] {
+        let output = run(args, input.as_bytes());
+        ended(&output, 0);
+        assert_eq!(text(&output.stdout), expected, "{args:?}");
+    }
+}
+
+#[test]
+fn a_record_that_fails_writes_nothing_to_stdout_and_its_number_to_stderr() {
+    let script = "while read -r x; do [ \"$x\" != bad ] || exit 5; echo \"$x\"; done";
+    let output =
+        run(&["-j2", "--attempts", "1", "--", "sh", "-c", script], b"one\nbad\nthree\nbad\nfive\n");
+    ended(&output, 1);
+    assert_eq!(text(&output.stdout), "one\nthree\nfive\n");
+    let said = text(&output.stderr);
+    let said: Vec<_> = said.lines().collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("subfeed: record 2: ") && said[1].starts_with("subfeed: record 4: "),
+        "{said:?}"
+    );
+    assert!(said[0].contains("exit status: 5"), "{said:?}");
+    // One that is too long is another.
+    let output = run(&["--record-limit", "3", "--", "cat"], b"one\nlonger\nend\n");
+    ended(&output, 1);
+    assert_eq!(text(&output.stdout), "one\nend\n");
+    assert!(text(&output.stderr).starts_with("subfeed: record 2: "), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_time_limit_and_a_halt_are_heeded() {
+    let script = "while read -r x; do [ \"$x\" != bad ] || sleep 300; echo \"$x\"; done";
+    let args = ["-j1", "--attempts", "1", "--timeout", "200ms", "--", "sh", "-c", script];
+    let output = run(&args, b"one\nbad\nthree\n");
+    ended(&output, 1);
+    assert_eq!(text(&output.stdout), "one\nthree\n");
+    assert!(text(&output.stderr).contains("record 2: "), "{}", text(&output.stderr));
+    let script = "while read -r x; do [ \"$x\" != bad ] || exit 5; echo \"$x\"; done";
+    for halt in ["soon", "now"] {
+        let args = ["-j1", "--attempts", "1", "--halt", halt, "--", "sh", "-c", script];
+        let output = run(&args, b"one\nbad\nthree\n");
+        ended(&output, 3);
+        assert!(text(&output.stdout).starts_with("one\n"), "{halt}");
+    }
+}
+
+#[test]
+fn what_cannot_run_says_so_by_its_exit_status() {
+    for (args, code, said) in [
+        (&["--", "no-such-tool-at-all"][..], 3, "not found"),
+        (&[], 2, "no command"),
+        (&["cat"], 2, "cat"),
+        (&["--no-such-option", "--", "cat"], 2, "--no-such-option"),
+        (&["-j", "0", "--", "cat"], 2, "at least one worker"),
+        (&["-k", "--any-order", "--", "cat"], 2, "cannot be used with"),
+        (&["--attempts", "0", "--", "cat"], 2, "0"),
+        (&["--out", "sentinel:echo no mark", "--", "cat"], 2, "mark"),
+        (&["--timeout", "soon", "--", "cat"], 2, "soon"),
+        (&["--header", "1", "--out", "eof", "--", "cat"], 2, "--header"),
+        (&["--header", "9", "--", "cat"], 3, "--header asks for 9"),
+        (&["--", "sh", "-c", "exit 7"], 3, "exit status: 7"),
+    ] {
+        let output = run(args, b"one\ntwo\n");
+        ended(&output, code);
+        assert!(text(&output.stderr).contains(said), "{args:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{args:?}");
+    }
+}
+
+#[test]
+fn a_header_goes_to_each_worker_and_comes_back_once() {
+    // Numbers its lines but for the first, as a tool does that knows columns.
+    let tool = "read -r h; echo \"n,$h\"; while read -r x; do echo \"7,$x\"; done";
+    let input = [&b"a,b\n"[..], &lines(500)].concat();
+    let output = run(&["-j3", "--header", "1", "--", "sh", "-c", tool], &input);
+    ended(&output, 0);
+    let expected: String = std::iter::once("n,a,b\n".to_owned())
+        .chain((0..500).map(|k| format!("7,line {k}\n")))
+        .collect();
+    assert_eq!(text(&output.stdout), expected);
+    // One that eats it, and one that makes two lines of it.
+    for (tool, made) in
+        [("read -r h; exec cat", ""), ("read -r h; echo 1; echo 2; exec cat", "1\n2\n")]
+    {
+        let output = run(&["-j2", "--header", "1", "--", "sh", "-c", tool], b"head\none\ntwo\n");
+        ended(&output, 0);
+        assert_eq!(text(&output.stdout), format!("{made}one\ntwo\n"));
+    }
+}
+
+#[test]
+fn a_reader_that_goes_ends_the_workers_and_then_the_program_by_sigpipe() {
+    let dir = Dir::new("pipe");
+    let pids = dir.0.join("pids");
+    let mut child = subfeed().arg("-j3").args(noted(&pids, "exec cat")).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let writer = std::thread::spawn(move || while stdin.write_all(&lines(1_000)).is_ok() {});
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("a line");
+    assert_eq!(line, "line 0\n");
+    drop(stdout);
+    assert_eq!(wait(&mut child).signal(), Some(Signal::SIGPIPE as i32));
+    dir.nobody_is_left();
+    writer.join().expect("a writer");
+    let mut said = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+    assert_eq!(said, "");
+}
+
+#[test]
+fn the_first_signal_lets_what_was_read_be_answered() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let dir = Dir::new(signal.as_str());
+        let pids = dir.0.join("pids");
+        let mut child =
+            subfeed().arg("-j2").args(noted(&pids, "exec cat")).spawn().expect("it starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        stdin.write_all(b"one\ntwo\nhalf of").expect("it reads");
+        let mut said = String::new();
+        stdout.read_line(&mut said).expect("a line");
+        stdout.read_line(&mut said).expect("a line");
+        // It waits for more, which never comes.
+        kill(Pid::from_raw(child.id() as i32), signal).expect("a signal");
+        assert_eq!(wait(&mut child).signal(), Some(signal as i32));
+        stdout.read_to_string(&mut said).expect("text");
+        assert_eq!(said, "one\ntwo\n");
+        dir.nobody_is_left();
+        drop(stdin);
+    }
+}
+
+#[test]
+fn the_second_signal_ends_it_at_once_and_leaves_nobody() {
+    let dir = Dir::new("twice");
+    let pids = dir.0.join("pids");
+    // It never answers, and does not end by itself.
+    let mut child = subfeed()
+        .arg("-j2")
+        .args(noted(&pids, "trap '' TERM INT; exec sleep 300"))
+        .spawn()
+        .expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(b"one\ntwo\n").expect("it reads");
+    eventually("somebody was started", || !dir.sessions().is_empty());
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("a signal");
+    let mut said = String::new();
+    while !said.contains("once more") {
+        assert!(stderr.read_line(&mut said).expect("a line") > 0, "{said}");
+    }
+    assert!(child.try_wait().expect("a child").is_none(), "it waits for the answers");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("a signal");
+    assert_eq!(wait(&mut child).signal(), Some(Signal::SIGINT as i32));
+    dir.nobody_is_left();
+}
+
+#[test]
+fn workers_are_not_born_with_signals_blocked() {
+    let output =
+        run(&["-j1", "--", "sh", "-c", "read -r x; grep SigBlk /proc/self/status"], b"one\n");
+    ended(&output, 0);
+    assert_eq!(text(&output.stdout), "SigBlk:\t0000000000000000\n");
+}
+
+#[test]
+fn a_full_disk_is_said_and_ends_it() {
+    let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+    let mut child = subfeed().args(["-j2", "--", "cat"]).stdout(full).spawn().expect("it starts");
+    child.stdin.take().expect("a pipe").write_all(b"one\n").expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    ended(&output, 3);
+    assert!(
+        text(&output.stderr).contains("standard output cannot be written"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn figures_come_at_the_end_and_a_bar_only_on_a_terminal() {
+    let output = run(&["-j2", "--bar", "--eta", "--stats", "--", "cat"], &lines(1_234));
+    ended(&output, 0);
+    let said = text(&output.stderr);
+    let said: Vec<_> = said.lines().collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("1,234 records answered, 0 failed"), "{said:?}");
+    assert!(said[1].contains("sessions started"), "{said:?}");
+}
