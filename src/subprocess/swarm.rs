@@ -39,9 +39,12 @@ pub(crate) struct Swarm {
     /// The last question about the workers that was answered.
     told: u64,
     pause: Pause,
-    /// Packets, and bytes of requests, that have ever come.
+    /// Packets, and bytes held for them, that have ever come.
     #[cfg(test)]
     pub(crate) arrived: (u64, usize),
+    /// Bytes held for what has ever been handed on, and for the failures among that.
+    #[cfg(test)]
+    pub(crate) handed: (usize, usize),
     #[cfg(test)]
     gave_up: bool,
 }
@@ -113,6 +116,8 @@ impl Swarm {
             #[cfg(test)]
             arrived: (0, 0),
             #[cfg(test)]
+            handed: (0, 0),
+            #[cfg(test)]
             gave_up: false,
         }
     }
@@ -165,6 +170,13 @@ impl Swarm {
     }
 
     fn put(&mut self) {
+        #[cfg(test)]
+        for span in &self.scheduler.effects().spans {
+            self.handed.0 += span.weight;
+            if matches!(span.outcome, crate::window::packet::Outcome::Failed(_)) {
+                self.handed.1 += span.weight;
+            }
+        }
         self.outbox.put(&mut self.scheduler.effects().spans);
     }
 
@@ -185,7 +197,10 @@ impl Swarm {
                 self.arrived.0 += batch.len() as u64;
                 self.arrived.1 += batch.bytes();
             }
-            Arrival::Settled(span) => self.arrived.0 += span.count,
+            Arrival::Settled(span) => {
+                self.arrived.0 += span.count;
+                self.arrived.1 += span.weight;
+            }
             Arrival::End { .. } => {}
         }
         self.scheduler.arrived(arrival);

@@ -411,6 +411,19 @@ impl Gate {
         }
     }
 
+    /// What an intake without a thread does in the place of [`enter`](Gate::enter): it does not park, and asks
+    /// whether it [sleeps](Gate::puller_sleeps).
+    #[cfg(test)]
+    pub(crate) fn is_pulled_without_a_thread(&self) {
+        let _ = self.intake.set(thread::current());
+    }
+
+    /// Whether whoever pulls sleeps, or lingers, and was not called since.
+    #[cfg(test)]
+    pub(crate) fn puller_sleeps(&self) -> bool {
+        lock(&self.puller).is_some()
+    }
+
     /// The same as [`publish`](Gate::publish) where the caller [releases](Gate::release) the bytes.
     #[cfg(test)]
     pub(crate) fn yielded(&self, packets: u64) {

@@ -229,6 +229,18 @@ impl<B: Batch, R> Intake<B, R> {
         self.handover.slot().unpark()
     }
 
+    /// Whether one more may be pulled; if not, it sleeps until the gate calls it or its deadline has come.
+    pub(crate) fn poll_pull(
+        &self,
+        pace: &mut Pace,
+        pulled: u64,
+        open: impl Fn() -> usize,
+        now: std::time::Duration,
+    ) -> bool {
+        let gate = self.gate();
+        gate.may_pull_at(pace, pulled, open()) || gate.poll_pull(pace, pulled, open, || now)
+    }
+
     /// Whether the batch that was parked has not been taken.
     pub(crate) fn has_batch(&self) -> bool {
         self.handover.slot().has_batch()

@@ -172,12 +172,6 @@ impl<B: Batch, R> Outlet<B, R> {
         self.gate.drop_feed();
     }
 
-    /// Somebody else takes what is in the outbox. Its drop does nothing any more.
-    #[cfg(test)]
-    pub(crate) fn set_aside(&mut self) {
-        self.done = true;
-    }
-
     /// Never yields more items than this, be it a fatal error.
     pub(crate) fn at_most(&mut self, most: Option<usize>) {
         self.most = most;
@@ -505,6 +499,12 @@ impl<B: Batch, R> Outlet<B, R> {
     pub(crate) fn take_report(&mut self) -> (Vec<u64>, Vec<SessionEnd>) {
         let Some(end) = &mut self.end else { return Default::default() };
         (std::mem::take(&mut end.accepted), std::mem::take(&mut end.exits))
+    }
+
+    /// Bytes that were held for what was yielded.
+    #[cfg(test)]
+    pub(crate) fn spent(&self) -> usize {
+        self.spent
     }
 
     pub(crate) fn is_done(&self) -> bool {

@@ -3,14 +3,15 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, ErrorKind};
+use crate::record::PacketId;
 use crate::subprocess::scheduler::Audit;
 use crate::window::gate::Gate;
 use crate::window::outlet::Order;
-use crate::window::packet::{End, Outcome, Span};
+use crate::window::packet::Replies;
 
 use super::schedule::{Family, Schedule};
 use super::script::{Talk, seen};
-use super::sink::Sink;
+use super::sink::{Sink, next_reply};
 use super::source::Source;
 use super::worker::Child;
 
@@ -36,6 +37,18 @@ pub(super) use must;
 /// The words of a failed start that must not be fatal, because workers are alive.
 pub(super) const MUST_WAIT: &str = "simulated: must wait";
 
+/// What the consumer is given.
+#[derive(Debug)]
+pub(super) enum Item<'a> {
+    /// The next of these.
+    Reply(&'a mut Replies),
+    Failed(Error),
+    Passed,
+}
+
+/// In the message of a packet that a fatal error left unanswered.
+const HALTED: &str = "before this packet was answered";
+
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     count: u64,
@@ -51,27 +64,32 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
-    /// The consumer is given the first packet of `span`.
-    pub(super) fn yielded(
+    /// The consumer is given an item, of this packet or of none.
+    pub(super) fn item(
         &mut self,
         schedule: &Schedule,
-        span: &mut Span,
+        packet: Option<PacketId>,
+        item: Item<'_>,
         children: &[Child],
     ) -> Result<(), Failure> {
-        let k = span.first.since(schedule.origin);
+        let Some(packet) = packet else {
+            let Item::Failed(error) = item else {
+                return Err(Failure::new(format!("{item:?} of no packet")));
+            };
+            return self.last_error(schedule, &error);
+        };
+        let k = packet.since(schedule.origin);
         if schedule.order == Order::Input {
             must!(k == self.count, "item {k} came when {} was due", self.count);
         }
         must!(self.seen.insert(k), "item {k} came twice");
         self.count += 1;
         let refused = schedule.is_refused(k);
-        match &mut span.outcome {
-            Outcome::Replies(replies) => {
+        match item {
+            Item::Reply(replies) => {
                 self.replies += 1;
-                replies.skip();
-                let reply = replies.last(span.first, &[]).bytes().to_vec();
-                let child = replies.label.pid.and_then(|pid| children.get(pid as usize));
-                let Some(child) = child else {
+                let (reply, pid) = next_reply(replies, packet);
+                let Some(child) = pid.and_then(|pid| children.get(pid as usize)) else {
                     return Err(Failure::new(format!("item {k} was answered by nobody")));
                 };
                 let expected = seen(schedule.manners.talk, &schedule.body(k));
@@ -84,12 +102,20 @@ impl Oracle {
                     String::from_utf8_lossy(&expected)
                 );
             }
-            Outcome::Failed(error) => {
-                must!(error.packet() == Some(span.first.0), "{error:?} at item {k}");
+            Item::Failed(error)
+                if error.kind() == ErrorKind::Halted
+                    && error.packet() == Some(packet.0)
+                    && error.to_string().contains(HALTED) =>
+            {
+                must!(schedule.may_end_early(), "item {k} was halted");
+                self.halted += 1;
+            }
+            Item::Failed(error) => {
+                must!(error.packet() == Some(packet.0), "{error:?} at item {k}");
                 if error.is_fatal() {
                     must!(schedule.may_end_early(), "item {k} is fatal: {error:?}");
                     must!(self.fatal.is_none(), "item {k} is the second fatal: {error:?}");
-                    self.fatally(error)?;
+                    self.fatally(&error)?;
                 } else if refused {
                     must!(error.kind() == ErrorKind::Encode, "item {k}: {error:?}");
                 } else {
@@ -97,16 +123,20 @@ impl Oracle {
                     if matches!(error.kind(), ErrorKind::ReplyCount { .. }) {
                         self.skipped += 1;
                     }
-                    Self::is_justified(schedule, k, error)?;
+                    Self::is_justified(schedule, k, &error)?;
                 }
             }
-            Outcome::Halted => {
-                must!(schedule.may_end_early(), "item {k} was halted");
-                self.halted += 1;
-            }
-            outcome => return Err(Failure::new(format!("item {k} is {outcome:?}"))),
+            Item::Passed => return Err(Failure::new(format!("item {k} has passed"))),
         }
         Ok(())
+    }
+
+    /// The fatal error that belongs to no packet.
+    fn last_error(&mut self, schedule: &Schedule, error: &Error) -> Result<(), Failure> {
+        must!(error.is_fatal(), "an error of no packet: {error:?}");
+        must!(schedule.may_end_early(), "the feed ended: {error:?}");
+        must!(self.fatal.is_none(), "a second fatal: {error:?}");
+        self.fatally(error)
     }
 
     fn fatally(&mut self, error: &Error) -> Result<(), Failure> {
@@ -161,18 +191,22 @@ impl Oracle {
         Ok(())
     }
 
-    pub(super) fn ended(&mut self, schedule: &Schedule, end: End) -> Result<(), Failure> {
-        if let Some(error) = end.fatal {
-            must!(schedule.may_end_early(), "the feed ended: {error:?}");
-            must!(self.fatal.is_none(), "a second fatal: {error:?}");
-            self.fatally(&error)?;
+    pub(super) fn ended(
+        &mut self,
+        schedule: &Schedule,
+        remarks: Vec<Error>,
+    ) -> Result<(), Failure> {
+        let mut remarks = remarks;
+        // Where every item that there can be is out already, the fatal error is the first remark.
+        if let Some(error) = remarks.first().filter(|error| error.is_fatal()) {
+            self.last_error(schedule, error)?;
+            remarks.remove(0);
         }
-        self.remarks = end.remarks.len();
-        must!(end.panic.is_none(), "a panic");
+        self.remarks = remarks.len();
         if matches!(schedule.family, Family::Clean | Family::Poison) {
             let late = |remark: &Error| remark.to_string().contains("did not close its stdout");
-            let fine = end.remarks.iter().all(late);
-            must!(fine, "remarks: {:?}", end.remarks);
+            let fine = remarks.iter().all(late);
+            must!(fine, "remarks: {remarks:?}");
         }
         must!(self.halted == 0 || self.fatal.is_some(), "items were halted and nobody says why");
         Ok(())
@@ -187,6 +221,7 @@ pub(super) fn conserved(
     source: &Source,
     sink: &Sink,
     (arrived, bytes): (u64, usize),
+    handed: usize,
 ) -> Result<(), Failure> {
     if audit.dropped {
         return Ok(());
@@ -210,7 +245,7 @@ pub(super) fn conserved(
         audit.resolved
     );
     // What was handed over and has not arrived is on its way.
-    let weight = source.given() - bytes + audit.weight + sink.weight;
+    let weight = source.given() - bytes + audit.weight + handed - sink.spent;
     must!(gate.held() == weight, "{} bytes are held, {weight} counted", gate.held());
     let neglected = audit.neglected.filter(|_| !audit.stopping);
     must!(neglected.is_none(), "slot {neglected:?} has room and is not offered");

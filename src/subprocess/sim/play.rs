@@ -40,13 +40,15 @@ impl Play {
         let call = Arc::clone(&woken);
         let bounds = Bounds {
             batches: schedule.input.waiting,
+            order: schedule.order,
+            first: schedule.origin,
             ..Bounds::new(schedule.window as usize, schedule.max_bytes)
         };
-        // The consumer is simulated yet.
         let Ends { intake, supply, outbox, mut outlet } =
             attach(bounds, move || call.store(true, SeqCst));
-        outlet.set_aside();
+        outlet.at_most(schedule.most.map(|most| most as usize));
         let gate = Arc::clone(supply.gate());
+        gate.is_pulled_without_a_thread();
         let scheduler = Scheduler::new(Plan {
             spec: Arc::clone(&schedule.spec),
             workers: schedule.workers,
@@ -62,7 +64,7 @@ impl Play {
         });
         let mut rng = Rng::new(!seed);
         let source = Source::new(intake, Rng::new(rng.next()));
-        let sink = Sink::new(&schedule, Arc::clone(&outbox), Rng::new(rng.next()));
+        let sink = Sink::new(outlet, Rng::new(rng.next()));
         let world =
             World::new(Arc::clone(&schedule), Arc::clone(&gate), source, sink, woken, rng, trace);
         let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
@@ -88,7 +90,7 @@ impl Play {
             world.steps += 1;
             must!(world.steps < MOST_STEPS, "no end after {MOST_STEPS} steps");
             let now = world.now;
-            world.errors += world.sink.fetch(now);
+            world.sink.hear(now);
             let audit = self.event_loop.machine().scheduler().audit().map_err(Failure::new)?;
             if audit.stopping {
                 self.event_loop.os().stopped_at.get_or_insert(began);
@@ -102,7 +104,7 @@ impl Play {
 
     fn check(&mut self, audit: &Audit) -> Result<(), Failure> {
         let (swarm, world) = self.event_loop.parts();
-        conserved(audit, &self.gate, &world.source, &world.sink, swarm.arrived)?;
+        conserved(audit, &self.gate, &world.source, &world.sink, swarm.arrived, swarm.handed.0)?;
         if world.dropped_at.is_none() {
             let (held, most) = (self.gate.held(), self.schedule.max_bytes);
             // One read of each worker, and one reply, may come on top.
@@ -111,8 +113,10 @@ impl Play {
             let unproven = audit.sessions.iter().map(|session| session.held).sum();
             // Once believed they are still there until the consumer takes them.
             self.unproven = self.unproven.max(unproven);
-            let excused =
-                self.schedule.workers * room + world.source.heaviest + self.unproven + world.errors;
+            let excused = self.schedule.workers * room
+                + world.source.heaviest
+                + self.unproven
+                + swarm.handed.1;
             let bound = most.saturating_add(excused);
             must!(held <= bound, "{held} bytes are held, {most} allowed and {bound} excused");
         }
@@ -146,8 +150,11 @@ impl Play {
             let took = world.now - dropped;
             must!(took <= longest_drop, "a drop took {took:?}, and {longest_drop:?} is the bound");
         }
-        world.sink.fetch(world.now);
-        while !world.sink.done && !world.sink.dropped {
+        world.sink.hear(world.now);
+        while !world.sink.done && !world.sink.is_dropped() {
+            if world.sink.follows {
+                world.sink.wake = Some(world.now);
+            }
             let Some(at) = world.sink.wake else {
                 return Err(Failure::new("the consumer sleeps after the end"));
             };
@@ -181,7 +188,7 @@ impl Play {
             replies: world.oracle.replies,
             failed: world.oracle.failed,
             fatal: world.oracle.fatal.is_some().into(),
-            dropped: world.sink.dropped.into(),
+            dropped: world.sink.is_dropped().into(),
             recycles: count(&counters.recycles),
             redeliveries: count(&counters.redeliveries),
             signals: count(&counters.signals),

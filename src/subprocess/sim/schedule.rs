@@ -60,6 +60,8 @@ pub(super) struct Consumer {
     pub(super) rest: Duration,
     /// Whole spans at a time, as `batches` does.
     pub(super) whole_spans: bool,
+    /// After each item it waits, elsewhere than in `next()`, until the source has pulled all that it may.
+    pub(super) follows: bool,
     /// Dropped after so many items, or at this time.
     pub(super) take: Option<u64>,
     pub(super) drop_at: Option<Now>,
@@ -138,7 +140,7 @@ impl Schedule {
         let input = Self::input(rng, talk);
         // An endless source and an endless window are an endless simulation.
         let window = if input.total.is_none() { window.min(64) } else { window };
-        let consumer = Self::consumer(rng, &input);
+        let mut consumer = Self::consumer(rng, &input);
         let poison = match family {
             Family::Poison | Family::Mixed => {
                 let most = input.total.unwrap_or(30).max(1);
@@ -152,17 +154,19 @@ impl Schedule {
         let fits = input.total.is_some_and(|total| total < window) && input.blocks_at.is_none();
         let roomy = fits && rng.one_in(2);
         let spec = Self::spec(rng, family, talk, &mut manners, roomy);
+        let max_bytes = match rng.below(4) {
+            _ if roomy => 1 << 20,
+            0 => rng.range(1, 64) as usize,
+            1 => rng.range(64, 2048) as usize,
+            _ => 1 << 20,
+        };
+        consumer.follows = max_bytes == 1 << 20 && rng.one_in(6);
         Self {
             seed,
             family,
             workers,
             window,
-            max_bytes: match rng.below(4) {
-                _ if roomy => 1 << 20,
-                0 => rng.range(1, 64) as usize,
-                1 => rng.range(64, 2048) as usize,
-                _ => 1 << 20,
-            },
+            max_bytes,
             order: if rng.one_in(3) { Order::Completion } else { Order::Input },
             origin: PacketId(match rng.below(3) {
                 0 => u64::MAX - rng.below(40),
@@ -216,6 +220,7 @@ impl Schedule {
             rest_every: rng.pick(&[u64::MAX, u64::MAX, 2, 7]),
             rest: rng.pick(&[10 * MS, 700 * MS, 6_000 * MS]),
             whole_spans: rng.one_in(4),
+            follows: false,
             take: (input.total.is_none() || rng.one_in(12)).then(|| rng.below(most + 1)),
             drop_at: rng.one_in(12).then(|| MS * rng.skewed(4_000) as u32 / 4),
         }

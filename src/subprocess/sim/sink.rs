@@ -1,105 +1,82 @@
-//! The outlet and its consumer, without their thread: takes spans out of the real [`Outbox`], puts them in
-//! order with the real [`Window`], gives credit back to the real [`Gate`] in bulk and at once before it
-//! sleeps, as `window::outlet` does; and shows every item to the oracle.
+//! The consumer, without its thread: it polls the real [`Outlet`], as an async one does, and shows every
+//! item to the oracle. Between two items it may sleep elsewhere, where nothing wakes it but its own clock.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::task::{Poll, Wake, Waker};
 
+use crate::record::PacketId;
 use crate::subprocess::protocol::Now;
-use crate::window::gate::Gate;
-use crate::window::outbox::{Outbox, Taken};
-use crate::window::outlet::Order;
-use crate::window::packet::{End, Outcome, Span};
-use crate::window::reorder::Window;
+use crate::window::outlet::{Given, Outlet};
+use crate::window::packet::{Outcome, Replies};
+use crate::window::waiter::Waiter;
 
-use super::check::{Failure, Oracle};
+use super::check::{Failure, Item, Oracle};
 use super::rng::Rng;
 use super::schedule::Schedule;
 use super::worker::Child;
 
-#[derive(Debug)]
-enum Queue {
-    Ordered(Window<Span>),
-    Unordered(VecDeque<Span>),
+/// What the outlet wakes.
+#[derive(Debug, Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Sink {
-    outbox: Arc<Outbox>,
-    /// What the executor has handed over.
-    fresh: Vec<Span>,
-    end: Option<End>,
-    queue: Queue,
-    current: Option<Span>,
+    /// `None` once it is dropped.
+    outlet: Option<Outlet>,
+    bell: Arc<Bell>,
+    waiter: Waiter,
     pub(super) yielded: u64,
-    published: u64,
-    bulk: u64,
+    /// Bytes that were held for these.
+    pub(super) spent: usize,
     /// When it asks for the next item, or is dropped while it sleeps.
     pub(super) wake: Option<Now>,
-    /// It sleeps in `next`.
+    /// It waits for the outlet.
     asleep: bool,
-    pub(super) dropped: bool,
+    /// It waits until the source has pulled as much as it may, and does not ask before.
+    pub(super) follows: bool,
     pub(super) done: bool,
-    /// Bytes in spans that it has been given and not released.
-    pub(super) weight: usize,
     rng: Rng,
 }
 
 impl Sink {
-    pub(super) fn new(schedule: &Schedule, outbox: Arc<Outbox>, rng: Rng) -> Self {
+    pub(super) fn new(outlet: Outlet, rng: Rng) -> Self {
+        let bell = Arc::new(Bell::default());
         Self {
-            outbox,
-            fresh: Vec::new(),
-            end: None,
-            queue: match schedule.order {
-                Order::Input => Queue::Ordered(Window::new(schedule.origin)),
-                Order::Completion => Queue::Unordered(VecDeque::new()),
-            },
-            current: None,
+            outlet: Some(outlet),
+            waiter: Waiter::Task(Waker::from(Arc::clone(&bell))),
+            bell,
             yielded: 0,
-            published: 0,
-            bulk: (schedule.window / 8).clamp(1, 4096),
+            spent: 0,
             wake: Some(Now::ZERO),
             asleep: false,
-            dropped: false,
+            follows: false,
             done: false,
-            weight: 0,
             rng,
         }
     }
 
-    /// Takes what the executor has handed over. The weight of the errors among it, each of which says
-    /// what it knows.
-    pub(super) fn fetch(&mut self, now: Now) -> usize {
-        let mut spans = Vec::new();
-        let mut errors = 0;
-        match self.outbox.take(&mut spans) {
-            Taken::Spans => {}
-            Taken::End(end) => self.end = Some(end),
-            Taken::Nothing => return 0,
-        }
-        for span in spans {
-            self.weight += span.weight;
-            if matches!(span.outcome, Outcome::Failed(_)) {
-                errors += span.weight;
-            }
-            self.fresh.push(span);
-        }
-        self.rouse(now);
-        errors
+    pub(super) fn is_dropped(&self) -> bool {
+        self.outlet.is_none()
     }
 
-    fn rouse(&mut self, now: Now) {
-        if self.asleep && !self.dropped && !self.done {
+    /// Wakes up, if the outlet has called it.
+    pub(super) fn hear(&mut self, now: Now) {
+        if self.bell.0.swap(false, SeqCst) && self.asleep {
             self.wake = Some(now);
         }
     }
 
-    /// One call of `next`, or the drop.
+    /// Asks for an item, or for a whole span, or drops the outlet.
     pub(super) fn step(
         &mut self,
         schedule: &Schedule,
-        gate: &Gate,
         oracle: &mut Oracle,
         children: &[Child],
         now: Now,
@@ -107,102 +84,112 @@ impl Sink {
         let consumer = &schedule.consumer;
         self.wake = None;
         self.asleep = false;
-        if self.dropped || self.done {
-            return Ok(());
-        }
+        self.follows = false;
         let enough = consumer.take.is_some_and(|most| self.yielded >= most);
         if enough || consumer.drop_at.is_some_and(|at| now >= at) {
-            self.drop_all(gate);
+            self.drop_outlet();
             return Ok(());
         }
-        if self.current.as_ref().is_none_or(|span| span.count == 0) {
-            self.release(gate);
-            if !self.advance(schedule, gate, oracle)? {
-                self.asleep = !self.done;
-                self.wake = consumer.drop_at.filter(|_| !self.done);
+        let Some(outlet) = &mut self.outlet else { return Ok(()) };
+        if self.done {
+            return Ok(());
+        }
+        let before = self.yielded;
+        let polled = if consumer.whole_spans {
+            whole_span(outlet, &self.waiter, &mut |packet, item| {
+                self.yielded += u64::from(packet.is_some());
+                oracle.item(schedule, packet, item, children)
+            })?
+        } else {
+            match outlet.poll_next(&self.waiter) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(None) => Poll::Ready(false),
+                Poll::Ready(Some((packet, given))) => {
+                    let item = match given {
+                        Given::Reply(replies) => Item::Reply(replies),
+                        Given::Failed(error) => Item::Failed(error),
+                        Given::Passed => Item::Passed,
+                    };
+                    let packet = item.is_of_a_packet().then_some(packet);
+                    self.yielded += u64::from(packet.is_some());
+                    oracle.item(schedule, packet, item, children)?;
+                    Poll::Ready(true)
+                }
+            }
+        };
+        self.spent = outlet.spent();
+        match polled {
+            Poll::Pending => {
+                self.asleep = true;
+                self.wake = consumer.drop_at;
                 return Ok(());
             }
+            Poll::Ready(false) => {
+                self.done = true;
+                return oracle.ended(schedule, outlet.take_remarks());
+            }
+            Poll::Ready(true) => {}
         }
-        let Some(span) = &mut self.current else { return Ok(()) };
-        let n = if consumer.whole_spans { span.count } else { 1 };
-        for _ in 0..n {
-            oracle.yielded(schedule, span, children)?;
-            span.first = span.first.plus(1);
-            span.count -= 1;
-        }
-        self.yielded += n;
-        if consumer.whole_spans {
-            self.release(gate);
-        }
-        if self.yielded - self.published >= self.bulk {
-            self.publish(gate);
-        }
+        self.follows = consumer.follows && self.yielded > before;
         let mut at = now + consumer.pause * self.rng.below(3) as u32;
         if self.rng.one_in(consumer.rest_every) {
             at += consumer.rest;
         }
-        self.wake = Some(consumer.drop_at.map_or(at, |drop_at| at.min(drop_at.max(now))));
+        let at = consumer.drop_at.map_or(at, |drop_at| at.min(drop_at.max(now)));
+        self.wake = if self.follows { consumer.drop_at } else { Some(at) };
         Ok(())
     }
 
-    /// Makes the next span current, or goes to sleep, or ends.
-    fn advance(
-        &mut self,
-        schedule: &Schedule,
-        gate: &Gate,
-        oracle: &mut Oracle,
-    ) -> Result<bool, Failure> {
-        for span in self.fresh.drain(..) {
-            match &mut self.queue {
-                Queue::Ordered(window) => window.put(span.first, span.count, span),
-                Queue::Unordered(queue) => queue.push_back(span),
-            }
-        }
-        self.current = match &mut self.queue {
-            Queue::Ordered(window) => window.take(),
-            Queue::Unordered(queue) => queue.pop_front(),
-        };
-        if self.current.is_some() {
-            return Ok(true);
-        }
-        if let Some(end) = self.end.take() {
-            if let Queue::Ordered(window) = &mut self.queue
-                && let Some(span) = window.take_any()
-            {
-                return Err(Failure::new(format!("a hole before {:?}", span.first)));
-            }
-            self.publish(gate);
-            self.done = true;
-            oracle.ended(schedule, end)?;
-            return Ok(false);
-        }
-        if self.published != self.yielded {
-            self.publish(gate);
-        }
-        if gate.is_full() {
-            gate.wake_executor();
-        }
-        Ok(false)
-    }
-
-    fn publish(&mut self, gate: &Gate) {
-        self.published = self.yielded;
-        gate.yielded(self.yielded);
-    }
-
-    fn release(&mut self, gate: &Gate) {
-        if let Some(span) = self.current.take() {
-            self.weight -= span.weight;
-            if gate.release(span.weight) {
-                gate.wake_executor();
-            }
-        }
-    }
-
     /// The consumer drops the outlet.
-    pub(super) fn drop_all(&mut self, gate: &Gate) {
-        self.dropped = true;
+    pub(super) fn drop_outlet(&mut self) {
+        self.outlet = None;
         self.wake = None;
-        gate.drop_feed();
     }
+}
+
+/// The next span, as `batches` takes it. `Ready(false)` is the end.
+fn whole_span(
+    outlet: &mut Outlet,
+    waiter: &Waiter,
+    show: &mut dyn FnMut(Option<PacketId>, Item<'_>) -> Result<(), Failure>,
+) -> Result<Poll<bool>, Failure> {
+    match outlet.poll(waiter) {
+        Poll::Ready(true) => {}
+        other => return Ok(other),
+    }
+    let Some((first, count)) = outlet.current().map(|span| (span.first, span.count)) else {
+        return Err(Failure::new("a span is ready and is not there"));
+    };
+    for n in 0..count {
+        let packet = Some(first.plus(n));
+        let Some(span) = outlet.current_mut() else { break };
+        match &mut span.outcome {
+            Outcome::Replies(replies) => show(packet, Item::Reply(replies))?,
+            Outcome::Halted => {
+                show(packet, Item::Failed(crate::error::Error::halted().at(first.plus(n).0)))?
+            }
+            Outcome::Panicked(_) => return Err(Failure::new("a panic")),
+            Outcome::Passed => show(packet, Item::Passed)?,
+            Outcome::Failed(_) => {
+                let Some(error) = outlet.take_failure() else { break };
+                let item = Item::Failed(error);
+                show(packet.filter(|_| item.is_of_a_packet()), item)?;
+            }
+        }
+    }
+    outlet.release_span();
+    Ok(Poll::Ready(true))
+}
+
+impl Item<'_> {
+    /// Whether it is about a packet: a last error may be about none.
+    fn is_of_a_packet(&self) -> bool {
+        !matches!(self, Item::Failed(error) if error.packet().is_none())
+    }
+}
+
+/// The next reply out of `replies`, and who gave it.
+pub(super) fn next_reply(replies: &mut Replies, packet: PacketId) -> (Vec<u8>, Option<u32>) {
+    replies.skip();
+    (replies.last(packet, &[]).bytes().to_vec(), replies.label.pid)
 }

@@ -8,7 +8,7 @@ use crossbeam_channel::TrySendError;
 use crate::error::{Error, ErrorKind};
 use crate::record::{Batch, Requests};
 use crate::subprocess::protocol::Now;
-use crate::window::gate::Gate;
+use crate::window::gate::{Gate, Pace};
 use crate::window::handover::Arrival;
 use crate::window::intake::Intake;
 use crate::window::packet::{Outcome, Span};
@@ -41,6 +41,9 @@ pub(super) struct Source {
     parked: usize,
     /// Bytes of batches that were handed over so far, which the gate counts from then on.
     given: usize,
+    pace: Pace,
+    /// It was told to wait at the gate.
+    asleep: bool,
     sending: VecDeque<Arrival>,
     state: State,
     ended: bool,
@@ -56,6 +59,8 @@ impl Source {
             open: None,
             parked: 0,
             given: 0,
+            pace: Pace::new(),
+            asleep: false,
             sending: VecDeque::new(),
             state: State::Free,
             ended: false,
@@ -67,8 +72,18 @@ impl Source {
     pub(super) fn wake(&self) -> Option<Now> {
         match self.state {
             State::Inside(until) => until,
+            State::Gate => self.pace.deadline(),
             _ => None,
         }
+    }
+
+    /// Whether it has pulled all that it may, or will never pull again.
+    pub(super) fn has_caught_up(&self, schedule: &Schedule, gate: &Gate) -> bool {
+        let may = gate.total_yielded().saturating_add(schedule.window);
+        self.ended
+            || self.is_blocked_for_ever()
+            || gate.is_stopped()
+            || self.pulled >= schedule.input.total.unwrap_or(u64::MAX).min(may)
     }
 
     pub(super) fn is_blocked_for_ever(&self) -> bool {
@@ -113,12 +128,11 @@ impl Source {
                     self.state = State::Gate;
                 }
                 State::Gate => {
-                    let open = if self.has_batch() { self.parked } else { 0 };
                     if gate.is_stopped() {
                         self.unpark();
                         self.flush(gate);
                         self.end();
-                    } else if gate.may_pull(self.pulled, open) {
+                    } else if self.may_pull(gate, now) {
                         self.state = State::Inside(self.next_item(schedule, now));
                     } else {
                         return Ok(());
@@ -156,6 +170,19 @@ impl Source {
         }
     }
 
+    /// Whether it may pull, be it that it was called or that its deadline has come.
+    fn may_pull(&mut self, gate: &Gate, now: Now) -> bool {
+        let late = self.pace.deadline().is_some_and(|at| at <= now);
+        if self.asleep && gate.puller_sleeps() && !late {
+            return false;
+        }
+        let Some(intake) = &self.intake else { return false };
+        let open = || if intake.has_batch() { self.parked } else { 0 };
+        let may = intake.poll_pull(&mut self.pace, self.pulled, open, now);
+        self.asleep = !may;
+        may
+    }
+
     fn next_item(&mut self, schedule: &Schedule, now: Now) -> Option<Now> {
         let input = &schedule.input;
         if input.blocks_at == Some(self.pulled) {
@@ -184,7 +211,12 @@ impl Source {
         if schedule.is_refused(k) {
             self.flush(gate);
             let error = Error::new(ErrorKind::Encode, "refused").at(packet.0);
-            self.sending.push_back(Arrival::Settled(Span::one(packet, Outcome::Failed(error))));
+            let weight = error.weight();
+            gate.hold(weight);
+            self.given += weight;
+            self.heaviest = self.heaviest.max(weight);
+            let span = Span { weight, ..Span::one(packet, Outcome::Failed(error)) };
+            self.sending.push_back(Arrival::Settled(span));
             return Ok(());
         }
         let open = self.open.get_or_insert_with(|| {

@@ -66,8 +66,6 @@ pub(super) struct World {
     pub(super) stopped_at: Option<Now>,
     pub(super) start_failures: u64,
     pub(super) abandoned: u64,
-    /// The bytes that errors have kept of their packets and of stderr.
-    pub(super) errors: usize,
     /// What was found to be wrong inside a call.
     failure: Option<Failure>,
 }
@@ -102,7 +100,6 @@ impl World {
             stopped_at: None,
             start_failures: 0,
             abandoned: 0,
-            errors: 0,
             failure: None,
             now: Now::ZERO,
             steps: 0,
@@ -180,8 +177,7 @@ impl World {
                 .collect::<Vec<_>>()
         );
         self.say(|| "the consumer is dropped".to_owned());
-        let gate = Arc::clone(&self.gate);
-        self.sink.drop_all(&gate);
+        self.sink.drop_outlet();
         self.dropped_at = Some(self.now);
         Ok(())
     }
@@ -194,7 +190,7 @@ impl World {
 
     /// Everything that is due happens, in any order.
     pub(super) fn happen(&mut self) -> Result<(), Failure> {
-        self.errors += self.sink.fetch(self.now);
+        self.sink.hear(self.now);
         let n = self.ports.len();
         let from = if n > 1 { self.rng.below(n as u64) as usize } else { 0 };
         for i in 0..n {
@@ -205,7 +201,12 @@ impl World {
         if self.sink.wake.is_some_and(|at| at <= self.now) {
             self.consume()?;
         }
-        self.source.go(&self.schedule, &self.gate, self.now)
+        self.source.go(&self.schedule, &self.gate, self.now)?;
+        if self.sink.follows && self.source.has_caught_up(&self.schedule, &self.gate) {
+            self.sink.follows = false;
+            self.sink.wake = Some(self.now);
+        }
+        Ok(())
     }
 
     fn act(&mut self, pid: usize, slot: usize) {
@@ -243,11 +244,11 @@ impl World {
 
     pub(super) fn consume(&mut self) -> Result<(), Failure> {
         let before = self.sink.yielded;
-        self.sink.step(&self.schedule, &self.gate, &mut self.oracle, &self.children, self.now)?;
+        self.sink.step(&self.schedule, &mut self.oracle, &self.children, self.now)?;
         if self.sink.yielded > before {
             self.say(|| format!("yielded {before}..{}", self.sink.yielded));
         }
-        if self.sink.dropped && self.dropped_at.is_none() {
+        if self.sink.is_dropped() && self.dropped_at.is_none() {
             self.say(|| "dropped".to_owned());
             self.dropped_at = Some(self.now);
         }
