@@ -46,7 +46,7 @@ impl Scheduler {
         if self.plan.drain {
             return self.settle_drained(slot, ended);
         }
-        match ended.remark() {
+        match ended.remark(&self.context()) {
             Some(error) if self.plan.spec.policy.require_clean_exit => return self.fail(error),
             Some(remark) => self.shutdown.remark(remark),
             None => {}

@@ -186,9 +186,9 @@ impl Ended {
     }
 
     /// A bad exit after the last answer belongs to no packet. One that nobody knows is not good.
-    pub(crate) fn remark(&self) -> Option<Error> {
+    pub(crate) fn remark(&self, cx: &Context<'_>) -> Option<Error> {
         let session = &self.session;
-        let failed = self.status.is_none_or(|status| !status.success());
+        let failed = self.status.is_none_or(|status| !cx.spec.accepts_status(status));
         let bad = session.child.is_abandoned() || failed;
         (session.flight.len() == 0 && bad && self.is_asked()).then(|| {
             let message = "a worker ended badly after its last answer";
