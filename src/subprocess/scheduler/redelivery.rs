@@ -77,9 +77,9 @@ impl Scheduler {
     /// A session that came to nothing delays the next one in its slot, however cleanly it ended. Too many
     /// in a row are an error, unless a session that has answered is alive.
     fn count_progress(&mut self, slot: usize, ended: &Ended) -> Option<Error> {
-        let blank = ended.is_blank() && !self.plan.drain;
-        let read_nothing = ended.has_read_nothing() && ended.was_of_use();
-        let counts = read_nothing || (blank && !self.starts.has_ever_answered());
+        let blank = ended.is_blank() && !self.plan.drain && !self.starts.has_ever_answered();
+        // One that was asked nothing and closed has done what it was there for.
+        let counts = ended.was_of_use() && (blank || ended.has_read_nothing());
         if !counts {
             return None;
         }
