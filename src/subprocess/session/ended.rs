@@ -197,11 +197,13 @@ impl Ended {
         })
     }
 
-    /// Whether it was asked to end, ended well, and has answered too little all the same.
+    /// Whether it was asked to end, ended well, and has answered too little of what it has read all the same.
     fn has_skipped(&self) -> bool {
         let session = &self.session;
         let ended_well = self.status.is_some_and(|status| status.success());
+        let owed = session.owed();
         session.flight.len() > 0
+            && (owed == 0 || session.unread() < owed)
             && self.is_asked()
             && ended_well
             && !session.child.is_abandoned()
