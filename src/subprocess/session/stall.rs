@@ -198,7 +198,7 @@ impl Session {
             // It will be given nothing more: asking costs nothing.
             (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
             (Evidence::Waiting, None) if quiet >= patience(cx) => self.is_withholding(cx, news),
-            (Evidence::Asleep, None) if cx.waits && self.may_guess(cx) => {
+            (Evidence::Asleep, None) if self.may_be_given_more(cx) => {
                 self.depth.widen();
             }
             (Evidence::Asleep, _) => {
@@ -218,7 +218,7 @@ impl Session {
             (Evidence::EventLoop | Evidence::Opaque(_) | Evidence::Deaf { .. }, _) => {
                 let never = self.flight.replies() == 0;
                 let deaf = matches!(evidence, Evidence::Deaf { .. });
-                if closing_reason.is_none() && cx.waits && self.may_guess(cx) && !deaf {
+                if closing_reason.is_none() && self.may_be_given_more(cx) && !deaf {
                     self.depth.widen();
                 } else if cx.input_has_ended && (never || late) {
                     self.guess(closing_reason.unwrap_or(Why::Recycled), cx, news);
@@ -242,10 +242,14 @@ impl Session {
         self.close(why, cx, news);
     }
 
-    /// Whether it may be given more on the guess that it waits for it: not where each packet that it has
-    /// may cost something.
-    fn may_guess(&self, cx: &Context<'_>) -> bool {
-        !cx.spec.policy.at_most_once && cx.spec.replies.as_sentinel().is_none()
+    /// Whether there is more that it may be given on the guess that it waits for it: not where each packet that
+    /// it has may cost something, nor beyond what it may hold.
+    fn may_be_given_more(&self, cx: &Context<'_>) -> bool {
+        let policy = &cx.spec.policy;
+        cx.waits
+            && !policy.at_most_once
+            && cx.spec.replies.as_sentinel().is_none()
+            && policy.in_flight.is_none_or(|most| self.flight.len() < most)
     }
 
     /// It certainly waits for us, and owes replies.
