@@ -131,15 +131,24 @@ impl Scheduler {
                 }
                 Obligation::Lost(run, error) => self.emit_failure(run, error),
                 Obligation::TakenBack(run) => {
-                    let count = run.len() as u64;
-                    self.resolved -= count;
-                    self.shutdown.taken_back(slot, count);
-                    self.plan.gate.hold(run.weight());
-                    Counters::take(&self.counters().replies, count);
+                    self.take_back(slot, &run);
                     self.send_again(run, Care::Free);
+                }
+                Obligation::HalfRead(run, error) => {
+                    self.take_back(slot, &run);
+                    self.emit_failure(run, error);
                 }
             }
         }
+    }
+
+    /// Packets that counted as handed over do not any more.
+    fn take_back(&mut self, slot: usize, run: &Run) {
+        let count = run.len() as u64;
+        self.resolved -= count;
+        self.shutdown.taken_back(slot, count);
+        self.plan.gate.hold(run.weight());
+        Counters::take(&self.counters().replies, count);
     }
 
     fn send_again(&mut self, run: Run, care: Care) {

@@ -44,6 +44,8 @@ pub(crate) enum Obligation {
     Lost(Run, Error),
     /// It was handed over and never read: it is taken back and sent again.
     TakenBack(Run),
+    /// It was handed over, and it was read in part: it is taken back and failed with this.
+    HalfRead(Run, Error),
 }
 
 /// See the [module](self).
@@ -371,8 +373,16 @@ impl Ended {
     pub(crate) fn drained(&mut self, cx: &Context<'_>) -> Vec<Obligation> {
         let in_flight = self.session.flight.len();
         let unread = self.session.unread();
+        let half = self.session.not_read_in_full().saturating_sub(unread.max(in_flight));
         let back = self.session.flight.take_back(unread.saturating_sub(in_flight));
         let mut obligations: Vec<_> = back.into_iter().map(Obligation::TakenBack).collect();
+        for mut run in self.session.flight.take_back(half) {
+            while run.len() > 1 {
+                let head = run.split_front(1);
+                obligations.push(Obligation::HalfRead(head, self.not_again()));
+            }
+            obligations.push(Obligation::HalfRead(run, self.not_again()));
+        }
         let runs = self.session.flight.take_all();
         self.resend(runs, unread.min(in_flight), cx, &mut obligations);
         obligations
@@ -390,6 +400,15 @@ impl Session {
     fn unread(&self) -> u64 {
         let ours = self.inputs.iter().filter(|input| !input.is_absent());
         ours.map(|input| Input::unread(input, self.flight.newest_first())).min().unwrap_or(0)
+    }
+}
+
+impl Session {
+    /// How many of the newest packets, recent ones and those in flight, it is known not to have read in full.
+    fn not_read_in_full(&self) -> u64 {
+        let required =
+            self.inputs.iter().filter(|input| !input.is_absent() && !input.is_optional());
+        required.map(|input| input.not_read_in_full(self.flight.newest_first())).max().unwrap_or(0)
     }
 }
 

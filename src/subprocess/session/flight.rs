@@ -171,7 +171,8 @@ impl Flight {
         {
             if (run.len() as u64) > count {
                 let kept = run.len() - count as usize;
-                run.split_front(kept);
+                let front = run.split_front(kept);
+                self.recent.push_back(front);
             }
             count -= run.len() as u64;
             back.push(run);

@@ -41,6 +41,8 @@ pub(super) struct Input {
     /// Bytes queued so far, and bytes written.
     queued: u64,
     written: u64,
+    /// Bytes of words behind the newest packet.
+    last_words: u64,
     /// Bytes that lay in the pipe when nobody could read them any more.
     left: Option<u64>,
     /// Bytes that may wait on a side input before the session gets no more packets.
@@ -99,9 +101,8 @@ impl Input {
             // It went on without this channel; what was given since is not in these numbers.
             return self.untouched();
         }
-        let (mut start, mut unread) = (self.queued, 0);
-        for (run, packet) in newest_first {
-            start -= run.batch.columns[self.channel].range(packet, packet + 1).len() as u64;
+        let mut unread = 0;
+        for (start, _) in self.ranges(newest_first) {
             if start < read {
                 break;
             }
@@ -110,10 +111,41 @@ impl Input {
         unread
     }
 
+    /// How many of these packets, the newest given, the worker has not read in full, as far as is known.
+    pub(super) fn not_read_in_full<'a, I>(&self, newest_first: I) -> u64
+    where
+        I: Iterator<Item = (&'a Run, usize)>,
+    {
+        let Some(read) = self.read() else { return 0 };
+        let mut count = 0;
+        for (_, end) in self.ranges(newest_first) {
+            if end <= read {
+                break;
+            }
+            count += 1;
+        }
+        count
+    }
+
+    /// Where each of these packets, the newest given, begins and ends among the bytes that were queued.
+    fn ranges<'a, I>(&self, newest_first: I) -> impl Iterator<Item = (u64, u64)>
+    where
+        I: Iterator<Item = (&'a Run, usize)>,
+    {
+        let channel = self.channel;
+        let mut start = self.queued - self.last_words;
+        newest_first.map(move |(run, packet)| {
+            let end = start;
+            start -= run.batch.columns[channel].range(packet, packet + 1).len() as u64;
+            (start, end)
+        })
+    }
+
     pub(super) fn push(&mut self, run: Run) {
         self.pushed += run.len() as u64;
         if !self.closed {
             self.queued += run.bytes(self.channel).len() as u64;
+            self.last_words = 0;
             self.queue.push_back(Chunk::Run(run));
         }
     }
@@ -121,6 +153,7 @@ impl Input {
     pub(super) fn push_words(&mut self, words: Arc<[u8]>) {
         if !self.closed && !words.is_empty() {
             self.queued += words.len() as u64;
+            self.last_words += words.len() as u64;
             self.queue.push_back(Chunk::Words(words));
         }
     }
