@@ -15,10 +15,12 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::record::{PacketId, Run};
 use crate::subprocess::protocol::Now;
+use crate::subprocess::session::cutting::Problem;
 use crate::subprocess::session::flight::pop_front;
+use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::subprocess::wording;
-use crate::window::packet::SessionEnd;
+use crate::window::packet::{Cut, SessionEnd};
 use crate::window::unwind;
 
 /// How carefully a run must be given out.
@@ -100,7 +102,13 @@ impl Session {
             Ok(true) => {
                 news.progress = true;
                 for cutting in self.flight.take_held() {
-                    self.deliver(cutting, cx, news);
+                    let problem = self.refuses(&cutting, cx);
+                    if let Some(problem) = problem {
+                        news.released += cutting.at.len();
+                        news.failed = self.flight.fail_next().map(|packet| (packet, problem));
+                    } else {
+                        self.deliver(cutting, cx, news);
+                    }
                 }
             }
             Err(payload) => {
@@ -108,6 +116,18 @@ impl Session {
                 self.flight.take_held();
                 news.failed = self.flight.fail_next().map(|packet| (packet, Err(payload)));
             }
+        }
+    }
+
+    /// What `check` has against a whole output, which it was not asked about before.
+    fn refuses(&self, cutting: &Cutting, cx: &Context<'_>) -> Option<Problem> {
+        if !cx.spec.is_until_eof() {
+            return None;
+        }
+        let Cut::Parts { ranges, next, .. } = &cutting.cut else { return None };
+        match self.check(0, &cutting.buffer[ranges[*next].clone()], cx) {
+            Ok(refused) => refused.map(Ok),
+            Err(payload) => Some(Err(payload)),
         }
     }
 

@@ -34,7 +34,7 @@ impl Session {
         }
         let mut refused = None;
         for (done, reply) in ranges.chunks(1 + sides).enumerate() {
-            match self.check(done as u64, &bytes[reply[0].clone()], cx) {
+            match self.check_unless_held(done as u64, &bytes[reply[0].clone()], cx) {
                 Ok(None) => {}
                 Ok(Some(error)) => refused = Some((done, Ok(error))),
                 Err(payload) => refused = Some((done, Err(payload))),
