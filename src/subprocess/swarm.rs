@@ -222,7 +222,11 @@ impl Machine for Swarm {
     fn advance(&mut self) {
         self.scheduler.tick();
         while self.scheduler.wants_input() && self.take_input() {}
-        while self.scheduler.can_dispatch() && self.scheduler.waiting_runs() < BATCHES_A_TURN {
+        // An intake that was given up is not listened to, whatever comes.
+        while self.scheduler.awaits_input()
+            && self.scheduler.can_dispatch()
+            && self.scheduler.waiting_runs() < BATCHES_A_TURN
+        {
             let Some(arrival) = self.supply.take_full() else { break };
             self.arrive(arrival);
         }

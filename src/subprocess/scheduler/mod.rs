@@ -270,6 +270,11 @@ impl Scheduler {
         self.pulled.is_none() && asked
     }
 
+    /// Whether more may come: the end of the input has not, and the intake was not given up.
+    pub(crate) fn awaits_input(&self) -> bool {
+        self.pulled.is_none()
+    }
+
     /// How many runs wait to be given out.
     pub(crate) fn waiting_runs(&self) -> usize {
         self.backlog.runs()
