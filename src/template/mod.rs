@@ -29,6 +29,13 @@ use words::Words;
 #[derive(Clone)]
 pub(crate) struct AcceptStatus(Arc<dyn Fn(i32) -> bool + Send + Sync>);
 
+#[cfg(test)]
+impl AcceptStatus {
+    pub(crate) fn new(accept: impl Fn(i32) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(accept))
+    }
+}
+
 impl fmt::Debug for AcceptStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AcceptStatus")

@@ -30,6 +30,8 @@
 //! ```
 
 mod check;
+mod named;
+mod options;
 mod play;
 mod report;
 mod rng;
@@ -37,6 +39,7 @@ mod schedule;
 mod script;
 mod sink;
 mod source;
+mod sweep;
 mod worker;
 mod world;
 
@@ -48,9 +51,14 @@ use check::Failure;
 use play::Play;
 use report::Report;
 
-/// Runs one seed. A panic is a failure like any other.
+/// Runs one seed.
 fn run(seed: u64, trace: bool) -> Result<Report, Failure> {
-    let played = catch_unwind(AssertUnwindSafe(|| Play::new(seed, trace).run()));
+    caught(|| Play::new(seed, trace).run())
+}
+
+/// A panic is a failure like any other.
+fn caught(play: impl FnOnce() -> Result<Report, Failure>) -> Result<Report, Failure> {
+    let played = catch_unwind(AssertUnwindSafe(play));
     played.unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
         let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -123,7 +131,8 @@ fn schedules_end_and_keep_every_promise() {
     let (failures, total) = run_all(first, many);
     println!("{many} schedules in {:.1?}: {total:?}", started.elapsed());
     for (seed, failure) in &failures {
-        println!("seed {seed}: {}", failure.chars().take(400).collect::<String>());
+        let family = schedule::Schedule::new(*seed).family;
+        println!("seed {seed} ({family:?}): {}", failure.chars().take(400).collect::<String>());
     }
     assert!(
         failures.is_empty(),
@@ -135,7 +144,11 @@ fn schedules_end_and_keep_every_promise() {
 #[test]
 fn replay() {
     if let Some(seed) = from_env("SUBFEED_SEED") {
-        match run(seed, true) {
+        let played = match from_env("SUBFEED_CALL") {
+            Some(call) => caught(|| Play::failing(seed, call, true).run()),
+            None => run(seed, true),
+        };
+        match played {
             Ok(report) => println!("{report:?}"),
             Err(failure) => panic!("seed {seed}: {}", failure.0),
         }

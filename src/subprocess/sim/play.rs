@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::stats::Stats;
+use crate::stats::{Monitor, Stats};
 use crate::subprocess::event_loop::EventLoop;
 use crate::subprocess::scheduler::{Audit, Plan, Scheduler};
 use crate::subprocess::swarm::Swarm;
@@ -26,42 +26,64 @@ pub(super) struct Play {
     gate: Arc<Gate>,
     outbox: Arc<Outbox>,
     event_loop: EventLoop<Swarm, World>,
+    monitor: Monitor,
     /// The most bytes of replies that were ever held because their session was not proven.
     unproven: usize,
 }
 
+pub(super) fn bounds(schedule: &Schedule) -> Bounds {
+    Bounds {
+        batches: schedule.input.waiting,
+        order: schedule.order,
+        first: schedule.origin,
+        ..Bounds::new(schedule.window as usize, schedule.max_bytes)
+    }
+}
+
+pub(super) fn plan(schedule: &Schedule, gate: &Arc<Gate>, stats: &Arc<Stats>) -> Plan {
+    Plan {
+        spec: Arc::clone(&schedule.spec),
+        workers: schedule.workers,
+        order: schedule.order,
+        origin: schedule.origin,
+        keep_requests: schedule.keep_requests,
+        drain: schedule.drain,
+        backlog: schedule.backlog,
+        most: schedule.most,
+        gate: Arc::clone(gate),
+        stats: Arc::clone(stats),
+        log: None,
+    }
+}
+
 impl Play {
     pub(super) fn new(seed: u64, trace: bool) -> Self {
-        let schedule = Arc::new(Schedule::new(seed));
+        Self::of(Schedule::new(seed), seed, trace)
+    }
+
+    /// The same, with this call of the system failing.
+    pub(super) fn failing(seed: u64, call: u64, trace: bool) -> Self {
+        let mut play = Self::new(seed, trace);
+        play.event_loop.os().fails = Some(call);
+        play
+    }
+
+    /// This schedule, with chance from this seed.
+    pub(super) fn of(schedule: Schedule, seed: u64, trace: bool) -> Self {
+        let schedule = Arc::new(schedule);
         if trace {
             eprintln!("{schedule:#?} {:#?}", schedule.spec.policy);
         }
         let woken = Arc::new(AtomicBool::new(false));
         let call = Arc::clone(&woken);
-        let bounds = Bounds {
-            batches: schedule.input.waiting,
-            order: schedule.order,
-            first: schedule.origin,
-            ..Bounds::new(schedule.window as usize, schedule.max_bytes)
-        };
         let Ends { intake, supply, outbox, mut outlet } =
-            attach(bounds, move || call.store(true, SeqCst));
+            attach(bounds(&schedule), move || call.store(true, SeqCst));
         outlet.at_most(schedule.most.map(|most| most as usize));
         let gate = Arc::clone(supply.gate());
         gate.is_pulled_without_a_thread();
-        let scheduler = Scheduler::new(Plan {
-            spec: Arc::clone(&schedule.spec),
-            workers: schedule.workers,
-            order: schedule.order,
-            origin: schedule.origin,
-            keep_requests: schedule.keep_requests,
-            drain: false,
-            backlog: schedule.backlog,
-            most: schedule.most,
-            gate: Arc::clone(&gate),
-            stats: Arc::new(Stats::new(Arc::clone(&gate), schedule.workers)),
-            log: None,
-        });
+        let stats = Arc::new(Stats::new(Arc::clone(&gate), schedule.workers));
+        let monitor = Monitor(Arc::clone(&stats));
+        let scheduler = Scheduler::new(plan(&schedule, &gate, &stats));
         let mut rng = Rng::new(!seed);
         let source = Source::new(intake, Rng::new(rng.next()));
         let sink = Sink::new(outlet, Rng::new(rng.next()));
@@ -69,7 +91,7 @@ impl Play {
             World::new(Arc::clone(&schedule), Arc::clone(&gate), source, sink, woken, rng, trace);
         let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
         let event_loop = EventLoop::new(swarm, world, schedule.workers);
-        Self { schedule, gate, outbox, event_loop, unproven: 0 }
+        Self { schedule, gate, outbox, event_loop, monitor, unproven: 0 }
     }
 
     pub(super) fn run(&mut self) -> Result<Report, Failure> {
@@ -108,12 +130,16 @@ impl Play {
         if world.dropped_at.is_none() {
             let (held, most) = (self.gate.held(), self.schedule.max_bytes);
             // One read of each worker, and one reply, may come on top.
-            let room = self.schedule.manners.stdout_room + 1500;
+            let outputs = 1 + usize::from(self.schedule.manners.ends.side_output);
+            let room = outputs * self.schedule.manners.stdout_room + 1500;
             // Replies that are not believed before their session has ended cannot make room before that.
             let unproven = audit.sessions.iter().map(|session| session.held).sum();
             // Once believed they are still there until the consumer takes them.
             self.unproven = self.unproven.max(unproven);
-            let excused = self.schedule.workers * room
+            // What is taken back from a pipe is held again.
+            let back = if self.schedule.drain { self.schedule.workers << 16 } else { 0 };
+            let excused = back
+                + self.schedule.workers * room
                 + world.source.heaviest
                 + self.unproven
                 + swarm.handed.1;
@@ -133,9 +159,34 @@ impl Play {
         sum.saturating_add(policy.kill_grace())
     }
 
+    /// How many sessions may be started in all (DESIGN: never stuck). What was asked for by settings, a process
+    /// for so many records, is covered by the packets; where a start may come to nothing without end there is
+    /// a backoff.
+    fn most_sessions(&self, pulled: u64, time: Duration) -> u64 {
+        let policy = &self.schedule.spec.policy;
+        let workers = self.schedule.workers as u64;
+        let give_up = u64::from(policy.give_up.min(64));
+        let window = self.schedule.window.min(pulled.max(1));
+        // Each reply resets the backoff, which then doubles up to its cap again.
+        let ramp =
+            (policy.backoff_cap.as_micros() / policy.backoff.as_micros().max(1)).max(1).ilog2();
+        let by_packets = pulled
+            * (1 + u64::from(policy.retries))
+            * (3 + u64::from(window.ilog2()) + u64::from(ramp));
+        let backoff = policy.backoff_cap.max(Duration::from_micros(1));
+        let by_time = (time.as_nanos() / backoff.as_nanos()).min(1 << 40) as u64;
+        workers * (give_up + 1) + by_packets + workers * by_time
+    }
+
     /// The event loop is over; the consumer takes what is left.
     fn finish(&mut self) -> Result<Report, Failure> {
         let longest_drop = self.longest_drop();
+        let world = self.event_loop.os();
+        let (pulled, ended_at, started) =
+            (world.source.pulled, world.now, world.children.len() as u64);
+        let most = self.most_sessions(pulled, ended_at);
+        must!(started <= most, "{started} sessions were started, and {most} is the bound");
+        let hint = self.monitor.snapshot().hint;
         let end = self.event_loop.machine().take_end();
         self.gate.stop();
         self.outbox.end(end);
@@ -148,6 +199,7 @@ impl Play {
         }
         if let Some(dropped) = world.dropped_at {
             let took = world.now - dropped;
+            let longest_drop = longest_drop.saturating_add(world.lateness);
             must!(took <= longest_drop, "a drop took {took:?}, and {longest_drop:?} is the bound");
         }
         world.sink.hear(world.now);
@@ -167,10 +219,18 @@ impl Play {
             let yielded = world.sink.yielded;
             // A source that was inside `next` when the feed had failed may come out with one more.
             let late = u64::from(swarm.gave_up() && pulled > yielded);
-            must!(pulled == yielded + late, "{pulled} inputs were pulled, {yielded} yielded");
+            if !self.schedule.drain {
+                must!(pulled == yielded + late, "{pulled} inputs were pulled, {yielded} yielded");
+            }
             let held = self.gate.held() + swarm.arrived.1 - world.source.given();
             must!(held == 0, "{held} bytes are held at the end");
-            if self.schedule.spec.check.is_none() {
+            if world.faulted.is_some() {
+                // Whom it has cost what depends on the call.
+            } else if self.schedule.drain {
+                if world.oracle.fatal.is_none() {
+                    world.oracle.all_read(&self.schedule, &world.children)?;
+                }
+            } else if self.schedule.spec.check.is_none() {
                 for child in &world.children {
                     world.oracle.noticed(&self.schedule, child)?;
                 }
@@ -193,6 +253,10 @@ impl Play {
             redeliveries: count(&counters.redeliveries),
             signals: count(&counters.signals),
             abandoned: world.abandoned,
+            calls: world.calls,
+            ended_at,
+            cause: world.oracle.fatal.clone(),
+            hint,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! What seeds have come to, to be summed up: a simulation in which nothing happens shows nothing.
 
+use std::time::Duration;
+
 /// What came of a seed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Report {
     pub(super) steps: u64,
     pub(super) sessions: u64,
@@ -13,6 +15,12 @@ pub(super) struct Report {
     pub(super) redeliveries: u64,
     pub(super) signals: u64,
     pub(super) abandoned: u64,
+    /// Calls of the operating system that can be made to fail.
+    pub(super) calls: u64,
+    /// Of one seed: when the loop was over, the fatal error, and the last hint.
+    pub(super) ended_at: Duration,
+    pub(super) cause: Option<String>,
+    pub(super) hint: Option<String>,
 }
 
 impl Report {
@@ -27,5 +35,6 @@ impl Report {
         self.redeliveries += other.redeliveries;
         self.signals += other.signals;
         self.abandoned += other.abandoned;
+        self.calls += other.calls;
     }
 }

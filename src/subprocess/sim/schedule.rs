@@ -10,12 +10,13 @@ use std::time::Duration;
 use crate::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use crate::record::PacketId;
 use crate::subprocess::protocol::Now;
+use crate::template::channel::{Redirect, SideInput, SideOutput, Stream};
 use crate::template::policy::{Halt, OnStall, Signal};
-use crate::template::{Spec, Template};
+use crate::template::{AcceptStatus, Spec, Template};
 use crate::window::outlet::Order;
 
 use super::rng::{Rng, stir};
-use super::script::{Helper, Manners, Talk};
+use super::script::{self, Fault, Helper, Manners, Talk};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
@@ -33,20 +34,28 @@ pub(super) enum Family {
     Garbage,
     /// Pipes closed early, ends ignored, grandchildren that hold a pipe.
     Pipes,
+    /// One slot is broken: whatever is started there comes to nothing. The others are sound.
+    Slot,
+    /// Sound tools that look idle while they work, and drop what they had when their input is closed.
+    Harmed,
     /// All of it at once.
     Mixed,
 }
 
-const FAMILIES: [Family; 10] = [
+const FAMILIES: [Family; 14] = [
+    Family::Clean,
     Family::Clean,
     Family::Clean,
     Family::Poison,
     Family::Poison,
     Family::Deaths,
     Family::Hangs,
+    Family::Hangs,
     Family::Starts,
     Family::Garbage,
     Family::Pipes,
+    Family::Slot,
+    Family::Harmed,
     Family::Mixed,
 ];
 
@@ -65,6 +74,19 @@ pub(super) struct Consumer {
     /// Dropped after so many items, or at this time.
     pub(super) take: Option<u64>,
     pub(super) drop_at: Option<Now>,
+}
+
+impl Consumer {
+    /// One that takes everything at once.
+    pub(super) const PLAIN: Self = Self {
+        pause: Duration::ZERO,
+        rest_every: u64::MAX,
+        rest: Duration::ZERO,
+        whole_spans: false,
+        follows: false,
+        take: None,
+        drop_at: None,
+    };
 }
 
 /// What the source does.
@@ -106,11 +128,54 @@ pub(super) struct Schedule {
     pub(super) spec: Arc<Spec>,
     /// Bytes that may wait to be written to a worker before it gets no more.
     pub(super) backlog: u64,
+    /// Nothing comes back.
+    pub(super) drain: bool,
+    /// One start in so many fails for now.
+    pub(super) start_fails: u64,
+    /// One exit status in so many is unknown.
+    pub(super) unknown_status: u64,
+    /// So long the loop is held up now and then.
+    pub(super) late: Option<Duration>,
 }
 
 const MS: Duration = Duration::from_millis(1);
 
 impl Schedule {
+    /// Two sound workers that echo lines, twenty lines, and everybody in a hurry.
+    pub(super) fn plain(family: Family) -> Self {
+        Self {
+            seed: 0,
+            family,
+            workers: 2,
+            window: 100,
+            max_bytes: 1 << 20,
+            order: Order::Input,
+            origin: PacketId(0),
+            keep_requests: false,
+            most: None,
+            input: Input {
+                total: Some(20),
+                pause: Duration::ZERO,
+                rest_every: u64::MAX,
+                rest: Duration::ZERO,
+                refused: 0,
+                batch: 1_000,
+                waiting: 4,
+                blocks_at: None,
+                record: 3,
+            },
+            consumer: Consumer::PLAIN,
+            poison: Vec::new(),
+            spec: Arc::new(Template::new("simulated").spec),
+            backlog: 1 << 20,
+            drain: false,
+            start_fails: u64::MAX,
+            unknown_status: u64::MAX,
+            late: None,
+            manners: Manners::plain(family),
+        }
+    }
+
     pub(super) fn new(seed: u64) -> Self {
         let rng = &mut Rng::new(seed);
         let family = rng.pick(&FAMILIES);
@@ -124,13 +189,20 @@ impl Schedule {
             Talk::Prefixed,
             Talk::Sentinel,
             Talk::UntilEof,
+            Talk::UntilEof,
         ]);
-        // A sentinel or a whole process per packet cannot miscount.
         let talk = match (family, talk) {
+            // A sentinel or a whole process per packet cannot miscount.
             (Family::Garbage | Family::Mixed, Talk::Sentinel | Talk::UntilEof) => Talk::Scanned,
+            // What ends with its input is closed behind each request.
+            (Family::Harmed, Talk::UntilEof) => Talk::Line,
             _ => talk,
         };
-        let workers = rng.skewed(5) as usize;
+        let drain = family != Family::Harmed && rng.one_in(12);
+        let workers = match family {
+            Family::Slot => rng.range(2, 5) as usize,
+            _ => rng.skewed(5) as usize,
+        };
         let window = match rng.below(8) {
             0 => 1,
             1 => u64::MAX,
@@ -141,6 +213,15 @@ impl Schedule {
         // An endless source and an endless window are an endless simulation.
         let window = if input.total.is_none() { window.min(64) } else { window };
         let mut consumer = Self::consumer(rng, &input);
+        if drain {
+            // Whoever drains takes all that comes, and nothing else.
+            consumer = Consumer { whole_spans: true, ..Consumer::PLAIN };
+        }
+        let input = if drain {
+            Input { total: Some(input.total.unwrap_or(40)), blocks_at: None, ..input }
+        } else {
+            input
+        };
         let poison = match family {
             Family::Poison | Family::Mixed => {
                 let most = input.total.unwrap_or(30).max(1);
@@ -153,34 +234,42 @@ impl Schedule {
         // given that.
         let fits = input.total.is_some_and(|total| total < window) && input.blocks_at.is_none();
         let roomy = fits && rng.one_in(2);
-        let spec = Self::spec(rng, family, talk, &mut manners, roomy);
+        let spec = Draw { rng, family, talk, manners: &mut manners, roomy, drain }.spec();
         let max_bytes = match rng.below(4) {
             _ if roomy => 1 << 20,
             0 => rng.range(1, 64) as usize,
             1 => rng.range(64, 2048) as usize,
             _ => 1 << 20,
         };
-        consumer.follows = max_bytes == 1 << 20 && rng.one_in(6);
+        consumer.follows = !drain && max_bytes == 1 << 20 && rng.one_in(6);
         Self {
             seed,
             family,
             workers,
             window,
             max_bytes,
-            order: if rng.one_in(3) { Order::Completion } else { Order::Input },
+            order: if drain || rng.one_in(3) { Order::Completion } else { Order::Input },
             origin: PacketId(match rng.below(3) {
                 0 => u64::MAX - rng.below(40),
                 1 => rng.next(),
                 _ => 0,
             }),
-            keep_requests: rng.one_in(4),
+            keep_requests: !drain && rng.one_in(4),
             most: input.total.filter(|_| rng.one_in(2)),
             input,
             consumer,
-            manners,
             poison,
             spec: Arc::new(spec),
             backlog: rng.pick(&[1, 40, 300, 1 << 20]),
+            drain,
+            start_fails: match family {
+                Family::Starts => rng.pick(&[u64::MAX, 4, 1]),
+                Family::Mixed => 4,
+                _ => rng.pick(&[u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, 3]),
+            },
+            unknown_status: rng.pick(&[u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, 2]),
+            late: rng.one_in(8).then(|| MS * rng.pick(&[50, 900, 7_000])),
+            manners,
         }
     }
 
@@ -226,101 +315,6 @@ impl Schedule {
         }
     }
 
-    fn spec(rng: &mut Rng, family: Family, talk: Talk, manners: &mut Manners, roomy: bool) -> Spec {
-        let mut spec = Template::new("simulated").spec;
-        match talk {
-            Talk::Line | Talk::Scanned => {}
-            Talk::TwoLines => spec.replies = ReplyFraming::lines(2),
-            Talk::Prefixed => {
-                spec.requests = RequestFraming::prefixed(Prefix::u16_be());
-                spec.replies = ReplyFraming::prefixed(Prefix::u16_be());
-            }
-            Talk::Sentinel => {
-                spec.replies = ReplyFraming::sentinel(Sentinel::new("SYNC {mark}").with_nonce(7));
-            }
-            Talk::UntilEof => {
-                spec.requests = RequestFraming::raw();
-                spec.replies = ReplyFraming::until_eof();
-            }
-        }
-        let policy = &mut spec.policy;
-        policy.reply_limit = match talk {
-            Talk::Scanned | Talk::TwoLines | Talk::Prefixed => 600,
-            _ => 64 << 20,
-        };
-        if family == Family::Garbage && rng.one_in(3) {
-            spec.check = Some(Arc::new(super::script::check));
-        }
-        policy.retries = rng.below(3) as u32;
-        policy.at_most_once = family != Family::Clean && rng.one_in(8);
-        policy.give_up = u32::MAX;
-        if matches!(family, Family::Starts | Family::Mixed) && rng.one_in(2) {
-            policy.give_up = rng.range(1, 8) as u32;
-        }
-        if family != Family::Clean && rng.one_in(8) {
-            let most = rng.range(1, 3);
-            policy.halt = if rng.one_in(2) { Halt::Soon(most) } else { Halt::Now(most) };
-        }
-        policy.recycle_records = rng.one_in(6).then(|| rng.range(1, 6));
-        policy.recycle_age = rng.one_in(8).then(|| MS * rng.skewed(300) as u32);
-        if family == Family::Hangs || (family == Family::Mixed && rng.one_in(2)) {
-            policy.packet_timeout = Some(MS * rng.pick(&[700, 2_000, 20_000]));
-            policy.start_timeout = rng.one_in(4).then_some(3_000 * MS);
-            policy.idle_timeout = rng.one_in(8).then_some(30_000 * MS);
-            policy.run_timeout = rng.one_in(8).then_some(60_000 * MS);
-        } else if rng.one_in(4) {
-            // Limits that never run out change nothing.
-            for limit in [
-                &mut policy.packet_timeout,
-                &mut policy.start_timeout,
-                &mut policy.idle_timeout,
-                &mut policy.run_timeout,
-            ] {
-                *limit = rng.one_in(2).then(|| rng.pick(&[Duration::MAX, 3_600_000 * MS]));
-            }
-        }
-        policy.kill_sequence = match rng.below(4) {
-            0 => vec![(Signal::Kill, Duration::ZERO)],
-            1 => vec![(Signal::Terminate, Duration::ZERO), (Signal::Kill, Duration::ZERO)],
-            2 => vec![
-                (Signal::Interrupt, 50 * MS),
-                (Signal::Terminate, 50 * MS),
-                // For ever, unless there are some for whom that would be too long.
-                (Signal::Kill, if family == Family::Hangs { 3_000 * MS } else { Duration::MAX }),
-            ],
-            _ => policy.kill_sequence.clone(),
-        };
-        policy.end_timeout = match rng.below(4) {
-            0 if !manners.ignores_end && !manners.hangs => None,
-            1 => Some(150 * MS),
-            2 if manners.end_is_slow_at_most(MS) => Some(10 * MS),
-            _ => Some(5_000 * MS),
-        };
-        let waits = policy.packet_timeout.is_some_and(|limit| limit < Duration::from_secs(60));
-        // So does one that swallows a record.
-        let swallows = matches!(family, Family::Garbage | Family::Mixed);
-        let needs_evidence = ((manners.withholds && !roomy) || swallows) && !waits;
-        policy.on_stall = match rng.below(10) {
-            0 if !needs_evidence => OnStall::Wait,
-            1 => OnStall::Fail,
-            _ => OnStall::Recycle,
-        };
-        // A withholding tool with a sleeper beside it is given what there is, and closed; one that polls is
-        // closed when the input has ended, and so is what cannot be seen.
-        manners.helper = match rng.below(6) {
-            0 | 1 if !(swallows || family == Family::Pipes) || waits || roomy => Helper::Sleeper,
-            2 if !needs_evidence && !manners.leaves => Helper::Poller,
-            _ => Helper::None,
-        };
-        if manners.helper == Helper::Sleeper && manners.withholds {
-            // Whether it withholds is never certain.
-            policy.on_stall = OnStall::Recycle;
-        }
-        manners.opaque = !needs_evidence && !manners.leaves && rng.one_in(8);
-        policy.stall_delay = rng.pick(&[MS, 100 * MS, 100 * MS, 2_000 * MS]);
-        spec
-    }
-
     pub(super) fn is_poison(&self, k: u64) -> bool {
         self.poison.contains(&k)
     }
@@ -336,27 +330,340 @@ impl Schedule {
         self.input.refused != 0 && stir(self.seed ^ !k).is_multiple_of(self.input.refused)
     }
 
+    /// Whether the status of a session is sometimes needed and unknown.
+    pub(super) fn lacks_statuses(&self) -> bool {
+        self.unknown_status < u64::MAX
+    }
+
     /// Whether packets other than poison may end as an `Err` (and poison as another).
     pub(super) fn anybody_may_fail(&self) -> bool {
-        match self.family {
-            Family::Clean => false,
-            // Those that travelled with it may have been read and is not sent again.
-            Family::Poison => self.spec.policy.at_most_once,
+        let policy = &self.spec.policy;
+        // A whole output is believed only with a good status.
+        let half = self.manners.talk == Talk::UntilEof && self.lacks_statuses();
+        half || match self.family {
+            // Who leaves after it was asked to end may not have been believed.
+            Family::Clean => {
+                policy.at_most_once && policy.eof_batch.is_some() && self.manners.leaves
+            }
+            // Who was there with it may have been read and is not sent again.
+            Family::Poison | Family::Slot => policy.at_most_once,
             _ => true,
         }
+    }
+
+    /// Whether packets may be lost where nothing comes back: what a worker has read in part when it ends.
+    pub(super) fn is_drain_lossy(&self) -> bool {
+        self.family != Family::Clean || self.manners.leaves
     }
 
     /// Whether the feed may end before its time by something else than a drop.
     pub(super) fn may_end_early(&self) -> bool {
         let policy = &self.spec.policy;
+        let short = |limit: Option<Duration>| limit.is_some_and(|limit| limit < 600_000 * MS);
         policy.halt != Halt::Never
             || (policy.on_stall == OnStall::Fail && self.manners.withholds)
-            || matches!(
-                self.family,
-                Family::Starts | Family::Garbage | Family::Pipes | Family::Mixed
-            )
+            || short(policy.run_timeout)
+            || short(policy.idle_timeout)
             || (policy.run_timeout.is_some() && self.input.blocks_at.is_some())
-            || (self.family == Family::Hangs
-                && (policy.idle_timeout.is_some() || policy.run_timeout.is_some()))
+            || (policy.require_clean_exit && self.lacks_statuses())
+            || match self.family {
+                Family::Clean => policy.give_up < u32::MAX && self.anybody_may_fail(),
+                Family::Slot | Family::Poison | Family::Deaths | Family::Hangs => {
+                    policy.give_up < u32::MAX
+                }
+                _ => true,
+            }
+            || (policy.require_clean_exit && !matches!(self.family, Family::Clean | Family::Poison))
+    }
+}
+
+/// How a template is drawn.
+struct Draw<'a> {
+    rng: &'a mut Rng,
+    family: Family,
+    talk: Talk,
+    manners: &'a mut Manners,
+    /// All of the input may be given out, whatever comes back.
+    roomy: bool,
+    drain: bool,
+}
+
+impl Draw<'_> {
+    fn spec(&mut self) -> Spec {
+        let mut spec = Template::new("simulated").spec;
+        self.framing(&mut spec);
+        self.channels(&mut spec);
+        self.words(&mut spec);
+        self.policy(&mut spec);
+        spec
+    }
+
+    fn is(&self, families: &[Family]) -> bool {
+        families.contains(&self.family)
+    }
+
+    fn framing(&mut self, spec: &mut Spec) {
+        let rng = &mut *self.rng;
+        match self.talk {
+            Talk::Line | Talk::Scanned => {}
+            Talk::TwoLines => spec.replies = ReplyFraming::lines(2),
+            Talk::Prefixed => {
+                spec.requests = RequestFraming::prefixed(Prefix::u16_be());
+                spec.replies = ReplyFraming::prefixed(Prefix::u16_be());
+            }
+            Talk::Sentinel => {
+                spec.replies = ReplyFraming::sentinel(Sentinel::new("SYNC {mark}").with_nonce(7));
+            }
+            Talk::UntilEof => {
+                spec.requests = RequestFraming::raw();
+                spec.replies = ReplyFraming::until_eof();
+            }
+        }
+        spec.policy.reply_limit = match self.talk {
+            Talk::Line => 64 << 20,
+            Talk::Scanned => 600,
+            _ => rng.pick(&[600, 600, 64 << 20]),
+        };
+        if rng.one_in(if self.family == Family::Garbage { 3 } else { 6 }) {
+            let talk = self.talk;
+            spec.check = Some(Arc::new(move |request: &[u8], reply: &[u8]| {
+                super::script::check(talk, request, reply)
+            }));
+        }
+        if self.talk == Talk::UntilEof && rng.one_in(3) {
+            spec.accept_status = Some(AcceptStatus::new(|code| code < 2));
+            self.manners.codes = &[0, 1];
+        }
+    }
+
+    fn channels(&mut self, spec: &mut Spec) {
+        let rng = &mut *self.rng;
+        let ends = &mut self.manners.ends;
+        let elsewhere = Stream::To(Redirect::Null);
+        ends.stderr = !rng.one_in(8);
+        if !ends.stderr {
+            spec.channels.stderr = elsewhere.clone();
+        }
+        if self.drain && rng.one_in(3) {
+            ends.stdout = false;
+            spec.channels.stdout = elsewhere.clone();
+        }
+        ends.terminal = ends.stdout && rng.one_in(8);
+        spec.channels.pty = ends.terminal;
+        // A half that never comes, or an end that comes twice, has tests of its own.
+        if self.talk == Talk::UntilEof || self.family == Family::Harmed {
+            return;
+        }
+        let side =
+            |framing, optional| SideInput { name: "side".into(), framing, optional, file: None };
+        let line = RequestFraming::line();
+        ends.side_input = match rng.below(12) {
+            0 => script::SideInput::Required,
+            1 => script::SideInput::Optional,
+            2 if self.talk != Talk::Sentinel => script::SideInput::Alone,
+            _ => script::SideInput::None,
+        };
+        match ends.side_input {
+            script::SideInput::None => {}
+            script::SideInput::Required => spec.channels.side_inputs.push(side(line, None)),
+            script::SideInput::Optional => {
+                spec.channels.side_inputs.push(side(line, Some(1 << 20)));
+            }
+            script::SideInput::Alone => {
+                spec.channels.side_inputs.push(side(spec.requests.clone(), None));
+                spec.channels.stdin = elsewhere;
+            }
+        }
+        ends.side_output = rng.one_in(8);
+        if ends.side_output {
+            spec.channels.side_outputs.push(SideOutput {
+                name: "part".into(),
+                framing: Some(ReplyFraming::line()),
+                file: None,
+            });
+        }
+    }
+
+    fn words(&mut self, spec: &mut Spec) {
+        let rng = &mut *self.rng;
+        let mut template = Template::new("simulated");
+        let ends = self.manners.ends;
+        let words = &mut self.manners.words;
+        if ends.side_input != script::SideInput::Alone {
+            if rng.one_in(6) {
+                words.preamble = b"set quiet on\n".to_vec();
+                template = template.preamble(words.preamble.clone());
+            }
+            if rng.one_in(6) {
+                words.farewell = b"quit\n".to_vec();
+                template = template.farewell(words.farewell.clone());
+            }
+        }
+        if ends.stdout {
+            if rng.one_in(8) {
+                words.banner.extend(b"Tool 1.0\n(c) somebody\n");
+                template = template.skip_lines(2);
+            }
+            if rng.one_in(8) {
+                words.banner.extend(b"loading ... ###");
+                template = template.skip_until("###");
+            }
+            if rng.one_in(5) {
+                words.banner.extend(b"READY\n");
+                let hangs = self.manners.faults.contains(&Fault::HangStarting);
+                let limit = match rng.below(3) {
+                    0 if !hangs => None,
+                    1 if hangs => Some(700 * MS),
+                    _ => Some(60_000 * MS),
+                };
+                template = template.ready("READY\n", limit);
+            }
+            if self.talk.counts() && rng.one_in(6) {
+                words.bye = b"bye\n".to_vec();
+                template = template.skip_at_end("bye\n");
+            }
+        }
+        spec.words = template.spec.words;
+    }
+
+    fn policy(&mut self, spec: &mut Spec) {
+        let until_eof = self.talk == Talk::UntilEof;
+        let hangs = self.is(&[Family::Hangs]) || (self.is(&[Family::Mixed]) && self.rng.one_in(2));
+        let holds = spec.words.banner.holds_requests();
+        let rng = &mut *self.rng;
+        let policy = &mut spec.policy;
+        policy.retries = rng.below(3) as u32;
+        policy.at_most_once = rng.one_in(7);
+        policy.give_up = match rng.below(6) {
+            0 | 1 => rng.range(1, 8) as u32,
+            _ => u32::MAX,
+        };
+        let (first, cap) = rng.pick(&[
+            (Duration::ZERO, Duration::ZERO),
+            (MS, 50 * MS),
+            (10 * MS, 1_000 * MS),
+            (10 * MS, 1_000 * MS),
+            (500 * MS, 20_000 * MS),
+        ]);
+        // Without any, a broken slot is started for as long as there is work.
+        (policy.backoff, policy.backoff_cap) = if self.family == Family::Slot {
+            (first.max(MS), cap.max(50 * MS))
+        } else {
+            (first, cap)
+        };
+        if rng.one_in(8) {
+            let most = rng.range(1, 3);
+            policy.halt = if rng.one_in(2) { Halt::Soon(most) } else { Halt::Now(most) };
+        }
+        policy.recycle_records = rng.one_in(6).then(|| rng.range(1, 6));
+        policy.recycle_age = rng.one_in(8).then(|| MS * rng.skewed(300) as u32);
+        policy.eof_batch = match rng.below(8) {
+            0 if until_eof => Some(1),
+            0 => Some(rng.range(1, 8)),
+            _ => None,
+        };
+        policy.in_flight = rng.one_in(5).then(|| rng.pick(&[1, 1, 2, 5]));
+        policy.require_clean_exit = spec.accept_status.is_none() && rng.one_in(8);
+        policy.keep_stderr =
+            self.manners.ends.stderr && (until_eof || policy.in_flight == Some(1)) && rng.one_in(3);
+        policy.packet_timeout = match rng.below(4) {
+            // A limit that never runs out changes nothing.
+            _ if hangs => Some(MS * rng.pick(&[700, 2_000, 20_000])),
+            0 => Some(rng.pick(&[Duration::MAX, 3_600_000 * MS])),
+            _ => None,
+        };
+        let ample = if hangs { 3_000 * MS } else { 500_000 * MS };
+        for (limit, short) in [
+            (&mut policy.start_timeout, ample),
+            (&mut policy.idle_timeout, 30_000 * MS),
+            (&mut policy.run_timeout, 60_000 * MS),
+        ] {
+            *limit = match rng.below(16) {
+                0 => Some(short),
+                1 => Some(Duration::MAX),
+                2 => Some(3_600_000 * MS),
+                _ => None,
+            };
+        }
+        if hangs {
+            // The first reply may take as long as the start.
+            policy.start_timeout = policy.start_timeout.filter(|limit| *limit < 600_000 * MS);
+        }
+        policy.kill_sequence = match rng.below(4) {
+            0 => vec![(Signal::Kill, Duration::ZERO)],
+            1 => vec![(Signal::Terminate, Duration::ZERO), (Signal::Kill, Duration::ZERO)],
+            2 => vec![
+                (Signal::Interrupt, 50 * MS),
+                (Signal::Terminate, 50 * MS),
+                // For ever, unless there are some for whom that would be too long.
+                (
+                    Signal::Kill,
+                    if self.family == Family::Hangs { 3_000 * MS } else { Duration::MAX },
+                ),
+            ],
+            _ => policy.kill_sequence.clone(),
+        };
+        let manners = &mut *self.manners;
+        let ignores_end = manners.may(Fault::IgnoreEnd);
+        policy.end_timeout = match rng.below(4) {
+            0 if !ignores_end && !hangs => None,
+            1 => Some(150 * MS),
+            2 if manners.end_is_slow_at_most(MS) => Some(10 * MS),
+            _ => Some(5_000 * MS),
+        };
+        // Where it was set it is also a limit to what is still answered then.
+        policy.end_timeout_is_set =
+            rng.one_in(3) && policy.end_timeout.is_none_or(|limit| hangs || limit >= 5_000 * MS);
+        if self.drain {
+            policy.drains = true;
+            policy.at_most_once = true;
+            if !policy.end_timeout_is_set && !hangs && !ignores_end {
+                policy.end_timeout = None;
+            }
+        }
+        if policy.at_most_once {
+            policy.retries = 0;
+        }
+        let waits = policy.packet_timeout.is_some_and(|limit| limit < Duration::from_secs(60));
+        // So does one that swallows a record.
+        let swallows = manners.may(Fault::SkipReply);
+        // What is batched by a limit of ours is not all given out.
+        let bound = policy.in_flight.is_some() || policy.recycle_records.is_some();
+        let roomy = self.roomy && !bound;
+        let needs_evidence = ((manners.withholds && !roomy) || swallows) && !waits;
+        policy.on_stall = match rng.below(10) {
+            0 if !needs_evidence => OnStall::Wait,
+            1 => OnStall::Fail,
+            _ => OnStall::Recycle,
+        };
+        // A withholding tool with a sleeper beside it is given what there is, and closed; one that polls is
+        // closed when the input has ended, and so is what cannot be seen.
+        let sleepers = !(swallows || self.family == Family::Pipes) || waits || roomy;
+        manners.helper = match rng.below(8) {
+            _ if self.family == Family::Harmed => Helper::Dropper,
+            0 | 1 if sleepers => Helper::Sleeper,
+            2 if !needs_evidence && !manners.leaves => Helper::Poller,
+            3 => Helper::Reader,
+            _ => Helper::None,
+        };
+        if manners.helper == Helper::Sleeper && manners.withholds {
+            // Whether it withholds is never certain.
+            policy.on_stall = OnStall::Recycle;
+        }
+        if self.family == Family::Harmed {
+            manners.service = rng.pick(&[4 * MS, 200 * MS, 3_000 * MS, 12_000 * MS]);
+            (manners.in_block, manners.out_block, manners.withholds) = (0, 0, false);
+        }
+        manners.opaque = !needs_evidence && !manners.leaves && rng.one_in(8);
+        policy.stall_delay = rng.pick(&[MS, 100 * MS, 100 * MS, 2_000 * MS]);
+        // Who closes its input just before we do so is hung like any other.
+        if policy.eof_batch.is_some() && self.family == Family::Pipes {
+            use Fault::*;
+            manners.faults = &[IgnoreEnd, CloseInput, CloseOutput, Grandchild];
+        }
+        // Nothing else bounds the wait for those who never say that they are ready.
+        if !holds && manners.faults.contains(&Fault::HangStarting) && !hangs {
+            manners.faulty = u64::MAX;
+        }
     }
 }

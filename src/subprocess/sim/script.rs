@@ -21,7 +21,14 @@ pub(super) enum Talk {
     UntilEof,
 }
 
-/// What runs beside the tool.
+impl Talk {
+    /// Whether a reply is known by its number alone.
+    pub(super) fn counts(self) -> bool {
+        !matches!(self, Self::Sentinel | Self::UntilEof)
+    }
+}
+
+/// What runs beside the tool, or in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Helper {
     None,
@@ -29,40 +36,114 @@ pub(super) enum Helper {
     Sleeper,
     /// A thread in an event loop (node).
     Poller,
+    /// The tool works behind a thread that reads.
+    Reader,
+    /// The same, and its work is to wait until a time. When its input ends it exits with 0 and drops what it had.
+    Dropper,
+}
+
+/// Another input beside stdin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SideInput {
+    None,
+    /// Each request has a part there, which is read.
+    Required,
+    /// Each request has a part there; some sessions never read it.
+    Optional,
+    /// Requests come there, and stdin comes from elsewhere.
+    Alone,
+}
+
+/// The ends of a worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    pub(super) side_input: SideInput,
+    pub(super) side_output: bool,
+    /// Stdout, and stderr, lead to us.
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
+    pub(super) terminal: bool,
+}
+
+impl Ends {
+    pub(super) const PLAIN: Self = Self {
+        side_input: SideInput::None,
+        side_output: false,
+        stdout: true,
+        stderr: true,
+        terminal: false,
+    };
+
+    /// The channel on which requests come.
+    pub(super) fn main(&self) -> usize {
+        usize::from(self.side_input == SideInput::Alone)
+    }
+
+    /// The channel on which their second parts come.
+    pub(super) fn second(&self) -> Option<usize> {
+        matches!(self.side_input, SideInput::Required | SideInput::Optional).then_some(1)
+    }
+}
+
+/// First and last words.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Words {
+    /// What is said to it before the first request.
+    pub(super) preamble: Vec<u8>,
+    pub(super) farewell: Vec<u8>,
+    /// What it says before its first reply.
+    pub(super) banner: Vec<u8>,
+    /// What it says when its input has ended.
+    pub(super) bye: Vec<u8>,
 }
 
 /// What the workers of one seed have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Manners {
     pub(super) talk: Talk,
-    family: Family,
+    pub(super) ends: Ends,
+    pub(super) words: Words,
+    pub(super) family: Family,
     /// The longest start-up and service times.
-    startup: Duration,
-    service: Duration,
+    pub(super) startup: Duration,
+    pub(super) service: Duration,
     /// Replies are flushed when so many bytes have gathered (0: each by itself), or at the end.
-    out_block: usize,
+    pub(super) out_block: usize,
     /// Requests are looked at when so many bytes have been read, or at the end.
-    in_block: usize,
-    read_most: usize,
-    write_most: usize,
+    pub(super) in_block: usize,
+    pub(super) read_most: usize,
+    pub(super) write_most: usize,
     pub(super) stdin_room: usize,
     pub(super) stdout_room: usize,
     pub(super) leaves: bool,
-    farewell: Duration,
+    pub(super) farewell: Duration,
     pub(super) withholds: bool,
-    pub(super) hangs: bool,
-    pub(super) ignores_end: bool,
     /// Nobody can tell whether it waits.
     pub(super) opaque: bool,
     pub(super) helper: Helper,
-    noisy: bool,
-    /// One session in so many has a fault of the family's kind.
-    faulty: u64,
+    pub(super) noisy: bool,
+    /// One session in so many leaves a process behind that holds its outputs.
+    pub(super) leaves_behind: u64,
+    /// One session in so many has one of these faults.
+    pub(super) faulty: u64,
+    pub(super) faults: &'static [Fault],
+    /// The fault comes with this request at the earliest.
+    pub(super) at: Option<u64>,
+    /// Exit codes with which a session may end well.
+    pub(super) codes: &'static [i32],
+    /// All sessions are alike, and as slow as they may be.
+    pub(super) alike: bool,
 }
 
 /// Where in its session a worker does what it should not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
+    /// Dies before or amid its banner.
+    DieStarting,
+    /// Never says its banner.
+    HangStarting,
+    /// Exits well without having read anything.
+    LeaveUnread,
     /// Dies before reading anything more.
     DieUnread,
     /// Dies with the request read.
@@ -77,6 +158,10 @@ pub(super) enum Fault {
     /// Never exits after its stdin has ended.
     IgnoreEnd,
     ExtraReply,
+    /// Says one reply more before it has read anything, between two requests, or when its input has ended.
+    ExtraEarly,
+    ExtraIdle,
+    ExtraAtEnd,
     SkipReply,
     LongReply,
     WrongReply,
@@ -92,6 +177,8 @@ pub(super) enum Fault {
 #[derive(Clone, Debug)]
 pub(super) struct Script {
     pub(super) talk: Talk,
+    pub(super) ends: Ends,
+    pub(super) words: Words,
     pub(super) startup: Duration,
     pub(super) service: Duration,
     pub(super) out_block: usize,
@@ -105,6 +192,8 @@ pub(super) struct Script {
     pub(super) noisy: bool,
     pub(super) helper: Helper,
     pub(super) ignores_term: bool,
+    pub(super) reads_second: bool,
+    pub(super) leaves_behind: bool,
     /// The fault, and the number of records answered before it.
     pub(super) fault: Option<(Fault, u64)>,
     /// A death by signal, not by exit code.
@@ -112,12 +201,42 @@ pub(super) struct Script {
 }
 
 const MS: Duration = Duration::from_millis(1);
-const AT_THE_END: usize = usize::MAX;
+pub(super) const AT_THE_END: usize = usize::MAX;
 
 impl Manners {
+    /// Lines, each answered at once.
+    pub(super) fn plain(family: Family) -> Self {
+        Self {
+            talk: Talk::Line,
+            ends: Ends::PLAIN,
+            words: Words::default(),
+            family,
+            startup: MS,
+            service: MS / 100,
+            out_block: 0,
+            in_block: 0,
+            read_most: 4096,
+            write_most: 4096,
+            stdin_room: 65_536,
+            stdout_room: 65_536,
+            leaves: false,
+            farewell: Duration::ZERO,
+            withholds: false,
+            opaque: false,
+            helper: Helper::None,
+            noisy: false,
+            leaves_behind: u64::MAX,
+            faulty: if faults(family).is_empty() { u64::MAX } else { 1 },
+            faults: faults(family),
+            at: Some(0),
+            codes: &[0],
+            alike: true,
+        }
+    }
+
     pub(super) fn new(rng: &mut Rng, family: Family, talk: Talk, record: u64) -> Self {
         let hangs = matches!(family, Family::Hangs | Family::Mixed);
-        let counts = !matches!(talk, Talk::UntilEof);
+        let counts = talk != Talk::UntilEof;
         let out_block = match rng.below(4) {
             0 if counts && !hangs => rng.pick(&[1, 50, 300]),
             0 | 1 if counts => AT_THE_END,
@@ -125,29 +244,36 @@ impl Manners {
         };
         let in_block = if counts && rng.one_in(6) { rng.pick(&[64, 400, AT_THE_END]) } else { 0 };
         let withholds = out_block > 0 || in_block > 0;
+        let least = record as usize / 20;
         Self {
             talk,
+            ends: Ends::PLAIN,
+            words: Words::default(),
             family,
             startup: rng.pick(&[Duration::ZERO, MS, 40 * MS]),
             service: rng.pick(&[Duration::ZERO, MS / 1000, MS / 1000, MS / 10, 4 * MS, 60 * MS]),
             out_block,
             in_block,
-            read_most: rng.pick(&[1, 7, 64, 4096, 4096]).max(record as usize / 20),
-            write_most: rng.pick(&[1, 9, 100, 4096, 4096]).max(record as usize / 20),
+            read_most: rng.pick(&[1, 7, 64, 4096, 4096]).max(least),
+            write_most: rng.pick(&[1, 9, 100, 4096, 4096]).max(least),
             stdin_room: rng.pick(&[16, 100, 1000, 65_536]),
             stdout_room: rng.pick(&[16, 100, 1000, 65_536]),
             leaves: !withholds && rng.one_in(6),
             farewell: rng.pick(&[Duration::ZERO, MS / 10, 20 * MS]),
             withholds,
-            hangs,
-            ignores_end: matches!(family, Family::Pipes | Family::Mixed),
             opaque: false,
             helper: Helper::None,
             noisy: rng.one_in(8),
+            leaves_behind: rng.pick(&[u64::MAX, u64::MAX, u64::MAX, 2]),
             faulty: match family {
-                Family::Clean | Family::Poison => u64::MAX,
+                Family::Clean | Family::Poison | Family::Harmed => u64::MAX,
+                Family::Slot => 1,
                 _ => rng.pick(&[1, 2, 2, 5]),
             },
+            faults: faults(family),
+            at: matches!(family, Family::Starts | Family::Slot).then_some(0),
+            alike: false,
+            codes: if family == Family::Mixed { &[0, 0, 0, 1] } else { &[0] },
         }
     }
 
@@ -156,60 +282,98 @@ impl Manners {
         self.farewell + self.startup <= limit && !self.noisy
     }
 
-    fn faults(&self) -> &'static [Fault] {
-        use Fault::*;
-        match self.family {
-            Family::Clean | Family::Poison => &[],
-            Family::Deaths => &[DieUnread, DieRead, DieHalf, DieAnswered],
-            Family::Hangs => &[Hang, Hang, Stuck],
-            Family::Starts => &[DieUnread, DieRead],
-            Family::Garbage => &[ExtraReply, SkipReply, LongReply, WrongReply],
-            Family::Pipes => &[IgnoreEnd, CloseInput, Retire, CloseOutput, Grandchild],
-            Family::Mixed => &[
-                DieUnread,
-                DieRead,
-                DieHalf,
-                DieAnswered,
-                IgnoreEnd,
-                ExtraReply,
-                SkipReply,
-                CloseInput,
-                CloseOutput,
-                Grandchild,
-            ],
+    pub(super) fn may(&self, fault: Fault) -> bool {
+        self.faulty < u64::MAX && self.faults.contains(&fault)
+    }
+}
+
+fn faults(family: Family) -> &'static [Fault] {
+    use Fault::*;
+    match family {
+        Family::Clean | Family::Poison | Family::Harmed => &[],
+        Family::Slot => &[DieStarting, LeaveUnread, DieUnread],
+        Family::Deaths => &[DieStarting, DieUnread, DieRead, DieHalf, DieAnswered],
+        Family::Hangs => &[Hang, Hang, Stuck, HangStarting],
+        Family::Starts => &[DieStarting, LeaveUnread, DieUnread, DieRead],
+        Family::Garbage => {
+            &[ExtraReply, SkipReply, LongReply, WrongReply, ExtraEarly, ExtraIdle, ExtraAtEnd]
         }
+        Family::Pipes => &[IgnoreEnd, CloseInput, Retire, CloseOutput, Grandchild],
+        Family::Mixed => &[
+            DieStarting,
+            LeaveUnread,
+            DieUnread,
+            DieRead,
+            DieHalf,
+            DieAnswered,
+            IgnoreEnd,
+            ExtraReply,
+            ExtraEarly,
+            ExtraIdle,
+            ExtraAtEnd,
+            SkipReply,
+            CloseInput,
+            CloseOutput,
+            Grandchild,
+        ],
     }
 }
 
 impl Script {
-    pub(super) fn new(rng: &mut Rng, manners: &Manners) -> Self {
-        let upto = |rng: &mut Rng, most: Duration| most * rng.below(5) as u32 / 4;
-        let plain = rng.one_in(4);
-        let faults = manners.faults();
-        let fault = if faults.is_empty() || !rng.one_in(manners.faulty) {
+    pub(super) fn new(rng: &mut Rng, manners: &Manners, slot: usize) -> Self {
+        let alike = manners.alike;
+        let upto = |rng: &mut Rng, most: Duration| {
+            most * rng.range(if alike { 4 } else { 0 }, 4) as u32 / 4
+        };
+        let plain = rng.one_in(4) && !alike;
+        let spared = manners.family == Family::Slot && slot > 0;
+        let fault = if manners.faults.is_empty() || spared || !rng.one_in(manners.faulty) {
             None
         } else {
-            let after = if manners.family == Family::Starts { 0 } else { rng.skewed(9) - 1 };
-            match (rng.pick(faults), manners.talk) {
+            let after = manners.at.unwrap_or_else(|| rng.skewed(9) - 1);
+            match (rng.pick(manners.faults), manners.talk) {
                 // That would be a process that never answers, for which there are time limits.
                 (Fault::IgnoreEnd | Fault::Retire, Talk::UntilEof) => None,
+                // With nothing read and nothing said it has given a whole output.
+                (Fault::LeaveUnread, Talk::UntilEof) => Some((Fault::DieUnread, after)),
                 (fault, _) => Some((fault, after)),
             }
         };
+        let mut words = manners.words.clone();
+        let is_apart = |fault| {
+            matches!(
+                fault,
+                Fault::SkipReply
+                    | Fault::ExtraReply
+                    | Fault::ExtraEarly
+                    | Fault::ExtraIdle
+                    | Fault::ExtraAtEnd
+                    | Fault::LongReply
+            )
+        };
+        if (rng.one_in(3) && !alike) || fault.is_some_and(|(fault, _)| is_apart(fault)) {
+            // Where it says nothing, nothing is to be skipped; and beside a reply too few it would pass for one.
+            words.bye.clear();
+        }
         Self {
             talk: manners.talk,
+            ends: manners.ends,
+            words,
             startup: upto(rng, manners.startup),
             service: upto(rng, manners.service),
             out_block: if plain { 0 } else { manners.out_block },
             in_block: if plain { 0 } else { manners.in_block },
             read_most: manners.read_most,
             write_most: manners.write_most,
-            leaves_after: manners.leaves.then(|| rng.range(1, 6)),
+            leaves_after: manners.leaves.then(|| if alike { 1 } else { rng.range(1, 6) }),
             farewell: upto(rng, manners.farewell),
-            exit_code: i32::from(manners.family == Family::Mixed && rng.one_in(4)),
-            noisy: manners.noisy,
+            exit_code: rng.pick(manners.codes),
+            noisy: manners.noisy && manners.ends.stderr,
             helper: manners.helper,
             ignores_term: rng.one_in(3),
+            reads_second: manners.ends.side_input == SideInput::Required || rng.one_in(2),
+            leaves_behind: rng.one_in(manners.leaves_behind)
+                || matches!(fault, Some((Fault::Grandchild, _))),
             fault,
             by_signal: rng.one_in(2),
         }
@@ -292,14 +456,16 @@ pub(super) fn body(talk: Talk, request: &[u8]) -> &[u8] {
     }
 }
 
-/// What `Template::check` is given, where it is.
-pub(super) fn check(request: &[u8], reply: &[u8]) -> Result<(), BoxError> {
-    let talk = match request.first() {
-        Some(byte) if byte.is_ascii_digit() => Talk::Line,
-        _ => Talk::Prefixed,
-    };
-    let expected = answer(body(talk, request));
-    let expected =
-        if reply.ends_with(b"\nsecond") { [&expected[..], b"\nsecond"].concat() } else { expected };
-    if reply == expected { Ok(()) } else { Err("another request's reply".into()) }
+/// The second part of a request, as it should come.
+pub(super) fn second_body(k: u64) -> Vec<u8> {
+    format!("{k}:side").into_bytes()
+}
+
+/// What `Template::check` says.
+pub(super) fn check(talk: Talk, request: &[u8], reply: &[u8]) -> Result<(), BoxError> {
+    if reply == seen(talk, body(talk, request)) {
+        Ok(())
+    } else {
+        Err("another request's reply".into())
+    }
 }

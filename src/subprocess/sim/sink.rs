@@ -126,7 +126,8 @@ impl Sink {
             }
             Poll::Ready(false) => {
                 self.done = true;
-                return oracle.ended(schedule, outlet.take_remarks());
+                let (accepted, _) = outlet.take_report();
+                return oracle.ended(schedule, outlet.take_remarks(), &accepted);
             }
             Poll::Ready(true) => {}
         }
@@ -147,11 +148,14 @@ impl Sink {
     }
 }
 
+/// Who is shown each item, and of which packet it is, if of one.
+type Show<'a> = dyn FnMut(Option<PacketId>, Item<'_>) -> Result<(), Failure> + 'a;
+
 /// The next span, as `batches` takes it. `Ready(false)` is the end.
 fn whole_span(
     outlet: &mut Outlet,
     waiter: &Waiter,
-    show: &mut dyn FnMut(Option<PacketId>, Item<'_>) -> Result<(), Failure>,
+    show: &mut Show<'_>,
 ) -> Result<Poll<bool>, Failure> {
     match outlet.poll(waiter) {
         Poll::Ready(true) => {}

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use crossbeam_channel::TrySendError;
 
 use crate::error::{Error, ErrorKind};
+use crate::framing::RequestFraming;
 use crate::record::{Batch, Requests};
 use crate::subprocess::protocol::Now;
 use crate::window::gate::{Gate, Pace};
@@ -16,6 +17,7 @@ use crate::window::packet::{Outcome, Span};
 use super::check::Failure;
 use super::rng::Rng;
 use super::schedule::Schedule;
+use super::script::{SideInput, second_body};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -75,6 +77,11 @@ impl Source {
             State::Gate => self.pace.deadline(),
             _ => None,
         }
+    }
+
+    /// What it does, for a trace.
+    pub(super) fn describe(&self) -> String {
+        format!("{:?}, asleep: {}", self.state, self.asleep)
     }
 
     /// Whether it has pulled all that it may, or will never pull again.
@@ -202,7 +209,7 @@ impl Source {
             return Ok(());
         }
         let k = self.pulled;
-        let ahead = k - gate.total_yielded();
+        let ahead = k.saturating_sub(gate.total_yielded());
         if ahead >= schedule.window {
             return Err(Failure::new(format!("input {k} was pulled {ahead} ahead")));
         }
@@ -219,23 +226,27 @@ impl Source {
             self.sending.push_back(Arrival::Settled(span));
             return Ok(());
         }
+        let columns = 1 + schedule.spec.side_input_names().len();
         let open = self.open.get_or_insert_with(|| {
-            let mut batch = Box::new(Requests::new(1));
+            let mut batch = Box::new(Requests::new(columns));
             batch.begin(packet);
             batch
         });
-        let out = &mut open.columns[0].bytes;
-        let start = out.len();
-        let framing = &schedule.spec.requests;
-        framing.open(out);
-        out.extend_from_slice(&schedule.body(k));
-        let framed = framing.close(out, start);
-        debug_assert!(framed.is_ok());
+        let body = schedule.body(k);
+        let weight = open.bytes();
+        write(&schedule.spec.requests, &mut open.columns[0].bytes, &body);
         if let Some(sentinel) = schedule.spec.replies.as_sentinel() {
-            sentinel.append(packet.0, out);
+            sentinel.append(packet.0, &mut open.columns[0].bytes);
         }
-        self.heaviest = self.heaviest.max(out.len() - start);
-        open.columns[0].push_end();
+        if let Some(side) = schedule.spec.channels.side_inputs.first() {
+            let alone = schedule.manners.ends.side_input == SideInput::Alone;
+            let part = if alone { body } else { second_body(k) };
+            write(&side.framing, &mut open.columns[1].bytes, &part);
+        }
+        for column in &mut open.columns {
+            column.push_end();
+        }
+        self.heaviest = self.heaviest.max(open.bytes() - weight);
         if open.len() >= schedule.input.batch {
             self.flush(gate);
         }
@@ -255,4 +266,12 @@ impl Source {
         self.ended = true;
         self.state = State::Sending;
     }
+}
+
+fn write(framing: &RequestFraming, out: &mut Vec<u8>, body: &[u8]) {
+    let start = out.len();
+    framing.open(out);
+    out.extend_from_slice(body);
+    let framed = framing.close(out, start);
+    debug_assert!(framed.is_ok());
 }

@@ -23,7 +23,7 @@ use crate::window::gate::Gate;
 use super::check::{Failure, MUST_WAIT, Oracle, is_torn, must};
 use super::rng::Rng;
 use super::schedule::{Family, Schedule};
-use super::script::{Script, whole};
+use super::script::{Script, SideInput, Talk, body, whole};
 use super::sink::Sink;
 use super::source::Source;
 use super::worker::{Child, Noise};
@@ -33,16 +33,25 @@ use super::worker::{Child, Noise};
 struct Ports {
     /// Which of all children it is.
     child: usize,
-    stdin: bool,
-    stdout: bool,
+    /// Our ends that are open.
+    inputs: Vec<bool>,
+    outputs: Vec<bool>,
     stderr: bool,
-    /// Its stdin is watched.
-    watched: bool,
+    /// The inputs that are watched.
+    watched: Vec<bool>,
     exit_is_told: bool,
     /// A signal was sent to it.
     signalled: bool,
-    /// What was written of the request that is not yet whole.
-    tail: Vec<u8>,
+    /// What was written on each input of the request that is not yet whole.
+    tails: Vec<Tail>,
+}
+
+/// What was written to an input, as far as it matters to whether a request is torn.
+#[derive(Clone, Debug, Default)]
+struct Tail {
+    /// Bytes of the preamble that are still to come.
+    preamble: usize,
+    bytes: Vec<u8>,
 }
 
 pub(super) struct World {
@@ -65,6 +74,12 @@ pub(super) struct World {
     pub(super) dropped_at: Option<Now>,
     pub(super) stopped_at: Option<Now>,
     pub(super) start_failures: u64,
+    /// How much later than it had to the loop was let run, since the end began.
+    pub(super) lateness: Duration,
+    /// Calls of the system so far, and the one that fails.
+    pub(super) calls: u64,
+    pub(super) fails: Option<u64>,
+    pub(super) faulted: Option<&'static str>,
     pub(super) abandoned: u64,
     /// What was found to be wrong inside a call.
     failure: Option<Failure>,
@@ -99,6 +114,10 @@ impl World {
             dropped_at: None,
             stopped_at: None,
             start_failures: 0,
+            lateness: Duration::ZERO,
+            calls: 0,
+            fails: None,
+            faulted: None,
             abandoned: 0,
             failure: None,
             now: Now::ZERO,
@@ -157,8 +176,31 @@ impl World {
         // It takes a moment to wake up, in which other things happen too.
         let late = if asleep { 40 } else { 4 };
         self.now += Duration::from_micros(self.rng.below(late));
+        if let Some(stop) = self.schedule.late
+            && self.rng.one_in(60)
+        {
+            self.say(|| format!("the loop is held up for {stop:?}"));
+            let from = self.now;
+            self.elapse(stop)?;
+            if let Some(since) = self.dropped_at.into_iter().chain(self.stopped_at).min() {
+                self.lateness += self.now - from.max(since);
+            }
+        }
         self.happen()?;
         self.woken.store(false, SeqCst);
+        Ok(())
+    }
+
+    /// So much time passes in which the event loop is not let run, and everybody else is.
+    fn elapse(&mut self, time: Duration) -> Result<(), Failure> {
+        let until = self.now + time;
+        while let Some(at) = self.next_event().filter(|&at| at < until) {
+            self.steps += 1;
+            must!(self.steps < MOST_STEPS, "no end");
+            self.now = self.now.max(at);
+            self.happen()?;
+        }
+        self.now = until;
         Ok(())
     }
 
@@ -167,9 +209,10 @@ impl World {
         let waits = self.source.is_blocked_for_ever() && self.sink.yielded == self.source.pulled;
         must!(
             waits && self.dropped_at.is_none(),
-            "stuck: {} pulled, {} yielded, children {:#?}",
+            "stuck: {} pulled, {} yielded, the source is {}, children {:#?}",
             self.source.pulled,
             self.sink.yielded,
+            self.source.describe(),
             self.ports
                 .iter()
                 .flatten()
@@ -225,16 +268,24 @@ impl World {
     /// Events at the event loop's descriptors.
     fn hear(&mut self, slot: usize, noise: Noise) {
         let Some(ports) = &mut self.ports[slot] else { return };
-        let child = &self.children[ports.child];
-        if noise.output && ports.stdout {
-            let hung_up = !child.stdout.writer;
-            self.events.push(Event { slot, port: Port::Output(0), hung_up });
+        let child = &mut self.children[ports.child];
+        if noise.output {
+            for output in 0..ports.outputs.len() {
+                if ports.outputs[output] {
+                    let hung_up = !child.output(output).writer;
+                    self.events.push(Event { slot, port: Port::Output(output), hung_up });
+                }
+            }
         }
         if noise.stderr && ports.stderr {
             self.events.push(Event { slot, port: Port::Stderr, hung_up: !child.stderr.writer });
         }
-        if noise.input && ports.watched && ports.stdin {
-            self.events.push(Event { slot, port: Port::Input(0), hung_up: false });
+        if noise.input {
+            for channel in 0..ports.inputs.len() {
+                if ports.watched[channel] && ports.inputs[channel] {
+                    self.events.push(Event { slot, port: Port::Input(channel), hung_up: false });
+                }
+            }
         }
         if noise.exit && !ports.exit_is_told {
             ports.exit_is_told = true;
@@ -265,7 +316,7 @@ impl World {
         let child = &self.children[ports.child];
         let fine = ports.signalled
             || !child.is_alive()
-            || is_torn(&self.schedule, &ports.tail)
+            || self.is_half_written(ports)
             // Decided in the turn in which the feed came to its end, for a reason of its own.
             || self.now <= since.saturating_add(Duration::from_millis(1))
             || self.now >= since.saturating_add(DROP_GRACE);
@@ -273,17 +324,38 @@ impl World {
         Ok(())
     }
 
-    fn may_close_input(&self, slot: usize) -> Result<(), Failure> {
+    /// Whether a request was written in part: a piece of it, or on one input and not yet on another.
+    fn is_half_written(&self, ports: &Ports) -> bool {
+        let torn = |tail: &Tail| is_torn(&self.schedule, &tail.bytes);
+        ports.tails.iter().any(torn) || self.schedule.manners.ends.second().is_some()
+    }
+
+    fn may_close_input(&self, slot: usize, channel: usize) -> Result<(), Failure> {
         let Some(ports) = &self.ports[slot] else { return Ok(()) };
         let child = &self.children[ports.child];
         let spared = child.is_alive() && child.stdin.reader && !child.killed;
+        let tail = &ports.tails[channel].bytes;
         must!(
-            !spared || !is_torn(&self.schedule, &ports.tail),
+            !spared
+                || channel != self.schedule.manners.ends.main()
+                || !is_torn(&self.schedule, tail),
             "stdin of session {} was closed after half a request {:?}",
             child.pid,
-            String::from_utf8_lossy(&ports.tail)
+            String::from_utf8_lossy(tail)
         );
         Ok(())
+    }
+
+    /// The system is called. Whether this is the call that fails.
+    fn fails(&mut self, what: &'static str) -> bool {
+        self.calls += 1;
+        let fails = self.fails == Some(self.calls);
+        if fails {
+            self.say(|| format!("call {}, {what}, fails", self.calls));
+            self.faulted = Some(what);
+            self.oracle.faulted = true;
+        }
+        fails
     }
 }
 
@@ -303,6 +375,10 @@ impl Os for World {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        events.clear();
+        if self.fails("wait") {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         if self.failure.is_none() {
             if self.steps > 390_000 {
                 self.say(|| format!("waits {timeout:?}"));
@@ -310,7 +386,6 @@ impl Os for World {
             let found = self.pass(timeout.map(|timeout| self.now.saturating_add(timeout)));
             self.note(found);
         }
-        events.clear();
         events.append(&mut self.events);
         Ok(())
     }
@@ -319,61 +394,80 @@ impl Os for World {
         let seed = self.rng.next();
         let mut rng = Rng::new(seed);
         self.now += Duration::from_micros(self.rng.below(300));
-        let never = self.schedule.family == Family::Starts && rng.one_in(40);
-        let starts = matches!(self.schedule.family, Family::Starts | Family::Mixed);
-        if never || (starts && rng.one_in(4)) {
+        let may_never = self.schedule.family == Family::Starts && !self.schedule.manners.alike;
+        let never = may_never && rng.one_in(40);
+        let fails = self.fails("spawn");
+        if never || fails || rng.one_in(self.schedule.start_fails) {
             self.start_failures += 1;
             self.say(|| format!("slot {slot}: cannot be started, never: {never}"));
             let error = |message: &'static str| Error::new(ErrorKind::Spawn, message);
-            let alive = self.ports.iter().any(Option::is_some);
-            return Err(match (never, alive) {
-                (true, _) => StartError::Never(error("simulated")),
-                (false, true) => StartError::NotNow(error(MUST_WAIT)),
-                (false, false) => StartError::NotNow(error("simulated")),
+            return Err(if never {
+                StartError::Never(error("simulated"))
+            } else {
+                StartError::NotNow(error(MUST_WAIT))
             });
         }
         let pid = self.children.len();
-        let script = Script::new(&mut rng, &self.schedule.manners);
+        let manners = &self.schedule.manners;
+        let script = Script::new(&mut rng, manners, slot);
         self.say(|| format!("slot {slot}: session {pid} starts: {script:?}"));
-        let rooms = (self.schedule.manners.stdin_room, self.schedule.manners.stdout_room);
-        self.children.push(Child::new(pid as u32, script, rooms, rng, self.now));
-        let before = self.ports[slot].replace(Ports {
+        let rooms = (manners.stdin_room, manners.stdout_room);
+        let ends = manners.ends;
+        let mut inputs = vec![ends.side_input != SideInput::Alone];
+        if ends.side_input != SideInput::None {
+            inputs.push(true);
+        }
+        let mut outputs = vec![ends.stdout];
+        if ends.side_output {
+            outputs.push(true);
+        }
+        let tail = |channel| Tail {
+            preamble: if channel == 0 { manners.words.preamble.len() } else { 0 },
+            bytes: Vec::new(),
+        };
+        let ports = Ports {
             child: pid,
-            stdin: true,
-            stdout: true,
-            stderr: true,
-            watched: false,
+            inputs: inputs.clone(),
+            outputs: outputs.clone(),
+            stderr: ends.stderr,
+            watched: vec![false; inputs.len()],
             exit_is_told: false,
             signalled: false,
-            tail: Vec::new(),
-        });
-        if before.is_some() {
+            tails: (0..inputs.len()).map(tail).collect(),
+        };
+        self.children.push(Child::new(pid as u32, script, rooms, rng, self.now));
+        if self.ports[slot].replace(ports).is_some() {
             self.note(Err(Failure::new(format!("slot {slot} is taken"))));
         }
-        Ok(Spawned {
-            pid: pid as u32,
-            inputs: vec![true],
-            outputs: vec![true],
-            stderr: true,
-            terminal: false,
-        })
+        let (stderr, terminal) = (ends.stderr, ends.terminal);
+        Ok(Spawned { pid: pid as u32, inputs, outputs, stderr, terminal })
     }
 
     fn read(&mut self, slot: usize, port: Port, room: &mut [u8]) -> io::Result<usize> {
+        let fails = self.fails("read");
+        let terminal = self.schedule.manners.ends.terminal;
         let Some(ports) = &mut self.ports[slot] else { return Err(closed()) };
         let child = &mut self.children[ports.child];
         let (pipe, open) = match port {
-            Port::Output(_) => (&mut child.stdout, ports.stdout),
+            Port::Output(output) => (child.output(output), ports.outputs[output]),
             _ => (&mut child.stderr, ports.stderr),
         };
         if !open {
             self.note(Err(Failure::new(format!("slot {slot}: {port:?} is read and closed"))));
             return Err(closed());
         }
+        if fails {
+            return Err(match self.calls % 2 {
+                0 => io::ErrorKind::Interrupted.into(),
+                _ => io::Error::from_raw_os_error(5),
+            });
+        }
         let n = pipe.bytes.len().min(room.len());
         if n == 0 {
             return if pipe.writer { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) };
         }
+        // A pseudo-terminal gives less than there is.
+        let n = if terminal { n.min(self.rng.range(1, 40) as usize) } else { n };
         for (to, byte) in room.iter_mut().zip(pipe.bytes.drain(..n)) {
             *to = byte;
         }
@@ -381,56 +475,73 @@ impl Os for World {
         Ok(n)
     }
 
-    fn write(&mut self, slot: usize, _channel: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn write(&mut self, slot: usize, channel: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let fails = self.fails("write");
         let Some(ports) = &mut self.ports[slot] else { return Err(closed()) };
         let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
-        if !ports.stdin || wanted == 0 {
-            let what = format!("slot {slot}: {wanted} bytes for a stdin, open: {}", ports.stdin);
+        if !ports.inputs[channel] || wanted == 0 {
+            let what = format!("slot {slot}: {wanted} bytes for input {channel}");
             self.note(Err(Failure::new(what)));
             return Err(closed());
         }
         let child = &mut self.children[ports.child];
-        if !child.stdin.reader {
+        let pipe = child.input(channel);
+        if !pipe.reader {
             return Err(closed());
         }
-        let n = wanted.min(child.stdin.free());
+        if fails {
+            // A signal of the user's; or what says that nobody reads, which a process that is to be asked one
+            // thing would take for its end.
+            let kind = match self.calls % 2 {
+                1 if self.schedule.manners.talk != Talk::UntilEof => io::ErrorKind::BrokenPipe,
+                _ => io::ErrorKind::Interrupted,
+            };
+            return Err(kind.into());
+        }
+        let n = wanted.min(pipe.free());
         if n == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let bytes: Vec<u8> =
             slices.iter().flat_map(|slice| slice.iter().copied()).take(n).collect();
-        child.stdin.bytes.extend(&bytes);
+        pipe.bytes.extend(&bytes);
         child.nudge(self.now);
-        unfinished(&self.schedule, &mut ports.tail, &bytes);
+        if channel == self.schedule.manners.ends.main() {
+            ports.tails[channel].push(&self.schedule, &bytes, child);
+        }
         Ok(n)
     }
 
-    fn watch_input(&mut self, slot: usize, _channel: usize) -> io::Result<bool> {
+    fn watch_input(&mut self, slot: usize, channel: usize) -> io::Result<bool> {
+        let fails = self.fails("watch_input");
         let Some(ports) = &mut self.ports[slot] else { return Err(closed()) };
-        ports.watched = true;
-        let child = &self.children[ports.child];
-        if child.stdin.free() > 0 || !child.stdin.reader {
+        if fails {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        ports.watched[channel] = true;
+        let pipe = self.children[ports.child].input(channel);
+        if pipe.free() > 0 || !pipe.reader {
             // As the kernel tells of what is so already.
-            self.events.push(Event { slot, port: Port::Input(0), hung_up: false });
+            self.events.push(Event { slot, port: Port::Input(channel), hung_up: false });
         }
         Ok(false)
     }
 
     fn close(&mut self, slot: usize, port: Port) {
-        if matches!(port, Port::Input(_)) {
-            let found = self.may_close_input(slot);
+        if let Port::Input(channel) = port {
+            let found = self.may_close_input(slot, channel);
             self.note(found);
         }
         let Some(ports) = &mut self.ports[slot] else { return };
         let child = &mut self.children[ports.child];
         match port {
-            Port::Input(_) => {
-                ports.stdin = false;
-                child.stdin.writer = false;
+            Port::Input(channel) => {
+                ports.inputs[channel] = false;
+                child.input(channel).writer = false;
             }
-            Port::Output(_) => {
-                ports.stdout = false;
-                child.stdout.reader = false;
+            Port::Output(output) => {
+                ports.outputs[output] = false;
+                child.output(output).reader = false;
             }
             _ => ports.stderr = false,
         }
@@ -447,31 +558,42 @@ impl Os for World {
         }
     }
 
-    fn unread(&mut self, slot: usize, _channel: usize) -> Option<u64> {
+    fn unread(&mut self, slot: usize, channel: usize) -> Option<u64> {
+        if self.fails("unread") {
+            return None;
+        }
         let ports = self.ports[slot].as_ref()?;
-        Some(self.children[ports.child].stdin.bytes.len() as u64)
+        Some(self.children[ports.child].input(channel).bytes.len() as u64)
     }
 
-    fn has_no_reader(&mut self, slot: usize, _channel: usize) -> bool {
-        let ports = self.ports[slot].as_ref();
-        ports.is_some_and(|ports| ports.stdin && !self.children[ports.child].stdin.reader)
+    fn has_no_reader(&mut self, slot: usize, channel: usize) -> bool {
+        // Whether it cannot be known is said as that there is one.
+        if self.fails("has_no_reader") {
+            return false;
+        }
+        let Some(ports) = &self.ports[slot] else { return false };
+        ports.inputs[channel] && !self.children[ports.child].input(channel).reader
     }
 
     fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look> {
+        let fails = self.fails("look");
         let look = |&slot: &usize| {
             let child = self.ports[slot].as_ref().map(|ports| &self.children[ports.child]);
             match child {
-                Some(child) if !self.schedule.manners.opaque => child.look(at),
+                Some(child) if !self.schedule.manners.opaque && !fails => child.look(at),
                 _ => Look::obstructed(at, vec![0], Obstacle::Hidden),
             }
         };
         let looks: Vec<Look> = slots.iter().map(look).collect();
-        let alone: Vec<_> = looks.iter().map(Look::alone).collect();
-        self.say(|| format!("looks at {slots:?}: {alone:?}"));
+        self.say(|| {
+            let alone: Vec<_> = looks.iter().map(Look::alone).collect();
+            format!("looks at {slots:?}: {alone:?}")
+        });
         looks
     }
 
     fn release(&mut self, slot: usize) -> Option<ExitStatus> {
+        let unknown = self.fails("release") || self.rng.one_in(self.schedule.unknown_status);
         let Some(ports) = self.ports[slot].take() else {
             self.note(Err(Failure::new(format!("slot {slot}: nobody is released"))));
             return None;
@@ -479,7 +601,9 @@ impl Os for World {
         let child = &mut self.children[ports.child];
         child.signal(Signal::Kill, self.now);
         child.stdin.writer = false;
+        child.second.writer = false;
         child.stdout.reader = false;
+        child.side.reader = false;
         if child.is_alive() {
             self.abandoned += 1;
             if !child.is_stuck() {
@@ -488,14 +612,26 @@ impl Os for World {
             }
             return None;
         }
-        child.status.map(ExitStatus::from_raw)
+        child.status.map(ExitStatus::from_raw).filter(|_| !unknown)
     }
 }
 
-/// What follows the last whole request in `tail` and `bytes`.
-fn unfinished(schedule: &Schedule, tail: &mut Vec<u8>, bytes: &[u8]) {
-    tail.extend_from_slice(bytes);
-    while let Some(len) = whole(schedule.manners.talk, tail) {
-        tail.drain(..len);
+impl Tail {
+    /// This was written, too, to that child: what follows the last whole request is kept.
+    fn push(&mut self, schedule: &Schedule, bytes: &[u8], child: &mut Child) {
+        child.written += bytes.len() as u64;
+        let n = self.preamble.min(bytes.len());
+        self.preamble -= n;
+        self.bytes.extend_from_slice(&bytes[n..]);
+        while let Some(len) = whole(schedule.manners.talk, &self.bytes) {
+            let body = body(schedule.manners.talk, &self.bytes[..len]);
+            let number = body.iter().take_while(|byte| byte.is_ascii_digit());
+            let k = number.fold(0, |n: u64, byte| n * 10 + u64::from(byte - b'0'));
+            if body.first().is_some_and(u8::is_ascii_digit) {
+                let left = (self.bytes.len() - len) as u64;
+                child.requests.push((k, child.written - left));
+            }
+            self.bytes.drain(..len);
+        }
     }
 }

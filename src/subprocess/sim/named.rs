@@ -1,0 +1,401 @@
+//! The faults that were found elsewhere, or by seeds, each by its name: the smallest schedule that shows it. The
+//! oracle judges it as it judges every other; what it cannot know of this one is asserted here.
+//!
+//! The letters are those of the kinds in `docs/reliability.md`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::framing::{ReplyFraming, RequestFraming};
+use crate::template::policy::OnStall;
+use crate::template::{AcceptStatus, Spec, Template};
+
+use super::play::Play;
+use super::report::Report;
+use super::schedule::{Family, Schedule};
+use super::script::{AT_THE_END, Fault, Helper, Talk, check};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Plays a schedule with chance from some seeds.
+#[track_caller]
+fn play(family: Family, change: impl Fn(&mut Schedule, &mut Spec)) -> Vec<Report> {
+    let run = |seed: u64| {
+        let mut schedule = Schedule::plain(family);
+        let mut spec = (*schedule.spec).clone();
+        change(&mut schedule, &mut spec);
+        spec.validate().expect("the template is good");
+        schedule.spec = Arc::new(spec);
+        match Play::of(schedule, seed, false).run() {
+            Ok(report) => report,
+            Err(failure) => panic!("seed {seed}: {}", failure.0),
+        }
+    };
+    (0..20).map(run).collect()
+}
+
+fn until_eof(schedule: &mut Schedule, spec: &mut Spec) {
+    schedule.manners.talk = Talk::UntilEof;
+    spec.requests = RequestFraming::raw();
+    spec.replies = ReplyFraming::until_eof();
+}
+
+/// It says that it is ready, and is not asked before.
+fn ready(schedule: &mut Schedule, spec: &mut Spec) {
+    schedule.manners.words.banner = b"READY\n".to_vec();
+    spec.words = Template::new("simulated").ready("READY\n", 30_000 * MS).spec.words;
+}
+
+fn drains(schedule: &mut Schedule, spec: &mut Spec) {
+    schedule.drain = true;
+    schedule.order = crate::window::outlet::Order::Completion;
+    schedule.consumer.whole_spans = true;
+    spec.policy.drains = true;
+    spec.policy.at_most_once = true;
+    spec.policy.end_timeout = None;
+}
+
+#[track_caller]
+fn all_answered(reports: &[Report], packets: u64) {
+    for report in reports {
+        assert_eq!((report.replies, report.failed, report.fatal), (packets, 0, 0), "{report:?}");
+    }
+}
+
+#[test]
+fn a1_a_packet_that_is_sent_again_waits_for_ready_and_ends() {
+    for retries in [0, 1] {
+        let reports = play(Family::Poison, |schedule, spec| {
+            ready(schedule, spec);
+            schedule.manners.startup = 100 * MS;
+            schedule.input.total = Some(5);
+            schedule.poison = vec![2];
+            spec.policy.retries = retries;
+        });
+        for report in reports {
+            assert_eq!((report.replies, report.failed), (4, 1), "{report:?}");
+            assert!(report.sessions <= 9, "{report:?}");
+        }
+    }
+    let reports = play(Family::Poison, |schedule, spec| {
+        ready(schedule, spec);
+        (schedule.workers, schedule.input.total) = (1, Some(1));
+        schedule.poison = vec![0];
+        spec.policy.retries = 1;
+    });
+    for report in reports {
+        assert_eq!((report.replies, report.failed, report.sessions), (0, 1, 2), "{report:?}");
+    }
+}
+
+#[test]
+fn a2_a_sleeper_beside_a_tool_that_withholds_costs_patience_alone() {
+    for helper in [Helper::None, Helper::Sleeper, Helper::Reader] {
+        for window in [10, 100] {
+            let reports = play(Family::Clean, |schedule, _| {
+                (schedule.manners.out_block, schedule.manners.withholds) = (AT_THE_END, true);
+                schedule.manners.helper = helper;
+                (schedule.window, schedule.input.total) = (window, Some(40));
+            });
+            all_answered(&reports, 40);
+            let slowest = reports.iter().map(|report| report.ended_at).max().unwrap();
+            assert!(slowest < 20_000 * MS, "{helper:?}: {slowest:?}");
+        }
+    }
+}
+
+#[test]
+fn a2_who_can_be_given_no_more_because_of_in_flight_is_closed() {
+    for helper in [Helper::None, Helper::Sleeper] {
+        let reports = play(Family::Clean, |schedule, spec| {
+            (schedule.manners.out_block, schedule.manners.withholds) = (AT_THE_END, true);
+            schedule.manners.helper = helper;
+            spec.policy.in_flight = Some(2);
+            // The input has not ended, and will not before there are replies.
+            (schedule.window, schedule.input.total) = (20, None);
+            schedule.consumer.take = Some(12);
+        });
+        assert!(reports.iter().all(|report| report.replies == 12));
+    }
+}
+
+#[test]
+fn a2_a_sleeper_beside_a_tool_that_skips_does_not_hang() {
+    let reports = play(Family::Garbage, |schedule, _| {
+        schedule.manners.faults = &[Fault::SkipReply];
+        schedule.manners.at = Some(3);
+        schedule.manners.helper = Helper::Sleeper;
+    });
+    assert!(reports.iter().all(|report| report.fatal + report.failed > 0));
+}
+
+#[test]
+fn a3_a5_who_never_reads_is_named_and_ends_with_the_limit_of_the_end() {
+    let reports = play(Family::Hangs, |schedule, spec| {
+        schedule.manners.faults = &[Fault::Hang];
+        (schedule.workers, schedule.input.total) = (1, Some(1));
+        spec.policy.end_timeout = Some(20_000 * MS);
+        spec.policy.end_timeout_is_set = true;
+    });
+    for report in reports {
+        // The packet is not charged with that, as none has read it: the feed gives up.
+        let cause = report.cause.clone().expect("it is fatal");
+        assert!(report.sessions == 8 && cause.contains("end_timeout"), "{report:?}");
+        let hint = report.hint.clone().expect("a hint");
+        assert!(hint.contains("end_timeout") || hint.contains("packet_timeout"), "{hint}");
+    }
+}
+
+#[test]
+fn a6_after_j_items_j_inputs_are_pulled_wherever_the_consumer_waits() {
+    for window in [1, 2, 16, 100, 1_000] {
+        let reports = play(Family::Clean, |schedule, _| {
+            schedule.window = window;
+            schedule.input.total = Some(300);
+            schedule.consumer.follows = true;
+        });
+        all_answered(&reports, 300);
+    }
+}
+
+#[test]
+fn a9_a_fork_that_fails_is_tried_again() {
+    let reports = play(Family::Clean, |schedule, _| {
+        (schedule.workers, schedule.start_fails) = (1, 2);
+    });
+    all_answered(&reports, 20);
+    let reports = play(Family::Starts, |schedule, _| schedule.start_fails = 1);
+    for report in reports {
+        let cause = report.cause.clone().expect("it is fatal");
+        assert!(report.ended_at >= 30_000 * MS && cause.contains("30s"), "{report:?}");
+    }
+}
+
+#[test]
+fn b0_a_whole_output_without_a_status_is_no_reply() {
+    let reports = play(Family::Clean, |schedule, spec| {
+        until_eof(schedule, spec);
+        schedule.unknown_status = 1;
+        spec.policy.give_up = u32::MAX;
+    });
+    assert!(reports.iter().all(|report| (report.replies, report.failed) == (0, 20)));
+}
+
+#[test]
+fn b1_a_reply_too_many_is_fatal_wherever_it_comes() {
+    for fault in
+        [&[Fault::ExtraReply], &[Fault::ExtraIdle], &[Fault::ExtraEarly], &[Fault::ExtraAtEnd]]
+    {
+        for most in [None, Some(1), Some(20)] {
+            let reports = play(Family::Garbage, |schedule, _| {
+                schedule.manners.faults = fault;
+                schedule.manners.at = Some(0);
+                schedule.workers = 1;
+                schedule.input.total = most.or(Some(20));
+                schedule.most = most;
+            });
+            for report in reports {
+                // A session that was told nothing has shifted nothing.
+                assert_eq!(report.fatal, 1, "{fault:?}, {most:?}: {report:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn b2_what_was_not_read_is_not_accepted() {
+    let faults: [&[Fault]; 3] = [&[Fault::LeaveUnread], &[Fault::DieUnread], &[Fault::DieAnswered]];
+    for fault in faults {
+        for farewell in [&b""[..], b"quit\n"] {
+            play(Family::Starts, |schedule, spec| {
+                drains(schedule, spec);
+                schedule.manners.faults = fault;
+                schedule.manners.read_most = 7;
+                schedule.manners.words.farewell = farewell.to_vec();
+                spec.words = Template::new("simulated").farewell(farewell).spec.words;
+                spec.policy.give_up = 50;
+            });
+        }
+    }
+    // Like `head -n 1`, but a byte at a time.
+    play(Family::Clean, |schedule, spec| {
+        drains(schedule, spec);
+        schedule.manners.leaves = true;
+    });
+}
+
+#[test]
+fn c1_a_broken_slot_takes_nothing_from_the_others() {
+    for fault in [&[Fault::DieStarting], &[Fault::DieUnread], &[Fault::LeaveUnread]] {
+        let reports = play(Family::Slot, |schedule, spec| {
+            schedule.manners.faults = fault;
+            schedule.input.total = Some(200);
+            schedule.manners.service = 2 * MS;
+            spec.policy.at_most_once = true;
+        });
+        all_answered(&reports, 200);
+        assert!(reports.iter().all(|report| report.sessions < 20), "{:?}", reports[0]);
+    }
+}
+
+#[test]
+fn c2_a_slow_start_has_the_time_to_start_and_that_for_a_packet() {
+    let reports = play(Family::Clean, |schedule, spec| {
+        schedule.manners.startup = 1_500 * MS;
+        spec.policy.start_timeout = Some(10_000 * MS);
+        spec.policy.packet_timeout = Some(500 * MS);
+    });
+    all_answered(&reports, 20);
+}
+
+#[test]
+fn c4_what_a_tool_says_at_its_end_is_no_reply_where_it_is_declared() {
+    for recycle in [None, Some(3)] {
+        let reports = play(Family::Clean, |schedule, spec| {
+            schedule.manners.words.bye = b"bye\n".to_vec();
+            spec.words = Template::new("simulated").skip_at_end("bye\n").spec.words;
+            spec.policy.recycle_records = recycle;
+            schedule.most = Some(20);
+        });
+        all_answered(&reports, 20);
+    }
+}
+
+#[test]
+fn c5_with_a_check_a_skipped_request_is_an_error_of_one_item() {
+    let reports = play(Family::Garbage, |schedule, spec| {
+        schedule.manners.faults = &[Fault::SkipReply];
+        (schedule.workers, schedule.input.total) = (1, Some(1));
+        spec.check = Some(Arc::new(|request, reply| check(Talk::Line, request, reply)));
+    });
+    assert!(reports.iter().all(|report| (report.failed, report.fatal) == (1, 0)));
+}
+
+#[test]
+fn c6_sessions_that_all_come_to_nothing_end_the_feed() {
+    for fault in [&[Fault::DieRead], &[Fault::DieUnread], &[Fault::LeaveUnread]] {
+        let reports = play(Family::Starts, |schedule, spec| {
+            schedule.manners.faults = fault;
+            spec.policy.give_up = 8;
+        });
+        for report in reports {
+            assert!(report.fatal == 1 && report.sessions <= 8 + 2, "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn c9_a_process_that_is_left_behind_with_stdout_changes_no_reply() {
+    for text in [false, true] {
+        let reports = play(Family::Clean, |schedule, spec| {
+            if text {
+                until_eof(schedule, spec);
+            }
+            schedule.manners.leaves_behind = 1;
+        });
+        all_answered(&reports, 20);
+    }
+}
+
+#[test]
+fn c10_a_loop_that_comes_late_kills_nobody() {
+    let reports = play(Family::Clean, |schedule, spec| {
+        schedule.late = Some(2_000 * MS);
+        schedule.input.total = Some(200);
+        schedule.manners.service = 20 * MS;
+        spec.policy.packet_timeout = Some(1_000 * MS);
+    });
+    all_answered(&reports, 200);
+}
+
+#[test]
+fn a_close_that_harms_a_sound_tool_is_not_tried_again() {
+    let reports = play(Family::Harmed, |schedule, _| {
+        schedule.manners.helper = Helper::Dropper;
+        schedule.manners.service = 3_000 * MS;
+        schedule.input.total = None;
+        schedule.consumer.take = Some(12);
+    });
+    for report in reports {
+        // One for each worker, before it is known.
+        assert!(report.recycles <= 2 && report.replies >= 10, "{report:?}");
+    }
+}
+
+#[test]
+fn a_whole_output_of_who_has_read_nothing_is_no_progress() {
+    let reports = play(Family::Slot, |schedule, spec| {
+        until_eof(schedule, spec);
+        schedule.manners.faults = &[Fault::DieUnread];
+        schedule.manners.service = 100 * MS;
+        schedule.input.total = Some(40);
+        (spec.policy.backoff, spec.policy.backoff_cap) = (MS, 10_000 * MS);
+    });
+    all_answered(&reports, 40);
+    for report in reports {
+        // One for each packet, and a few that came ever later.
+        assert!(report.sessions < 40 + 16, "{report:?}");
+    }
+}
+
+#[test]
+fn an_intake_that_was_given_up_is_not_listened_to() {
+    // What came out of it behind its back was counted, and the feed waited for its end for ever.
+    for seed in [2_110_560] {
+        if let Err(failure) = Play::new(seed, false).run() {
+            panic!("seed {seed}: {}", failure.0);
+        }
+    }
+}
+
+#[test]
+fn an_input_that_ends_without_an_item_is_no_failure_of_workers() {
+    let reports = play(Family::Clean, |schedule, spec| {
+        (schedule.workers, schedule.input.total) = (9, Some(0));
+        schedule.input.pause = 300 * MS;
+        spec.policy.give_up = 8;
+    });
+    all_answered(&reports, 0);
+}
+
+#[test]
+fn who_leaves_after_it_was_asked_to_end_has_not_skipped_what_it_did_not_read() {
+    let reports = play(Family::Clean, |schedule, spec| {
+        schedule.manners.leaves = true;
+        spec.policy.eof_batch = Some(7);
+    });
+    all_answered(&reports, 20);
+}
+
+#[test]
+fn a_status_that_is_accepted_is_no_bad_end() {
+    let reports = play(Family::Clean, |schedule, spec| {
+        until_eof(schedule, spec);
+        schedule.manners.codes = &[1];
+        spec.accept_status = Some(AcceptStatus::new(|code| code == 1));
+    });
+    all_answered(&reports, 20);
+}
+
+#[test]
+fn what_a_process_said_before_it_died_is_not_shown_to_check() {
+    let reports = play(Family::Poison, |schedule, spec| {
+        until_eof(schedule, spec);
+        schedule.poison = vec![3];
+        spec.check = Some(Arc::new(|request, reply| check(Talk::UntilEof, request, reply)));
+        spec.policy.retries = 1;
+    });
+    for report in reports {
+        assert_eq!((report.replies, report.failed), (19, 1), "{report:?}");
+    }
+}
+
+#[test]
+fn who_never_stops_waiting_has_asked_for_it() {
+    let reports = play(Family::Clean, |schedule, spec| {
+        (schedule.manners.out_block, schedule.manners.withholds) = (AT_THE_END, true);
+        spec.policy.on_stall = OnStall::Wait;
+        schedule.window = 100;
+    });
+    all_answered(&reports, 20);
+}
