@@ -11,6 +11,7 @@ mod common;
 mod bad_input;
 mod blocks;
 mod buffering;
+mod clean_exit;
 mod closures;
 mod codec;
 mod config;

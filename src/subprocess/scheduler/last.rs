@@ -3,7 +3,7 @@
 //! A worker that answers once too often has perhaps shifted its replies, and one that prints a mark twice has perhaps
 //! quoted it the first time. Either may show only at its very end, when all items are out and an error would be one item
 //! too many. So the last one waits for those sessions that have answered to close their stdout, and an error
-//! takes its place.
+//! takes its place. Where a bad exit is such an error, it waits for them to exit.
 //!
 //! # Invariants
 //! 1. One item is held at most, once; it is the last in order, or, in completion order, the last of all.
@@ -35,7 +35,8 @@ pub(super) struct LastItem {
 impl LastItem {
     pub(super) fn new(plan: &Plan) -> Self {
         let limit = plan.spec.policy.end_timeout.unwrap_or(LONGEST).min(LONGEST);
-        let doubtful = !plan.drain && plan.spec.may_disprove_replies();
+        let doubtful = !plan.drain
+            && (plan.spec.may_disprove_replies() || plan.spec.policy.require_clean_exit);
         Self {
             count: plan.most.filter(|&most| doubtful && most > 0),
             order: plan.order,

@@ -623,7 +623,11 @@ impl Scheduler {
     /// Lets the last item go if no session can turn out any more to have said too much.
     fn look_at_last(&mut self) {
         let Some(until) = self.last.held_until() else { return };
-        let open = self.sessions().any(Session::may_say_more);
+        let open = if self.plan.spec.policy.require_clean_exit {
+            self.sessions().any(Session::may_end_badly)
+        } else {
+            self.sessions().any(Session::may_say_more)
+        };
         match open {
             true => self.timers.arm_feed(until),
             false => self.effects.spans.extend(self.last.take()),

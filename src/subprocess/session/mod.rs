@@ -301,9 +301,12 @@ impl Session {
 
     /// Whether it has answered and may say more, so that it may turn out to have said too much.
     pub(crate) fn may_say_more(&self) -> bool {
-        self.has_answered()
-            && !self.child.is_killed()
-            && !self.outputs.iter().all(Output::is_closed)
+        self.may_end_badly() && !self.outputs.iter().all(Output::is_closed)
+    }
+
+    /// Whether it has answered, and how it ends is not known yet.
+    pub(crate) fn may_end_badly(&self) -> bool {
+        self.has_answered() && !self.child.is_killed()
     }
 
     /// Whether it has answered while its stdin was open.
