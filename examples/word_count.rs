@@ -45,7 +45,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let files = files()?;
 
     let pipeline = Pipeline::new(files.clone())
-        .try_map(Stage::new("read").workers(4).buffer(16).retries(1), |path| std::fs::read(path))
+        .try_map(Stage::new("read").workers(4).buffer(16).retries(1), |path| {
+            Ok(std::fs::read(path)?)
+        })
         .map(Stage::new("decode").workers(1), |bytes| String::from_utf8_lossy(&bytes).into_owned())
         .map(Stage::new("count").workers(2).buffer(32), |text| count(&text));
     let control = pipeline.control();

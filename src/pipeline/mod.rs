@@ -11,7 +11,7 @@
 //!
 //! let lines = ["3", "four", "5"];
 //! let run = Pipeline::new(lines)
-//!     .try_map("parse", |line| line.parse::<u64>())
+//!     .try_map("parse", |line| Ok(line.parse::<u64>()?))
 //!     .map(Stage::new("square").workers(2).buffer(10), |n| n * n)
 //!     .run();
 //! let results: Vec<_> = run.items().map(|result| result.map_err(|error| error.to_string())).collect();
@@ -95,7 +95,6 @@ pub use self::run::{Report, Run};
 pub use self::stage::Stage;
 #[cfg(feature = "threads")]
 use self::work::{relay, threads, work};
-#[cfg(feature = "threads")]
 use crate::error::BoxError;
 use crate::ext::FeedExt;
 use crate::marker::Marked;
@@ -104,7 +103,7 @@ use crate::template::codec::{Decode, Encode};
 
 /// Stages in a row, of which the last gives `T`; see the [module](self).
 ///
-/// Each method that adds a stage starts it at once. `M` is the type of the markers, if there are any.
+/// Each method that adds a stage starts that stage now, not at `run`. `M` is the type of the markers, if there are any.
 ///
 /// # Panics
 /// Every method that takes a [`Stage`] panics if that has no workers or no buffer.
@@ -122,6 +121,31 @@ impl<T: Send + 'static> Pipeline<T> {
         I::IntoIter: Send + 'static,
     {
         Self::from_flow(source.into_iter().map(Ok))
+    }
+
+    /// A pipeline over a source of `Result`s, as a reader or a feed gives them. An `Err` passes every stage and comes
+    /// out in its place, as a [`StageError`] of the stage `source`.
+    ///
+    /// ```
+    /// use std::io::BufRead;
+    /// use subfeed::pipeline::Pipeline;
+    /// let text: &[u8] = b"one\n\xff\nthree";
+    /// let lengths = Pipeline::try_new(text.lines()).map("length", |line| line.len());
+    /// let lengths: Vec<_> = lengths.run().items().collect();
+    /// assert_eq!(*lengths[0].as_ref().unwrap(), 3);
+    /// assert_eq!(lengths[1].as_ref().unwrap_err().stage(), "source");
+    /// assert_eq!(*lengths[2].as_ref().unwrap(), 5);
+    /// ```
+    pub fn try_new<I, X>(source: I) -> Self
+    where
+        I: IntoIterator<Item = Result<T, X>>,
+        I::IntoIter: Send + 'static,
+        X: Into<BoxError>,
+    {
+        let name: Arc<str> = Arc::from("source");
+        Self::from_flow(source.into_iter().map(move |item| {
+            item.map_err(|error| Pass::Failed(StageError::refused(&name, 1, error.into())))
+        }))
     }
 }
 
@@ -157,7 +181,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         Self { flow: Box::new(until_stopped), control }
     }
 
-    /// One item becomes one.
+    /// Starts a stage now: one item becomes one.
     #[cfg(feature = "threads")]
     #[track_caller]
     pub fn map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
@@ -185,15 +209,26 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.in_threads(stage.into(), init, move |state, item, _| Ok(Out::One(f(state, item))))
     }
 
-    /// One item becomes one, or a failure. The closure gets the item by reference, since it may have to be
-    /// tried again ([`Stage::retries`]).
+    /// Starts a stage now: one item becomes one, or a failure. `?` and `.into()` make a [`BoxError`] of any error and of any text.
+    /// The closure gets the item by reference, since it may have to be tried again ([`Stage::retries`]).
+    ///
+    /// ```
+    /// use subfeed::pipeline::Pipeline;
+    /// let numbers = Pipeline::new(["1", "two"]).try_map("parse", |text| {
+    ///     let n: u32 = text.parse()?;
+    ///     if n > 9 { return Err("too large".into()) }
+    ///     Ok(n)
+    /// });
+    /// let results: Vec<_> = numbers.run().items().collect();
+    /// assert_eq!(*results[0].as_ref().unwrap(), 1);
+    /// assert!(results[1].is_err());
+    /// ```
     #[cfg(feature = "threads")]
     #[track_caller]
-    pub fn try_map<U, R, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
+    pub fn try_map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
         U: Send + 'static,
-        R: Into<BoxError>,
-        F: Fn(&T) -> Result<U, R> + Send + Sync + 'static,
+        F: Fn(&T) -> Result<U, BoxError> + Send + Sync + 'static,
     {
         let stage = stage.into();
         let retries = stage.retries;
@@ -207,7 +242,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
                         Counts::add(&counts.retried, 1);
                     }
                     Err(error) => {
-                        return Err(StageError::refused(&counts.name, attempts, error.into()));
+                        return Err(StageError::refused(&counts.name, attempts, error));
                     }
                 }
             }
@@ -215,7 +250,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.in_threads(stage, || (), step)
     }
 
-    /// One item becomes one, or nothing.
+    /// Starts a stage now: one item becomes one, or nothing.
     #[cfg(feature = "threads")]
     #[track_caller]
     pub fn filter_map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
@@ -227,7 +262,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.in_threads(stage.into(), || (), step)
     }
 
-    /// One item becomes any number of them, all of which are made (and held) before the first is passed
+    /// Starts a stage now: one item becomes any number of them, all of which are made (and held) before the first is passed
     /// on; for an endless number see [`iterate`](Pipeline::iterate).
     #[cfg(feature = "threads")]
     #[track_caller]
@@ -243,7 +278,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.in_threads(stage.into(), || (), step)
     }
 
-    /// One item becomes the reply of a worker process to it. Failures of the workers are
+    /// Starts a stage now: one item becomes the reply of a worker process to it. Failures of the workers are
     /// [`StageError`]s; a fatal one ends the pipeline behind it.
     ///
     /// ```
@@ -291,7 +326,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         Pipeline { flow, control: self.control }
     }
 
-    /// An iterator over the items becomes an iterator over something else: state, look-ahead, any number
+    /// Starts a stage now: an iterator over the items becomes an iterator over something else, with state, look-ahead, any number
     /// for any number. It runs on a thread of its own, one whatever the stage's width.
     ///
     /// Marks do not come to it. One that comes by while it pulls goes in front of the result that it is
@@ -322,7 +357,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         })
     }
 
-    /// Items become chunks of `size`, and smaller ones where the oldest item of a chunk has waited for as
+    /// Starts a stage now: items become chunks of `size`, and smaller ones where the oldest item of a chunk has waited for as
     /// long as `within`, in front of a marker, and at the end. `Duration::MAX` waits for ever. A failure does
     /// not wait for the chunk that is being gathered.
     ///

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 
 use subfeed::marker::{Marked, MarkedFeed};
+use subfeed::pipeline::{Pipeline, Stage};
 use subfeed::queue::{Timed, inlet};
 use subfeed::{
     BString, Error, ErrorKind, Feed, FeedExt, FeedThreads, FeedWithInput, InputError, Order,
@@ -189,6 +190,24 @@ fn threads_and_scopes_and_chains_are_stopped_softly_too() {
         second.next().unwrap().unwrap();
         stopper.stop();
         assert_eq!(second.map(Result::unwrap).count() as u64 + 1, pulled.get());
+    });
+}
+
+#[test]
+fn an_error_of_a_pipelines_source_is_one_of_the_stage_source_in_its_place() {
+    within(|| {
+        let source = [Ok("1"), Err(io::Error::other("the disk is gone")), Ok("2"), Ok("x")];
+        let run = Pipeline::try_new(source)
+            .try_map(Stage::new("parse").workers(2).retries(2), |text| Ok(text.parse::<u32>()?))
+            .feed("cat", Template::new("cat").encode(|n: &u32, request| request.push_display(n)))
+            .run();
+        let results: Vec<_> =
+            run.items().map(|item| item.map_err(|error| error.to_string())).collect();
+        assert_eq!(results[0], Ok("1".into()));
+        assert_eq!(results[1], Err("stage `source`: the disk is gone".to_owned()));
+        assert_eq!(results[2], Ok("2".into()));
+        let said = results[3].as_ref().unwrap_err();
+        assert!(said.starts_with("stage `parse`: invalid digit"), "{said}");
     });
 }
 

@@ -80,7 +80,7 @@ fn a_mark_overtakes_nothing_and_is_overtaken_by_nothing_in_any_kind_of_stage() {
         let count = Arc::clone(&seen);
         let run = Pipeline::with_markers(source)
             .map(Stage::new("map").workers(3), |n| n)
-            .try_map(Stage::new("try").workers(3), |n| Ok::<_, BoxError>(*n))
+            .try_map(Stage::new("try").workers(3), |n| Ok(*n))
             .filter_map("filter", Some)
             .flat_map("flat", |n| [n])
             .map("text", |n| n.to_string())
@@ -108,7 +108,9 @@ fn a_mark_overtakes_nothing_and_is_overtaken_by_nothing_in_any_kind_of_stage() {
 fn a_failure_passes_the_later_stages_and_names_its_own() {
     within(|| {
         let run = Pipeline::new(0..10)
-            .try_map("odd only", |n| if n % 2 == 1 { Ok(*n) } else { Err(format!("{n} is even")) })
+            .try_map("odd only", |n| {
+                if n % 2 == 1 { Ok(*n) } else { Err(format!("{n} is even").into()) }
+            })
             .map("later", |n| n * 10)
             .run();
         let results: Vec<_> = run.items().collect();
@@ -139,9 +141,9 @@ fn an_item_is_tried_one_plus_retries_times_in_its_place() {
         let pipeline = Pipeline::new(0..20).try_map(Stage::new("shaky").retries(3), move |&n| {
             if n == 7 {
                 // Well at the last attempt.
-                return if count.fetch_add(1, SeqCst) < 3 { Err("not yet") } else { Ok(n) };
+                return if count.fetch_add(1, SeqCst) < 3 { Err("not yet".into()) } else { Ok(n) };
             }
-            if n == 13 { Err("never") } else { Ok(n) }
+            if n == 13 { Err("never".into()) } else { Ok(n) }
         });
         let control = pipeline.control();
         let results: Vec<_> = pipeline.run().items().collect();
@@ -204,7 +206,7 @@ fn a_worker_that_cannot_begin_fails_its_items_and_nothing_hangs() {
 #[test]
 fn what_follows_a_failure_is_finished_or_stopped_as_asked() {
     within(|| {
-        let failing = |n: &usize| if *n == 100 { Err("a hundred") } else { Ok(*n) };
+        let failing = |n: &usize| if *n == 100 { Err("a hundred".into()) } else { Ok(*n) };
         let stage = || Stage::new("check").workers(2).buffer(10);
 
         let run = Pipeline::new(0..1_000usize).try_map(stage(), failing).run();
@@ -386,7 +388,7 @@ fn a_failure_does_not_wait_for_a_chunk() {
     within(|| {
         let (give, source) = by_hand();
         let run = Pipeline::new(source)
-            .try_map("check", |n| if *n == 2 { Err("two") } else { Ok(*n) })
+            .try_map("check", |n| if *n == 2 { Err("two".into()) } else { Ok(*n) })
             .chunk("chunk", 10, NEVER)
             .run();
         let mut run = run.items();
@@ -710,7 +712,7 @@ fn what_fails_at_the_end_of_the_input_is_still_tried_again() {
         let tried = Mutex::new(std::collections::HashSet::new());
         let run = Pipeline::new(0..2)
             .try_map(Stage::new("fails once").workers(2).retries(1), move |n: &u64| {
-                if tried.lock().unwrap().insert(*n) { Err("the first time") } else { Ok(*n) }
+                if tried.lock().unwrap().insert(*n) { Err("the first time".into()) } else { Ok(*n) }
             })
             .run();
         assert_eq!(run.items().collect::<Result<Vec<_>, _>>().unwrap(), [0, 1]);
