@@ -14,7 +14,7 @@ pub(crate) enum Stream {
     To(Redirect),
 }
 
-/// Somewhere other than to us; for [`Template::stdout`] and its like.
+/// Where a standard stream leads, if not to the feed; for [`Template::stdout`], `stdin` and `stderr`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Redirect {
@@ -29,14 +29,14 @@ pub enum Redirect {
 }
 
 impl Redirect {
-    /// [`Redirect::File`] without the ceremony.
+    /// A [`Redirect::File`] from anything that is a path.
     #[must_use]
     pub fn file(path: impl AsRef<Path>) -> Self {
         Self::File(path.as_ref().to_owned())
     }
 }
 
-/// How a tool that block-buffers its output is talked out of it; see [`Template::line_buffered`].
+/// How a tool that buffers its output is made to flush after each line; see [`Template::line_buffered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LineBuffered {
@@ -124,6 +124,21 @@ impl<E, D> Template<E, D> {
     }
 
     /// [`side_input`](Template::side_input) with a framing of its own.
+    ///
+    /// ```
+    /// use subfeed::framing::RequestFraming;
+    /// use subfeed::{FeedExt, Template};
+    /// let script = r#"exec 3<{fd:size}; while read -r name; do echo "$name: $(dd bs=4 count=1 <&3 2>/dev/null)"; done"#;
+    /// let template = Template::shell(script)
+    ///     .side_input_framed("size", RequestFraming::raw())
+    ///     .encode(|(name, size): &(&str, u32), request| {
+    ///         request.push(name);
+    ///         request.side("size").push(format!("{size:04}"));
+    ///     });
+    /// let mut feed = [("file", 17)].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "file: 0017");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn side_input_framed(mut self, name: impl Into<String>, framing: RequestFraming) -> Self {
         let side = SideInput { name: name.into(), framing, optional: None, file: None };
@@ -134,6 +149,21 @@ impl<E, D> Template<E, D> {
     /// A side input that a worker may close early or leave unread. What it leaves unread is capped:
     /// beyond `cap` bytes that wait for one worker the feed ends with an error of kind
     /// [`ErrorKind::Channel`](crate::ErrorKind::Channel).
+    ///
+    /// ```
+    /// use subfeed::framing::RequestFraming;
+    /// use subfeed::{FeedExt, Template};
+    /// // The hint is there for who wants it; `cat` does not.
+    /// let template = Template::new("cat")
+    ///     .optional_side_input("hint", RequestFraming::line(), 1 << 20)
+    ///     .encode(|word: &&str, request| {
+    ///         request.push(word);
+    ///         request.side("hint").push("take your time");
+    ///     });
+    /// let mut feed = ["hello"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "hello");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn optional_side_input(
         mut self,
@@ -147,6 +177,18 @@ impl<E, D> Template<E, D> {
     }
 
     /// A side input that is a file, opened for reading by each worker's session: a dictionary, a program.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// # let path = std::env::temp_dir().join(format!("subfeed-side-{}", std::process::id()));
+    /// # std::fs::write(&path, "s/colour/color/\n").unwrap();
+    /// let template = Template::new("sed").args(["-u", "-f", "{fd:script}"]).side_input_file("script", &path);
+    /// let mut feed = ["colourful"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "colorful");
+    /// # drop(feed);
+    /// # std::fs::remove_file(&path).unwrap();
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn side_input_file(mut self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
         let file = Some(path.as_ref().to_owned());
@@ -163,6 +205,19 @@ impl<E, D> Template<E, D> {
     /// Declares a side output: a pipe beside stdout whose part belongs to each reply, cut out by
     /// `framing` and read with [`Reply::side`](crate::Reply::side). A reply is complete when every
     /// output has given its part.
+    ///
+    /// ```
+    /// use subfeed::framing::ReplyFraming;
+    /// use subfeed::{FeedExt, Template};
+    /// let script = r#"while read -r x; do echo "$x" && echo "${#x}" >{fd:length}; done"#;
+    /// let template = Template::shell(script).side_output("length", ReplyFraming::line()).decode(|reply| {
+    ///     let length = reply.side("length").map(ToString::to_string);
+    ///     (reply.bytes().to_vec(), length.unwrap_or_default())
+    /// });
+    /// let mut feed = ["four"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, (b"four".to_vec(), "4".to_owned()));
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn side_output(mut self, name: impl Into<String>, framing: ReplyFraming) -> Self {
         let side = SideOutput { name: name.into(), framing: Some(framing), file: None };
@@ -171,6 +226,19 @@ impl<E, D> Template<E, D> {
     }
 
     /// A side output that is a file; `{id}` in the path is the worker's number.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// # let dir = std::env::temp_dir().join(format!("subfeed-side-out-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&dir).unwrap();
+    /// let script = r#"while read -r x; do echo "$x" && echo "seen: $x" >>{fd:journal}; done"#;
+    /// let template = Template::shell(script).side_output_file("journal", dir.join("{id}.log"));
+    /// let feed = ["one"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.finish()?.yielded, 1);
+    /// assert_eq!(std::fs::read_to_string(dir.join("0.log")).unwrap(), "seen: one\n");
+    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn side_output_file(mut self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
         let file = Some(path.as_ref().to_owned());
@@ -178,31 +246,58 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Sends stdout somewhere else. Nothing comes back then: feed with
-    /// [`FeedBuilder::drain`](crate::FeedBuilder::drain).
+    /// Redirects stdout. No replies come back then: use [`FeedBuilder::drain`](crate::FeedBuilder::drain).
+    ///
+    /// ```
+    /// use subfeed::channel::Redirect;
+    /// use subfeed::{FeedExt, Template};
+    /// let done = ["a", "b"].into_iter().feed(Template::new("cat").stdout(Redirect::Null)).workers(1).drain()?;
+    /// assert_eq!(done.accepted, [2]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn stdout(mut self, to: Redirect) -> Self {
         self.spec.channels.stdout = Stream::To(to);
         self
     }
 
-    /// Sends stderr somewhere else. By default it is drained, and its first and last 4 KiB are in the errors.
+    /// Redirects stderr. By default it is drained, and its first and last 4 KiB are in the errors.
+    ///
+    /// ```
+    /// use subfeed::channel::Redirect;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("while read -r x; do echo noise >&2; echo $x; done").stderr(Redirect::Null);
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn stderr(mut self, to: Redirect) -> Self {
         self.spec.channels.stderr = Stream::To(to);
         self
     }
 
-    /// Takes stdin from somewhere else, for tools that are fed through side inputs only. What is
-    /// pushed to the request itself goes nowhere then.
+    /// Redirects stdin, for tools that are fed through side inputs alone. What is pushed to the request itself is
+    /// dropped then.
+    ///
+    /// ```
+    /// use subfeed::channel::Redirect;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").arg("{fd:lines}").stdin(Redirect::Null).side_input("lines").encode(
+    ///     |line: &&str, request| request.side("lines").push(line),
+    /// );
+    /// let mut feed = ["by the side"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "by the side");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn stdin(mut self, from: Redirect) -> Self {
         self.spec.channels.stdin = Stream::To(from);
         self
     }
 
-    /// Talks a tool that block-buffers its output out of it. Where the tool has a flag of its own,
-    /// that is better:
+    /// Makes a tool flush after each line that would otherwise hold its output back until a buffer is full. A flag
+    /// of the tool itself is better, where there is one:
     ///
     /// | tool | flag |
     /// |---|---|
@@ -217,8 +312,18 @@ impl<E, D> Template<E, D> {
     /// | `tr`, `cut`, `rev`, `nl`, `uniq`, `fold`, `expand`, `paste`, `numfmt`, `od`, `xxd` | [`Stdbuf`](LineBuffered::Stdbuf) |
     /// | `iconv`, `base64`, `gzip`, `sort`, `sha256sum`, `wc` | none: one process per packet, or [`answers_at_eof`](Template::answers_at_eof) |
     ///
-    /// Without any of this such a tool still works: it is noticed and
-    /// [recycled](crate::policy::OnStall::Recycle), which costs a new process each time.
+    /// Without any of this such a tool still works: it is [recycled](crate::policy::OnStall::Recycle), at the price of
+    /// a new process each time.
+    ///
+    /// ```
+    /// use subfeed::channel::LineBuffered;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("tr").args(["a-z", "A-Z"]).line_buffered(LineBuffered::Stdbuf);
+    /// # if !cfg!(target_os = "linux") { return Ok(()); }
+    /// let mut feed = ["loud"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "LOUD");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn line_buffered(mut self, how: LineBuffered) -> Self {
         match how {
@@ -232,6 +337,13 @@ impl<E, D> Template<E, D> {
     /// For tools that answer each record, but only when their input ends (`base64 -w`, `samtools`):
     /// a session gets up to `batch` packets, then its stdin is closed. It is also closed when the window
     /// is full or the input idles, so no reply waits for a batch to fill. Zero is a configuration error.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("tr").args(["a-z", "A-Z"]).answers_at_eof(100);
+    /// let replies = (0..500).map(|n| n.to_string()).feed_subprocesses_ordered(template, 2, 1_000);
+    /// assert_eq!(replies.filter(Result::is_ok).count(), 500);
+    /// ```
     #[must_use]
     pub fn answers_at_eof(mut self, batch: u64) -> Self {
         self.spec.policy.eof_batch = Some(batch);

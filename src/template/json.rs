@@ -34,12 +34,28 @@ impl<E, D> Template<E, D> {
     }
 
     /// The way in of [`json`](Template::json) alone.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").encode_json();
+    /// let mut feed = [vec![1, 2], vec![]].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "[1,2]");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn encode_json(self) -> Template<ToJson, D> {
         Template { spec: self.spec, encode: ToJson, decode: self.decode }
     }
 
     /// The way out of [`json`](Template::json) alone.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").decode_json::<Vec<u32>>();
+    /// let mut feed = ["[1, 2]"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, [1, 2]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn decode_json<O: DeserializeOwned>(self) -> Template<E, FromJson<O>> {
         Template { spec: self.spec, encode: self.encode, decode: FromJson(PhantomData) }

@@ -126,9 +126,27 @@ impl Spec {
 
 /// How to start one worker and how to talk to it.
 ///
-/// A template is a value: clone it, keep it in a `const fn`-like helper, hand it to several feeds.
-/// Everything but the command has a default: requests and replies are lines, an item is its own bytes,
-/// a reply is an owned [`BString`](bstr::BString).
+/// A template is a value: clone it, return it from a function, give it to several feeds. Everything but the
+/// command has a default: requests and replies are lines, an item is its own bytes, a reply is an owned
+/// [`BString`](bstr::BString).
+///
+/// | to | use |
+/// |---|---|
+/// | say what to run | [`new`](Template::new), [`shell`](Template::shell), [`arg`](Template::arg), [`args`](Template::args), [`raw_arg`](Template::raw_arg), [`secret_arg`](Template::secret_arg), [`env`](Template::env), [`secret_env`](Template::secret_env), [`env_remove`](Template::env_remove), [`env_clear`](Template::env_clear), [`current_dir`](Template::current_dir) |
+/// | make a request of an item | [`encode`](Template::encode), [`try_encode`](Template::try_encode), `encode_json` |
+/// | make a value of a reply | [`decode`](Template::decode), [`try_decode`](Template::try_decode), [`text`](Template::text), `decode_json`; `json` for both ways |
+/// | tell where requests and replies end | [`requests`](Template::requests), [`replies`](Template::replies), [`reply_limit`](Template::reply_limit) |
+/// | prove a reply | [`check`](Template::check), [`accept_status`](Template::accept_status), [`require_clean_exit`](Template::require_clean_exit) |
+/// | pass over what is no reply | [`skip_lines`](Template::skip_lines), [`skip_until`](Template::skip_until), [`skip_at_end`](Template::skip_at_end) |
+/// | say something first and last | [`preamble`](Template::preamble), [`farewell`](Template::farewell) |
+/// | deal with a tool that buffers | [`line_buffered`](Template::line_buffered), [`answers_at_eof`](Template::answers_at_eof), [`on_stall`](Template::on_stall) |
+/// | use more than stdin and stdout | [`side_input`](Template::side_input), [`side_input_framed`](Template::side_input_framed), [`optional_side_input`](Template::optional_side_input), [`side_input_file`](Template::side_input_file), [`side_output`](Template::side_output), [`side_output_file`](Template::side_output_file), [`stdin`](Template::stdin), [`stdout`](Template::stdout), [`stderr`](Template::stderr), [`keep_stderr`](Template::keep_stderr) |
+/// | limit a time | [`ready`](Template::ready), [`start_timeout`](Template::start_timeout), [`packet_timeout`](Template::packet_timeout), [`idle_timeout`](Template::idle_timeout), [`run_timeout`](Template::run_timeout), [`end_timeout`](Template::end_timeout), [`kill_sequence`](Template::kill_sequence), [`kill_with_parent`](Template::kill_with_parent) |
+/// | survive a failure | [`retries`](Template::retries), [`at_most_once`](Template::at_most_once), [`halt`](Template::halt), [`give_up_after`](Template::give_up_after), [`backoff`](Template::backoff) |
+/// | limit what one worker gets | [`in_flight`](Template::in_flight), [`recycle_after_records`](Template::recycle_after_records), [`recycle_after_age`](Template::recycle_after_age) |
+///
+/// The order of the calls does not matter, but for [`env_clear`](Template::env_clear). What is wrong with a template
+/// is the one item of the feed, a fatal `Err` that names the setting.
 ///
 /// ```
 /// use subfeed::{FeedExt, Template};
@@ -161,6 +179,14 @@ impl Template {
     /// In the program, arguments, environment values and paths the exact tokens `{id}` (the worker's
     /// number, `0..n`) and `{fd:NAME}` (`/dev/fd/N` of a side channel) are replaced; `{{id}}` gives a
     /// literal `{id}`, and every other brace is literal.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("sed").args(["-u", "s/^/{id}: /"]);
+    /// let replies = ["a", "b"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(replies.collect::<Result<Vec<_>, _>>()?, ["0: a", "0: b"]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
@@ -200,8 +226,15 @@ impl<E, D> Template<E, D> {
     /// Adds an argument, its tokens replaced.
     ///
     /// Arguments are printed: they are part of the command line in every [`Error`](crate::Error), in hints, in
-    /// events and in the `Debug` of a template. What is nobody's business is a
-    /// [`secret_arg`](Template::secret_arg).
+    /// events and in the `Debug` of a template. For secrets there is [`secret_arg`](Template::secret_arg).
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("sed").arg("-u").arg("s/x/{id}/");
+    /// let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "0");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.spec.command.args.push(Word::Tokens(arg.as_ref().to_owned()));
@@ -209,6 +242,14 @@ impl<E, D> Template<E, D> {
     }
 
     /// Adds arguments, their tokens replaced. They are printed as those of [`arg`](Template::arg) are.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("tr").args(["a-z", "A-Z"]);
+    /// let mut feed = ["loud"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "LOUD");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         let args = args.into_iter().map(|arg| Word::Tokens(arg.as_ref().to_owned()));
@@ -218,6 +259,14 @@ impl<E, D> Template<E, D> {
 
     /// Adds an argument that is never touched, whatever braces it has. It is printed as one of
     /// [`arg`](Template::arg) is.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("sed").arg("-u").raw_arg("s/x/{id}/");
+    /// let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "{id}");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn raw_arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.spec.command.args.push(Word::Raw(arg.as_ref().to_owned()));
@@ -246,6 +295,14 @@ impl<E, D> Template<E, D> {
     /// Sets an environment variable; the tokens in its value are replaced.
     ///
     /// Of the environment nothing is printed but the name of a variable that is wrong.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell(r#"while read -r x; do echo "$GREETING $x"; done"#).env("GREETING", "hello");
+    /// let mut feed = ["world"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "hello world");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn env(self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.set_env(name.as_ref(), Some(Word::Tokens(value.as_ref().to_owned())))
@@ -271,6 +328,14 @@ impl<E, D> Template<E, D> {
     }
 
     /// Removes an inherited environment variable.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell(r#"while read -r x; do echo "${HOME-none}"; done"#).env_remove("HOME");
+    /// let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "none");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn env_remove(self, name: impl AsRef<OsStr>) -> Self {
         self.set_env(name.as_ref(), None)
@@ -278,6 +343,15 @@ impl<E, D> Template<E, D> {
 
     /// Starts from an empty environment: only what is set after this is passed on. As with
     /// [`Command::env_clear`](std::process::Command::env_clear), what was set before is forgotten.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let script = r#"while read -r x; do echo "${HOME-none} $KEPT"; done"#;
+    /// let template = Template::shell(script).env("LOST", "1").env_clear().env("KEPT", "kept");
+    /// let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "none kept");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.spec.command.env_clear = true;
@@ -289,6 +363,14 @@ impl<E, D> Template<E, D> {
     ///
     /// Give a program that is a path as an absolute one then: from where a relative one is looked up
     /// depends on the platform, as in [`Command::current_dir`](std::process::Command::current_dir).
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("while read -r x; do pwd; done").current_dir("/");
+    /// let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "/");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.spec.command.dir = Some(dir.as_ref().to_owned());
@@ -296,6 +378,16 @@ impl<E, D> Template<E, D> {
     }
 
     /// How one request is written. Default: a line.
+    ///
+    /// ```
+    /// use subfeed::framing::{ReplyFraming, RequestFraming};
+    /// use subfeed::{FeedExt, Template};
+    /// // Records that may hold line feeds end in a NUL.
+    /// let template = Template::new("cat").requests(RequestFraming::delimited(0)).replies(ReplyFraming::delimited(0));
+    /// let mut feed = ["two\nlines"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "two\nlines");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn requests(mut self, framing: RequestFraming) -> Self {
         self.spec.requests = framing;
@@ -319,14 +411,23 @@ impl<E, D> Template<E, D> {
 
     /// The largest reply in bytes, 64 MiB by default. A larger one is an `Err` of kind
     /// [`ErrorKind::Reply`](crate::ErrorKind::Reply) at its position, and its worker starts afresh.
+    ///
+    /// ```
+    /// use subfeed::{ErrorKind, FeedExt, Template};
+    /// let template = Template::new("cat").reply_limit(8);
+    /// let mut feed = ["far too long", "short"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap().unwrap_err().kind(), ErrorKind::Reply);
+    /// assert_eq!(feed.next().unwrap()?, "short");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn reply_limit(mut self, bytes: usize) -> Self {
         self.spec.policy.reply_limit = bytes;
         self
     }
 
-    /// Looks at each reply beside its request as it arrives, on the event loop's thread, before anything
-    /// is delivered: the way to notice at once that a tool has skipped a record.
+    /// Compares each reply with its request as it arrives, before anything is delivered. This shows at once that a
+    /// tool has skipped a record. The closure runs on the event loop's thread, so it must not block.
     ///
     /// The first argument is the request as it was written, framing included; the second the reply.
     /// An error makes this packet an `Err` of kind [`ErrorKind::Check`](crate::ErrorKind::Check),
@@ -334,6 +435,21 @@ impl<E, D> Template<E, D> {
     ///
     /// While it runs nothing of its feed moves: no worker is read or written, no reply that it has let through a moment
     /// before is handed on, and a drop waits for it. It must not wait for the feed's own consumer.
+    ///
+    /// ```
+    /// use subfeed::{ErrorKind, FeedExt, Template};
+    /// // The tool is to quote the number that it was asked for.
+    /// let template = Template::shell("while read -r n; do [ $n = 2 ] && echo nonsense || echo $n ok; done")
+    ///     .check(|request, reply| match reply.starts_with(request.trim_ascii_end()) {
+    ///         true => Ok(()),
+    ///         false => Err("it is the reply to something else".into()),
+    ///     });
+    /// let mut feed = ["1", "2", "3"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "1 ok");
+    /// assert_eq!(feed.next().unwrap().unwrap_err().kind(), ErrorKind::Check);
+    /// assert_eq!(feed.next().unwrap()?, "3 ok");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn check(
         mut self,
@@ -350,13 +466,27 @@ impl<E, D> Template<E, D> {
     /// `grep`, `diff` and most linters exit with 1 to say that they have found something. The closure
     /// gets the exit code and runs on the event loop's thread; a process that was ended by a signal has
     /// no code, and is never accepted. With another framing, where replies come back, it is a configuration error.
+    ///
+    /// ```
+    /// use subfeed::framing::{ReplyFraming, RequestFraming};
+    /// use subfeed::{FeedExt, Template};
+    /// let grep = Template::new("grep")
+    ///     .args(["-c", "x"])
+    ///     .requests(RequestFraming::raw())
+    ///     .replies(ReplyFraming::until_eof())
+    ///     .accept_status(|code| code <= 1);
+    /// let counts = ["x\nx\n", "y\n"].into_iter().feed_subprocesses_ordered(grep, 2, 8);
+    /// assert_eq!(counts.collect::<Result<Vec<_>, _>>()?, ["2\n", "0\n"]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn accept_status(mut self, accept: impl Fn(i32) -> bool + Send + Sync + 'static) -> Self {
         self.spec.accept_status = Some(AcceptStatus(Arc::new(accept)));
         self
     }
 
-    /// Makes bytes of any item: the closure pushes them to the [`Request`]. Runs on the intake's thread.
+    /// Makes a request of an item of any type: the closure pushes its bytes to the [`Request`]. Runs on the intake's
+    /// thread.
     ///
     /// A closure that may fail is given with [`try_encode`](Template::try_encode). A panic is caught there
     /// and resumed in `next()`, at its position; the input ends with it.

@@ -135,6 +135,19 @@ impl Default for Policy {
 impl<E, D> Template<E, D> {
     /// How often a packet is sent again after a session in which it was alone ended without answering it
     /// (or ran into its time limit). Default 0: `1 + retries` attempts in all.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// # let flag = std::env::temp_dir().join(format!("subfeed-retries-{}", std::process::id()));
+    /// // Its first attempt fails.
+    /// let template = Template::shell(r#"read -r x; [ -e "$FLAG" ] || { >"$FLAG"; exit 1; }; echo "$x""#)
+    ///     .env("FLAG", &flag)
+    ///     .retries(1);
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # std::fs::remove_file(&flag).unwrap();
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.spec.policy.retries = retries;
@@ -144,6 +157,15 @@ impl<E, D> Template<E, D> {
     /// Never sends again what a worker may have read: such a packet is an `Err` of kind
     /// [`ErrorKind::NotRedelivered`](crate::ErrorKind::NotRedelivered). Together with
     /// [`retries`](Template::retries) it is a configuration error. Without it delivery is at least once.
+    ///
+    /// ```
+    /// use subfeed::{ErrorKind, FeedExt, Template};
+    /// let template = Template::shell("read -r a; read -r b; exit 1").at_most_once();
+    /// let feed = ["pay", "pay again"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// for reply in feed {
+    ///     assert!(matches!(reply.unwrap_err().kind(), ErrorKind::NotRedelivered | ErrorKind::Died));
+    /// }
+    /// ```
     #[must_use]
     pub fn at_most_once(mut self) -> Self {
         self.spec.policy.at_most_once = true;
@@ -153,6 +175,17 @@ impl<E, D> Template<E, D> {
     /// What to do with a worker that withholds its replies, and how long nothing must have moved
     /// before it is judged. Default: [`OnStall::Recycle`] after 100 ms. A delay of zero is a
     /// configuration error.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::policy::OnStall;
+    /// use subfeed::{FeedExt, Template};
+    /// // The state in this worker is worth more than a reply that comes early.
+    /// let template = Template::new("tr").args(["a-z", "A-Z"]).on_stall(OnStall::Wait, Duration::from_secs(1));
+    /// let replies = ["a", "b"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(replies.collect::<Result<Vec<_>, _>>()?, ["A", "B"]); // At the end of the input.
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn on_stall(mut self, what: OnStall, delay: Duration) -> Self {
         self.spec.policy.on_stall = what;
@@ -162,6 +195,17 @@ impl<E, D> Template<E, D> {
 
     /// When the feed stops of its own accord because items failed. Default: never. After 0 items is a
     /// configuration error.
+    ///
+    /// ```
+    /// use subfeed::policy::Halt;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat")
+    ///     .try_encode(|n: &u32, request| if *n < 3 { Ok(request.push_display(n)) } else { Err("too large".into()) })
+    ///     .halt(Halt::Soon(1));
+    /// let feed = (0..).feed_subprocesses_ordered(template, 1, 8);
+    /// let items: Vec<_> = feed.collect(); // It ends, although the input does not.
+    /// assert!(items.last().unwrap().as_ref().is_err_and(|error| error.is_fatal()));
+    /// ```
     #[must_use]
     pub fn halt(mut self, halt: Halt) -> Self {
         self.spec.policy.halt = halt;
@@ -170,6 +214,14 @@ impl<E, D> Template<E, D> {
 
     /// Gives up, with a fatal error, after this many sessions in a row have ended without one reply.
     /// Default 8. Zero is a configuration error.
+    ///
+    /// ```
+    /// use subfeed::{ErrorKind, FeedExt, Template};
+    /// let template = Template::shell("exit 3").give_up_after(2);
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// let error = feed.find_map(Result::err).unwrap();
+    /// assert_eq!(error.exit_status().unwrap().code(), Some(3));
+    /// ```
     #[must_use]
     pub fn give_up_after(mut self, sessions: u32) -> Self {
         self.spec.policy.give_up = sessions;
@@ -179,6 +231,16 @@ impl<E, D> Template<E, D> {
     /// How long to wait before a worker is started again after a session without one reply: `first`
     /// after one, doubling up to `cap`. Default 10 ms and 1 s. A `cap` below `first` is a configuration
     /// error.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::{FeedExt, Template};
+    /// // Behind it is a server, which is given time to come back.
+    /// let template = Template::new("cat").backoff(Duration::from_millis(100), Duration::from_secs(30));
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn backoff(mut self, first: Duration, cap: Duration) -> Self {
         self.spec.policy.backoff = first;
@@ -187,6 +249,16 @@ impl<E, D> Template<E, D> {
     }
 
     /// Starts a worker afresh after this many requests. Zero is a configuration error.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("while read -r x; do echo $$; done").recycle_after_records(10);
+    /// let mut pids: Vec<_> =
+    ///     (0..30).map(|n| n.to_string()).feed_subprocesses_ordered(template, 1, 8).collect::<Result<_, _>>()?;
+    /// pids.dedup();
+    /// assert_eq!(pids.len(), 3);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn recycle_after_records(mut self, records: u64) -> Self {
         self.spec.policy.recycle_records = Some(records);
@@ -201,6 +273,14 @@ impl<E, D> Template<E, D> {
     /// [kept](Template::keep_stderr) with the reply that it belongs to. Zero is a configuration error.
     ///
     /// A tool that withholds its replies until its buffer is full is started afresh after each `max` packets.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").in_flight(1);
+    /// let replies = ["a", "b"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(replies.collect::<Result<Vec<_>, _>>()?, ["a", "b"]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn in_flight(mut self, max: u64) -> Self {
         self.spec.policy.in_flight = Some(max);
@@ -211,6 +291,13 @@ impl<E, D> Template<E, D> {
     ///
     /// Without it such an exit is only a remark, which [`Feed::finish`](crate::Feed::finish) returns,
     /// because many tools end with 1 or 5 as a rule.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("cat; exit 5").require_clean_exit();
+    /// let replies = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8).collect::<Result<Vec<_>, _>>();
+    /// assert_eq!(replies.unwrap_err().exit_status().unwrap().code(), Some(5));
+    /// ```
     #[must_use]
     pub fn require_clean_exit(mut self) -> Self {
         self.spec.policy.require_clean_exit = true;
@@ -223,6 +310,17 @@ impl<E, D> Template<E, D> {
     /// That can only be told where one packet at a time is in a worker, with
     /// [`in_flight(1)`](Template::in_flight) or [`until_eof`](crate::framing::ReplyFraming::until_eof);
     /// with anything else it is a configuration error.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("while read -r x; do echo warning >&2; echo $x; done")
+    ///     .in_flight(1)
+    ///     .keep_stderr()
+    ///     .decode(|reply| reply.stderr().map(ToString::to_string));
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?.as_deref(), Some("warning\n"));
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn keep_stderr(mut self) -> Self {
         self.spec.policy.keep_stderr = true;
@@ -230,6 +328,15 @@ impl<E, D> Template<E, D> {
     }
 
     /// Starts a worker afresh when it is this old and has answered what it owes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").recycle_after_age(Duration::from_secs(3_600));
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn recycle_after_age(mut self, age: Duration) -> Self {
         self.spec.policy.recycle_age = Some(age);
@@ -240,6 +347,18 @@ impl<E, D> Template<E, D> {
     ///
     /// A worker that may only be buffering is first asked to answer by closing its stdin, and gets
     /// the limit once more; then it is killed, and the packet is charged with an attempt.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::{ErrorKind, FeedExt, Template};
+    /// let template = Template::shell("while read -r n; do sleep $n; echo $n; done")
+    ///     .in_flight(1)
+    ///     .packet_timeout(Duration::from_secs(1));
+    /// let mut feed = ["0", "600"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "0");
+    /// assert_eq!(feed.next().unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn packet_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.spec.policy.packet_timeout = limit.into();
@@ -248,6 +367,18 @@ impl<E, D> Template<E, D> {
 
     /// The time limit for a session's first sign: its first reply, counted from its start or from its
     /// first request, whichever is later.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::{FeedExt, Template};
+    /// // Loads for a moment, and then answers quickly.
+    /// let template = Template::shell("sleep 0.1; exec cat")
+    ///     .start_timeout(Duration::from_secs(60))
+    ///     .packet_timeout(Duration::from_secs(30));
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn start_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.spec.policy.start_timeout = limit.into();
@@ -255,6 +386,14 @@ impl<E, D> Template<E, D> {
     }
 
     /// Ends the feed with a fatal error when replies are owed and no worker has said anything for this long.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("read -r x; sleep 600").idle_timeout(Duration::from_millis(200));
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert!(feed.next().unwrap().unwrap_err().is_fatal());
+    /// ```
     #[must_use]
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.spec.policy.idle_timeout = limit.into();
@@ -262,6 +401,14 @@ impl<E, D> Template<E, D> {
     }
 
     /// Ends the feed with a fatal error this long after its start, whatever it is doing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::new("cat").run_timeout(Duration::from_millis(200));
+    /// let endless = std::iter::repeat("a").feed_subprocesses_ordered(template, 1, 8);
+    /// assert!(endless.collect::<Result<Vec<_>, _>>().unwrap_err().is_fatal());
+    /// ```
     #[must_use]
     pub fn run_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.spec.policy.run_timeout = limit.into();
@@ -276,6 +423,21 @@ impl<E, D> Template<E, D> {
     /// second at least; then the feed goes on without it, as if it had died, and a background
     /// thread of this crate reaps it when it does end. A last wait of [`Duration::MAX`] means to wait for
     /// it for ever, also when the feed is dropped.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::policy::Signal;
+    /// use subfeed::{FeedExt, Template};
+    /// // Half a minute to write down what it knows.
+    /// let template = Template::new("cat").kill_sequence([
+    ///     (Signal::Interrupt, Duration::from_secs(30)),
+    ///     (Signal::Terminate, Duration::from_secs(1)),
+    ///     (Signal::Kill, Duration::ZERO),
+    /// ]);
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn kill_sequence(
         mut self,
@@ -321,6 +483,16 @@ impl<E, D> Template<E, D> {
 
     /// How long a worker may take to exit after its last answer, once its stdin is closed, before the
     /// kill sequence: 5 s by default. `None`: as long as it likes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::{FeedExt, Template};
+    /// // It has a database to close.
+    /// let template = Template::shell("cat; sleep 0.1").end_timeout(Duration::from_secs(60));
+    /// let feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.finish()?.yielded, 1);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn end_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.spec.policy.end_timeout = limit.into();

@@ -81,14 +81,14 @@ impl Spec {
         let channels = &self.channels;
         if channels.pty && !to_us(&channels.stdout) {
             return Err(Error::config(
-                "line_buffered(Pty) makes stdout a terminal that we read, and stdout leads elsewhere",
+                "line_buffered(Pty) makes stdout a terminal that the feed reads, and stdout is redirected",
             )
             .hint("leave one of the two out"));
         }
         if !to_us(&channels.stdin) {
             if self.side_input_names().is_empty() {
                 return Err(Error::config(
-                    "the worker's stdin comes from elsewhere and there is no side input that we write, so no request can reach it",
+                    "the worker's stdin is redirected and there is no side input that the feed writes, so no request can reach it",
                 )
                 .hint("declare one with Template::side_input"));
             }
@@ -99,7 +99,7 @@ impl Spec {
             ] {
                 if is_said {
                     return Err(Error::config(format!(
-                        "{what} is written to stdin, which comes from elsewhere"
+                        "{what} is written to stdin, which is redirected"
                     )));
                 }
             }
@@ -127,9 +127,9 @@ impl Spec {
         }
         if !banner.is_empty() && matches!(self.channels.stdout, Stream::To(_)) {
             return Err(Error::config(if banner.holds_requests() {
-                "the ready marker is awaited on stdout, which leads elsewhere"
+                "the ready marker is awaited on stdout, which is redirected"
             } else {
-                "skip_lines and skip_until are about stdout, which leads elsewhere"
+                "skip_lines and skip_until are about stdout, which is redirected"
             }));
         }
         Ok(())
@@ -179,7 +179,7 @@ impl Spec {
                     "what a tool prints behind its last mark does no harm: leave skip_at_end out",
                 ))
             } else if matches!(self.channels.stdout, Stream::To(_)) {
-                Some(("skip_at_end is about stdout, which leads elsewhere", "leave it out"))
+                Some(("skip_at_end is about stdout, which is redirected", "leave it out"))
             } else {
                 None
             };
@@ -195,7 +195,7 @@ impl Spec {
                 .hint("add Template::in_flight(1), or use ReplyFraming::until_eof"));
             }
             if matches!(self.channels.stderr, Stream::To(_)) {
-                return Err(Error::config("keep_stderr cannot keep a stderr that leads elsewhere")
+                return Err(Error::config("keep_stderr cannot keep a stderr that is redirected")
                     .hint("leave out Template::stderr, or keep_stderr"));
             }
         }
@@ -234,7 +234,7 @@ impl Policy {
         }
         if self.stall_delay == Duration::ZERO {
             return Err(Error::config(
-                "the delay of on_stall is zero, so every worker would be quiet for too long at once",
+                "the delay of on_stall is zero, so every worker would be judged at once",
             )
             .hint("the default is 100 ms"));
         }
@@ -254,7 +254,7 @@ impl Policy {
 
 /// A time limit of nothing.
 fn no_time(setting: &str) -> Error {
-    Error::config(format!("{setting} is zero, which nothing can keep"))
+    Error::config(format!("{setting} is zero, a limit that no worker can keep"))
         .hint("give None where there is to be no limit")
 }
 
@@ -400,7 +400,7 @@ mod tests {
             &["skip_at_end", "decode"],
         );
         refused(cat().skip_at_end("\n").replies(sentinel()), &["skip_at_end", "sentinel"]);
-        refused(cat().skip_at_end("\n").stdout(Redirect::Null), &["skip_at_end", "elsewhere"]);
+        refused(cat().skip_at_end("\n").stdout(Redirect::Null), &["skip_at_end", "redirected"]);
         // Nothing to skip is nothing to complain of.
         accepted(cat().skip_at_end("").replies(ReplyFraming::until_eof()));
         let twice = cat().skip_at_end("bye").skip_at_end("\n").spec.words;
@@ -417,7 +417,7 @@ mod tests {
         accepted(cat().in_flight(1).keep_stderr().keep_stderr().replies(sentinel()));
         accepted(cat().keep_stderr().replies(ReplyFraming::until_eof()));
         let null = cat().keep_stderr().in_flight(1).stderr(Redirect::Null);
-        refused(null, &["keep_stderr", "stderr that leads elsewhere"]);
+        refused(null, &["keep_stderr", "stderr that is redirected"]);
     }
 
     #[test]

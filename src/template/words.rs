@@ -90,6 +90,16 @@ impl Banner {
 impl<E, D> Template<E, D> {
     /// Writes these bytes to each worker's stdin before its first request: settings, imports, a
     /// program to load. They are written as they are, and no reply to them is expected.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// // The first line is for the worker itself.
+    /// let script = r#"read -r suffix; while read -r x; do echo "$x$suffix"; done"#;
+    /// let template = Template::shell(script).preamble("!\n");
+    /// let mut feed = ["hello"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "hello!");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn preamble(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.spec.words.preamble = Some(bytes.into().into());
@@ -98,6 +108,15 @@ impl<E, D> Template<E, D> {
 
     /// Writes these bytes to each worker's stdin before it is closed, for tools that the end of their
     /// input does not end (`exiftool -stay_open` wants `-stay_open\nFalse\n`).
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let script = r#"while read -r x; do [ "$x" = quit ] && exit; echo "$x"; done; exit 9"#;
+    /// let template = Template::shell(script).farewell("quit\n");
+    /// let feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// feed.finish()?; // Otherwise it would have told of the exit status 9.
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn farewell(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.spec.words.farewell = Some(bytes.into().into());
@@ -108,6 +127,14 @@ impl<E, D> Template<E, D> {
     ///
     /// Goes with [`skip_until`](Template::skip_until) and [`ready`](Template::ready), in any order: what
     /// all of them together name is skipped.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("echo 'Calculator 1.0'; echo; exec cat").skip_lines(2);
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn skip_lines(mut self, lines: usize) -> Self {
         self.spec.words.banner.lines = lines;
@@ -115,6 +142,14 @@ impl<E, D> Template<E, D> {
     }
 
     /// Skips everything that each worker prints through this marker, found anywhere.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("printf 'loading ... done. > '; exec cat").skip_until("> ");
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn skip_until(mut self, marker: impl AsRef<[u8]>) -> Self {
         self.spec.words.banner.until = Some(marker.as_ref().into());
@@ -128,6 +163,15 @@ impl<E, D> Template<E, D> {
     ///
     /// With [`skip_lines`](Template::skip_lines) or [`skip_until`](Template::skip_until), in any order,
     /// nothing is asked before all that they name has come, and the limit is for all of it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("sleep 0.1; echo READY; exec cat").ready("READY\n", Duration::from_secs(60));
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn ready(mut self, marker: impl AsRef<[u8]>, limit: impl Into<Option<Duration>>) -> Self {
         let ready = Ready { marker: marker.as_ref().into(), limit: limit.into() };
@@ -140,6 +184,14 @@ impl<E, D> Template<E, D> {
     ///
     /// Anything more than the replies that are owed and these bytes means that replies may have been
     /// paired wrongly, and is fatal.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("cat; echo bye").skip_at_end("bye\n");
+    /// let feed = ["a", "b"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.collect::<Result<Vec<_>, _>>()?, ["a", "b"]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     #[must_use]
     pub fn skip_at_end(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.spec.words.skip_at_end = Some(bytes.into().into());

@@ -3,6 +3,7 @@
 mod circles;
 mod dependencies;
 mod glossary;
+mod pages;
 mod source;
 
 use std::fs;
