@@ -324,8 +324,12 @@
 //!
 //! [`ready`](crate::Template::ready) sends nothing before the marker has come, and bounds how long that may
 //! take; what was printed before it is skipped. Requests and replies that may hold anything are best
-//! [prefixed](crate::framing::RequestFraming::prefixed) with their length. A worker that is still loading
-//! costs nobody anything: the others get the work.
+//! [prefixed](crate::framing::RequestFraming::prefixed) with their length. While one worker is still loading, the
+//! others get the work.
+//!
+//! [`retries`](crate::Template::retries) sends a text again that a model has died of, and
+//! [`packet_timeout`](crate::Template::packet_timeout) bounds one that takes too long; the
+//! [monitor](crate::Feed::monitor) counts both.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -337,7 +341,7 @@
 //! let script = "
 //! import struct, sys, time
 //! print('loading weights')
-//! time.sleep(0.3)  # thirty seconds, in earnest
+//! time.sleep(3)
 //! print('READY', flush=True)
 //! requests, replies = sys.stdin.buffer, sys.stdout.buffer
 //! while prefix := requests.read(4):
@@ -351,10 +355,16 @@
 //!     .raw_arg(script)
 //!     .ready("READY\n", Duration::from_secs(60))
 //!     .requests(RequestFraming::prefixed(Prefix::u32_be()))
-//!     .replies(ReplyFraming::prefixed(Prefix::u32_be()));
+//!     .replies(ReplyFraming::prefixed(Prefix::u32_be()))
+//!     .packet_timeout(Duration::from_secs(60))
+//!     .retries(2);
 //! let texts = ["one\nrecord, two lines", ""];
-//! let lengths: Vec<_> = texts.into_iter().feed_subprocesses_ordered(model, 2, 100).collect::<Result<_, _>>()?;
+//! let mut feed = texts.into_iter().feed_subprocesses_ordered(model, 2, 100);
+//! let monitor = feed.monitor();
+//! let lengths: Vec<_> = feed.by_ref().collect::<Result<_, _>>()?;
 //! assert_eq!(lengths, ["21", "0"]);
+//! let counts = monitor.snapshot();
+//! println!("{} answered, {} tried again", counts.yielded, counts.retries);
 //! # Ok::<(), subfeed::Error>(())
 //! ```
 //!
@@ -382,5 +392,114 @@
 //!     .feed_subprocesses_ordered(whole(Template::new("gzip").arg("-d")), 2, 100)
 //!     .collect::<Result<_, _>>()?;
 //! assert_eq!(there_and_back, documents);
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # Programs around a feed
+//!
+//! | task | where |
+//! |---|---|
+//! | a Unix filter with a progress bar; Ctrl-C ends it softly, twice at once | `recipes/src/bin/filter.rs` |
+//! | a feed under tokio | `recipes/src/bin/tokio.rs` |
+//! | hash every file, checked against git | `examples/quickstart.rs` |
+//! | an endless input | `examples/infinite.rs` |
+//! | a side channel, and output to files | `examples/side_channel.rs` |
+//! | stages with names, marks of batches | `examples/word_count.rs`, `examples/batch_done.rs` |
+//! | functions of the program itself as a source | `examples/prefetch.rs` |
+//! | a queue with producers | [below](#a-queue-with-producers) |
+//! | a chain, with errors in their place | [below](#a-chain-with-errors-in-their-place) |
+//! | threads of a pool of your own | [below](#threads-of-a-pool-of-your-own) |
+//! | markers in a queue | [`Queue`](crate::queue::Queue) |
+//! | an endless command as a source | [below](#an-endless-command-as-a-source) |
+//! | `git cat-file` on binary files, `sqlite3` with no row or many, `gzip` for each blob, a model that loads | above |
+//!
+//! # A queue with producers
+//!
+//! For code that is handed items, by clients or by other threads, and has no iterator of them. A full queue blocks
+//! [`put`](crate::queue::Producer::put), which is what slows the producers down; each of them may have a handle.
+//!
+//! ```
+//! use std::thread;
+//! use subfeed::Template;
+//! use subfeed::queue::Queue;
+//!
+//! let mut queue = Queue::subprocesses(Template::new("cat"), 4, 100);
+//! thread::scope(|scope| {
+//!     for client in ["a", "b"] {
+//!         let producer = queue.producer();
+//!         scope.spawn(move || {
+//!             for n in 0..50 {
+//!                 producer.put(format!("{client}{n}")).expect("nobody stops the queue");
+//!             }
+//!         });
+//!     }
+//!     // Each client's own replies come in the order of its puts.
+//!     let replies = (0..100).map(|_| queue.get().expect("not stopped")).collect::<Result<Vec<_>, _>>()?;
+//!     let of = |client| replies.iter().filter(move |reply| reply.starts_with(client));
+//!     assert!(of(b"a").eq(&(0..50).map(|n| format!("a{n}")).collect::<Vec<_>>()));
+//!     assert_eq!(of(b"b").count(), 50);
+//!     Ok::<_, subfeed::Error>(())
+//! })?;
+//! queue.join(); // Nothing goes in any more, and the workers are gone.
+//! # Ok::<(), subfeed::Error>(())
+//! ```
+//!
+//! # A chain, with errors in their place
+//!
+//! [`try_feed`](crate::FeedExt::try_feed) takes an iterator of `Result`s, as a reader gives it, or an earlier feed. What is `Err` goes
+//! to no worker and comes out where its item would have been, so the end of the chain sees the errors of all stages.
+//!
+//! ```
+//! use subfeed::{FeedExt, Template};
+//!
+//! let halves = Template::shell(r#"while read n; do [ $((n % 2)) = 0 ] && echo $((n / 2)) || exit 1; done"#);
+//! let squares = Template::shell("while read n; do echo $((n * n)); done");
+//! let numbers = (2..=5).map(|n| n.to_string());
+//! let out: Vec<Result<_, subfeed::Error>> =
+//!     numbers.feed_subprocesses_ordered(halves, 2, 10).try_feed(squares).workers(2).start().collect();
+//! assert_eq!(out[0].as_ref().unwrap(), "1");
+//! assert_eq!(out[1].as_ref().unwrap_err().request().unwrap(), "3\n");
+//! assert_eq!(out[2].as_ref().unwrap(), "4");
+//! assert!(out[3].is_err());
+//! ```
+#![cfg_attr(
+    feature = "threads",
+    doc = r##"
+# Threads of a pool of your own
+
+The feed keeps the pool, so it cannot be shut down below it. A closure that waits (for a disk, a server) takes a thread of
+the pool; give such work a pool that nothing else needs.
+
+```
+use std::sync::Arc;
+use subfeed::FeedExt;
+
+let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build()?);
+let names = (0..4).in_threads().pool(&pool).map(|_| rayon::current_num_threads());
+assert!(names.eq([2; 4]));
+# Ok::<(), rayon::ThreadPoolBuildError>(())
+```
+"##
+)]
+//!
+//! # An endless command as a source
+//!
+//! [`iterate_in_subprocess`](crate::source::iterate_in_subprocess) has a command make the items, and reads no further
+//! ahead than the buffer. Dropping the iterator ends the command.
+//!
+//! ```
+//! use subfeed::source::iterate_in_subprocess;
+//! use subfeed::{FeedExt, Template};
+//!
+//! let counter = Template::shell("n=0; while :; do n=$((n + 1)); echo $n; done");
+//! let squares = Template::shell("while read n; do echo $((n * n)); done");
+//! let first: Vec<_> = iterate_in_subprocess(counter, 100)
+//!     .into_iter()
+//!     .try_feed(squares)
+//!     .workers(2)
+//!     .start()
+//!     .take(3)
+//!     .collect::<Result<_, subfeed::Error>>()?;
+//! assert_eq!(first, ["1", "4", "9"]);
 //! # Ok::<(), subfeed::Error>(())
 //! ```
