@@ -1,4 +1,4 @@
-//! The door: methods on every iterator.
+//! Methods on every iterator.
 
 use crate::error::Error;
 use crate::feed::Feed;
@@ -52,10 +52,9 @@ impl<I: Iterator + Send> SendIterator for I {}
 /// What becomes of an item is up to the template: without an [`encode`](Template::encode) it must be
 /// bytes (`String`, `&str`, `Vec<u8>`, any `AsRef<[u8]>`), without the delimiter that the framing adds.
 pub trait FeedExt: Iterator + Sized {
-    /// Streams the items through `n` persistent workers and yields the replies as they complete.
+    /// Starts now: streams the items through `n` persistent workers and yields the replies as they complete.
     ///
-    /// Starts at once and returns at once. At most `buffer_size` inputs are pulled and not yet
-    /// yielded.
+    /// It returns at once. At most `buffer_size` inputs are pulled and not yet yielded.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -81,9 +80,9 @@ pub trait FeedExt: Iterator + Sized {
         self.feed(template).workers(n).buffer(buffer_size).order(Order::Completion).start()
     }
 
-    /// Streams the items through `n` persistent workers and yields the replies in input order.
+    /// Starts now: streams the items through `n` persistent workers and yields the replies in input order.
     ///
-    /// Starts at once and returns at once. Input `k + buffer_size` is not pulled before output `k`
+    /// It returns at once. Input `k + buffer_size` is not pulled before output `k`
     /// has been yielded, so this works on infinite inputs, and a paused consumer stops the input.
     ///
     /// ```
@@ -110,11 +109,10 @@ pub trait FeedExt: Iterator + Sized {
         self.feed(template).workers(n).buffer(buffer_size).order(Order::Input).start()
     }
 
-    /// Maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
+    /// Starts now: maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
     /// results as they complete.
     ///
-    /// Starts at once and returns at once. At most `buffer_size` inputs are pulled and not yet
-    /// yielded.
+    /// It returns at once. At most `buffer_size` inputs are pulled and not yet yielded.
     ///
     /// ```
     /// use subfeed::FeedExt;
@@ -136,10 +134,10 @@ pub trait FeedExt: Iterator + Sized {
         self.in_threads().workers(n).buffer(buffer_size).order(Order::Completion).map(f)
     }
 
-    /// Maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
+    /// Starts now: maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
     /// results in input order.
     ///
-    /// Starts at once and returns at once. Input `k + buffer_size` is not pulled before output `k`
+    /// It returns at once. Input `k + buffer_size` is not pulled before output `k`
     /// has been yielded, so this works on infinite inputs, and a paused consumer stops the input.
     ///
     /// ```
@@ -200,16 +198,16 @@ pub trait FeedExt: Iterator + Sized {
         FeedBuilder::new(self, template)
     }
 
-    /// The builder for an iterator of `Result`s: what is `Ok` is fed, an `Err` comes out in its place,
-    /// as it is.
+    /// A builder for an iterator of `Result`s: what is `Ok` is fed, and an `Err` comes out in its place, as it is.
+    /// Starts nothing.
     ///
-    /// So a stage can be put behind whatever may fail, a file being read or an earlier feed, without a
-    /// case for it: the errors of all of them come out at the end, each where its item would have been.
-    /// An `Err` goes to no worker; it counts in the window like any item. The feed yields
-    /// `Result<_, X>`, with its own errors converted.
+    /// So a feed can stand behind anything that may fail, a reader or an earlier feed, and the errors of all of
+    /// them come out at the end, each where its item would have been. An `Err` goes to no worker; it counts in the
+    /// window like any item. The feed is a [`TryFeed`], which yields `Result<D::Output, X>`; errors of its own are
+    /// converted, so `X` must be `From<Error>`, as `io::Error` and boxed errors are.
     ///
-    /// What passes has no request, so [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and
-    /// [`FeedBuilder::batches`] do not go with it. For threads see [`ThreadsBuilder::try_map`].
+    /// An `Err` has no request, so [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and
+    /// [`FeedBuilder::batches`] cannot be used with it. For threads see [`ThreadsBuilder::try_map`].
     ///
     /// ```
     /// use subfeed::{BoxError, FeedExt, Template};
@@ -235,10 +233,11 @@ pub trait FeedExt: Iterator + Sized {
         FeedBuilder::new(self, template)
     }
 
-    /// The builder for an iterator with markers in it: an item is fed, a marker comes out in its place.
+    /// A builder for an iterator with markers in it: an item is fed, and a marker comes out in its place. Starts
+    /// nothing.
     ///
-    /// The feed yields `Marked<Result<_, Error>, M>`. [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and
-    /// [`FeedBuilder::batches`] do not go with it. For threads see [`ThreadsBuilder::map_marked`].
+    /// The feed is a [`MarkedFeed`], which yields `Marked<Result<D::Output, Error>, M>`.
+    /// [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and [`FeedBuilder::batches`] cannot be used with it. For threads see [`ThreadsBuilder::map_marked`].
     ///
     /// ```
     /// use subfeed::marker::Marked;

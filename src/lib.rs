@@ -2,8 +2,8 @@
 //!
 //! You have an iterator and a program: `jq`, `bc`, `exiftool`, `git cat-file`, `psql`, a model that takes
 //! thirty seconds to load. This crate is the ordered parallel map between the two. The program is
-//! started once per worker and kept; thousands of records are in its pipe at a time; the replies come
-//! back as a lazy iterator, in input order if you like, in bounded memory, on infinite input.
+//! started once per worker and stays; thousands of requests are in its pipe at a time; the replies come
+//! back as a lazy iterator, in input order if you like, in bounded memory, on endless input.
 //!
 //! ```
 //! use subfeed::{FeedExt, Template};
@@ -19,8 +19,7 @@
 //! ```
 //!
 //! By hand this is a process per record, or a thread per child that writes one record and waits for
-//! one reply, a hundredth of the pipe's speed, until the day the program buffers its output and both
-//! sides wait for ever:
+//! one reply, at a fiftieth of the speed. With a program that buffers its output, both sides then wait for ever:
 //!
 //! ```no_run
 //! # use std::io::{BufRead, Write};
@@ -28,7 +27,7 @@
 //! for record in records {
 //!     writeln!(child_in, "{record}")?;
 //!     let mut reply = String::new();
-//!     child_out.read_line(&mut reply)?; // `tr` answers the 590th record first
+//!     child_out.read_line(&mut reply)?; // `tr` prints nothing before the 590th record
 //! }
 //! # Ok(())
 //! # }
@@ -41,26 +40,28 @@
 //!   [`feed`](FeedExt::feed), the [`FeedBuilder`] that the two are short for.
 //! - [`Template`] says what to run and how to talk to it: arguments, [framing], banners, side channels,
 //!   policies.
-//! - [`Feed`] is the iterator that comes back; [`Batches`] the same in lent slices.
+//! - [`Feed`] is the iterator that comes back; [`FeedWithInput`] yields each input beside its reply, and [`Batches`] lends
+//!   the replies as slices.
 //! - [`blocks`] feeds the records of anything that reads (a file, standard input) and hands the replies out in whole
 //!   [`Block`]s, at nearly the speed of a bare pipe.
 //! - [`feed_threads`](FeedExt::feed_threads) and [`in_threads`](FeedExt::in_threads) do the same
 //!   with a function, in the threads of a pool or a scope ([`ThreadsBuilder`], [`FeedThreads`]).
-//! - [`try_feed`](FeedExt::try_feed) and [`feed_marked`](FeedExt::feed_marked) let errors of an earlier
-//!   stage, and markers ([`Marked`](marker::Marked)), pass by the workers in their place.
-//! - [`Queue`](queue::Queue) and [`Feeder`](queue::Feeder) are for code that has items rather than an iterator of them.
-//! - A [`pipeline`] is several of these in a row, named and watched.
+//! - [`try_feed`](FeedExt::try_feed) takes a source of `Result`s, and [`feed_marked`](FeedExt::feed_marked) one with
+//!   [markers](marker) in it: errors and markers go to no worker, and keep their place.
+//! - A [`Queue`](queue::Queue) or a [`Feeder`](queue::Feeder) is for code that has items one at a time and no iterator of them.
+//! - A [`pipeline`] is several of these in a row, each stage with a name.
 //! - A [`checkpoint`] lets the next run go on where this one ends, however it ends.
-//! - [`Error`] is the one error type: about one item, or fatal.
-//! - [`Monitor`] tells how a feed is doing, from any thread: counters, each worker, and what holds it up ([`watch`]).
+//! - An [`Error`] concerns one item, or is fatal and ends the feed.
+//! - A [`Monitor`] says, on any thread, what a feed is doing and what it waits for ([`watch`]); a
+//!   [`Stopper`](policy::Stopper) ends it softly.
 //!
 //! # Which framing?
 //!
-//! Line in, line out is the default. If the tool may answer with nothing or with several lines, or puts
-//! its errors on stderr only, use a [sentinel](framing::ReplyFraming::sentinel): it does not have to trust the
-//! tool's counting, if only the tool answers before it reads on, not one that works in a thread or in the background
-//! ([what it cannot tell](framing::Sentinel#what-no-mark-can-tell)). Tools that answer out of order, by ids,
-//! are fed [one request at a time](Template::in_flight). [`framing`] has a table.
+//! Line in, line out is the default. If the tool may answer with no line or with several, or prints its errors
+//! on stderr only, use a [sentinel](framing::ReplyFraming::sentinel): a mark behind each reply proves which request it
+//! belongs to. It needs a tool that answers a request before it reads the next, not one that works in a thread or in
+//! the background ([what it cannot tell](framing::Sentinel#what-no-mark-can-tell)). Feed a tool that answers out of
+//! order, by ids, [one request at a time](Template::in_flight). [`framing`] has a table.
 //!
 //! The [cookbook] has a tested recipe for each kind of tool.
 //!
@@ -92,10 +93,10 @@
 //!
 //! # How it works
 //!
-//! One thread pulls the source, one drives every child, and the caller's takes the replies. The event loop
+//! One thread pulls the source, one serves all children, and the caller's takes the replies. The event loop
 //! is one poller over all pipes; what it does is decided by a state machine without I/O, which is tested
-//! by simulation. Records cross between threads in batches: what has gathered while the other side was
-//! busy travels together, and a record never waits for a batch to fill.
+//! by simulation. Records pass from thread to thread in batches: those that have gathered while the other side was
+//! busy travel together, and no record waits for a batch to fill.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod checkpoint;

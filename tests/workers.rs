@@ -47,7 +47,7 @@ fn interpreted(language: &str, fence: &str, command: &[&str], file: &str) {
         return;
     }
     let dir = Dir::new();
-    let path = dir.path().join(file);
+    let path = dir.path(file);
     fs::write(&path, program(language, fence)).expect("a file");
     answers(Template::new(command[0]).args(&command[1..]).arg(&path));
 }
@@ -59,7 +59,7 @@ fn compiled(
     compile: impl FnOnce(&Path, &Path) -> Command,
 ) {
     let dir = Dir::new();
-    let (source, binary) = (dir.path().join(file), dir.path().join("worker"));
+    let (source, binary) = (dir.path(file), dir.path("worker"));
     fs::write(&source, program(language, fence)).expect("a file");
     let done = compile(&source, &binary).output().expect("a compiler that starts");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

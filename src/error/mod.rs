@@ -86,7 +86,7 @@ pub enum ErrorKind {
 ///
 /// `Display` is one line of at most 4 KiB that names the fix where there is one; `Debug` is the same line,
 /// so that `unwrap()` prints well. It contains the command line, the request and what the worker wrote on
-/// stderr, each shortened in its middle; arguments that are nobody's business are given with
+/// stderr, each shortened in its middle; secret arguments are given with
 /// [`Template::secret_arg`](crate::Template::secret_arg).
 ///
 /// The causes are part of that line. So `source()` is `None`, and a report that walks along it prints
@@ -317,7 +317,7 @@ impl Error {
     }
 
     /// The exit status, or the signal, that ended the worker's session; `None` if it did not end or
-    /// somebody else has reaped it.
+    /// another part of the program has reaped it.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.0.exit
@@ -332,7 +332,7 @@ impl Error {
     /// The last signal that *we* sent to the worker before it ended, if any.
     ///
     /// An [`exit_status`](Error::exit_status) that tells of a signal while this is `None` means that
-    /// somebody else has sent it: for SIGKILL most often the kernel, for want of memory.
+    /// another process has sent it: in the case of SIGKILL most often the kernel, for want of memory.
     #[must_use]
     pub fn signal_sent(&self) -> Option<Signal> {
         match self.0.sent {

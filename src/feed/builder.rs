@@ -251,8 +251,8 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
 
     /// Starts now, and returns at once: the intake begins to pull while the workers start.
     ///
-    /// Nothing is thrown here. What is wrong with the configuration is the feed's only item, a fatal
-    /// `Err`.
+    /// It neither panics nor returns an error. If the configuration is wrong, the feed has one item, a fatal `Err`
+    /// that names the setting.
     pub fn start(self) -> Feed<D>
     where
         I: SendIterator + 'static,

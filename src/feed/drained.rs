@@ -36,7 +36,7 @@ impl Drained {
 pub struct Exit {
     /// The worker's number, `0..n`.
     pub worker: usize,
-    /// `None` if somebody else has reaped it.
+    /// `None` if it could not be learned, because another part of the program has reaped the child.
     pub status: Option<ExitStatus>,
     /// It ended by itself, before it had read its input to the end. What it had read and not finished is lost;
     /// what it had not read was given to another.

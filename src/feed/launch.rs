@@ -81,7 +81,7 @@ impl Launch {
         }
         if !self.drain && matches!(self.spec.channels.stdout, Stream::To(_)) {
             return Err(Error::config(
-                "the worker's stdout leads elsewhere, so no reply can come back",
+                "the worker's stdout is redirected, so no reply can come back",
             )
             .hint("feed it with FeedBuilder::drain"));
         }
@@ -99,7 +99,7 @@ impl Launch {
         let valid = problem.map_or_else(|| self.validate(workers), Err);
         let poller = valid.and_then(|()| {
             Readiness::new().map(Arc::new).map_err(|error| {
-                Error::new(ErrorKind::Thread, "the feed's poller cannot be made")
+                Error::new(ErrorKind::Thread, "the feed's poller could not be created")
                     .because(error)
                     .fatal()
             })
@@ -133,7 +133,7 @@ impl Launch {
                 log,
             });
             let not_started = |error: std::io::Error| {
-                Error::new(ErrorKind::Thread, "a thread of the feed cannot be started")
+                Error::new(ErrorKind::Thread, "a thread of the feed could not be started")
                     .because(error)
                     .fatal()
             };

@@ -138,9 +138,9 @@ pub(crate) use running;
 /// unless it stays inside the source's own `next()` (or `encode`, or the source's `Drop`), which
 /// nothing can interrupt: then it ends after it.
 ///
-/// It may be dropped anywhere, also by its own source, by `encode` or by `check`. In `check`, of whichever feed, and
-/// inside of its own source the drop returns at once, because it would wait for the thread that it runs on, or hold
-/// up every other worker; everything ends all the same, within the same time.
+/// It may be dropped anywhere, also by its own source, by `encode` or by `check`. Inside its own source, and inside
+/// the `check` of any feed, the drop returns at once and everything ends in the background, within the same time: there it
+/// would otherwise wait for the thread that it runs on.
 ///
 /// # Panics
 /// `next` resumes a panic of the source, of `encode`, of `check` or of a custom framing at the

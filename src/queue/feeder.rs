@@ -11,11 +11,11 @@ use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
 use crate::window::{joins, unwind};
 
-/// Feeds workers from code that has items rather than an iterator of them, and is a guard: when it goes,
-/// everything that was fed has been dealt with, and every worker has ended and been reaped.
+/// Feeds workers from code that has items one at a time and no iterator of them. It is a guard: when it has been
+/// dropped, everything that was fed has been processed, and every worker has exited.
 ///
-/// For workers whose output goes elsewhere; it is [`FeedBuilder::drain`](crate::FeedBuilder::drain) turned
-/// round. Where replies come back, use a [`Queue`](crate::queue::Queue).
+/// It is for workers whose output goes to files, as with [`FeedBuilder::drain`](crate::FeedBuilder::drain). Where
+/// replies come back, use a [`Queue`](crate::queue::Queue).
 ///
 /// ```
 /// use subfeed::channel::Redirect;
@@ -95,7 +95,7 @@ impl<T> Feeder<T> {
         self.producer.put(item)
     }
 
-    /// A handle to feed from elsewhere. It does not keep the feeder from finishing.
+    /// A handle that feeds from another thread. It does not keep the feeder from finishing.
     pub fn producer(&self) -> Producer<T> {
         self.producer.clone()
     }

@@ -172,8 +172,7 @@ impl<T> Producer<T> {
     /// Puts an item, and waits for room as long as it takes.
     ///
     /// # Errors
-    /// The item, if nobody will ever take it: the inlet is stopped, meanwhile or before, or the feed behind
-    /// it has ended.
+    /// The item, if the inlet has been stopped, before the call or during it, or the feed behind it has ended.
     pub fn put(&self, item: T) -> Result<(), Stopped<T>> {
         self.shared.put(item, None).map_err(|error| Stopped(error.into_inner()))
     }
@@ -181,7 +180,7 @@ impl<T> Producer<T> {
     /// Puts an item if there is room. Never blocks.
     ///
     /// # Errors
-    /// The item, and whether there is no room or nobody will ever take it.
+    /// The item, and whether there is no room now or the inlet has been stopped.
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
         self.shared.put(item, Some(Instant::now()))
     }
@@ -195,8 +194,8 @@ impl<T> Producer<T> {
         self.shared.put(item, Instant::now().checked_add(limit))
     }
 
-    /// Nothing can be put from now on, by whichever producer. What was put before is dealt with. Does
-    /// not block, and may be called any number of times.
+    /// From now on no producer can put anything. What was put before is still processed. Never blocks; a second
+    /// call does nothing.
     pub fn stop(&self) {
         self.shared.stop();
     }
@@ -208,8 +207,8 @@ impl<T> Producer<T> {
         state.stopped || state.left
     }
 
-    /// Takes what is in the inlet out of it again, the oldest first: what was put, and will not be dealt
-    /// with when the feed has ended early.
+    /// Takes the items that the feed has not pulled out of the inlet again, the oldest first. When a feed has ended
+    /// early, these are the items that it has not processed.
     #[must_use]
     pub fn take_back(&self) -> Vec<T> {
         let mut items = VecDeque::new();
@@ -309,7 +308,7 @@ impl<T> fmt::Debug for Inlet<T> {
     }
 }
 
-/// Nobody will take this item, which was put too late.
+/// The item that could not be put, because the queue has been stopped or has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Stopped<T>(pub T);
 
@@ -321,7 +320,7 @@ impl<T> fmt::Debug for Stopped<T> {
 
 impl<T> fmt::Display for Stopped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the queue takes nothing any more")
+        f.write_str("the queue has been stopped")
     }
 }
 
@@ -330,9 +329,9 @@ impl<T> error::Error for Stopped<T> {}
 /// Why an item could not be put, and the item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TryPutError<T> {
-    /// There is no room now.
+    /// There is no room at the moment.
     Full(T),
-    /// Nobody will take it, ever.
+    /// The queue has been stopped, or has ended.
     Stopped(T),
 }
 
@@ -362,7 +361,7 @@ impl<T> fmt::Display for TryPutError<T> {
         f.write_str(if self.is_full() {
             "the queue has no room"
         } else {
-            "the queue takes nothing any more"
+            "the queue has been stopped"
         })
     }
 }

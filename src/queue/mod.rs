@@ -26,14 +26,14 @@ use crate::window::unwind::{self, Payload};
 /// A first-in-first-out queue with workers in the middle: what is put at one end comes out at the other
 /// as what the workers made of it, in the order in which it was put.
 ///
-/// For code that has no iterator to feed: many producers, results looked for now and then. One slow item
-/// holds up nobody behind it until the window is full.
+/// It is for code that has no iterator to feed: with many producers, or one that looks for results now and then.
+/// A slow item delays the results behind it, but not the work on them, until the window is full.
 ///
 /// | | |
 /// |---|---|
 /// | [`put`](Queue::put), `try_put`, `put_timeout` | in, from here or from any [`producer`](Queue::producer) |
 /// | [`get`](Queue::get), `try_get`, `get_timeout` | out |
-/// | [`stop`](Queue::stop) | nothing goes in any more; what is in is dealt with |
+/// | [`stop`](Queue::stop) | no more puts; what was put is processed |
 /// | [`join`](Queue::join), `join_timeout` | stops, and waits until the workers are gone |
 ///
 /// The window bounds what has been pulled and not yet got, the inlet before it what has been put and not
@@ -150,7 +150,7 @@ impl<T, F: Iterator> Queue<T, F> {
         self.producer.clone()
     }
 
-    /// Nothing can be put from now on, by anybody. Everything put before is dealt with and can be got.
+    /// From now on nothing can be put. What was put before is processed and can be got.
     /// Never blocks; a second call does nothing.
     pub fn stop(&self) {
         self.producer.stop();
@@ -181,11 +181,10 @@ impl<T, F: Iterator> Queue<T, F> {
         self.ended.then_some(None)
     }
 
-    /// Stops the queue, and waits until everything that was put has been dealt with and the workers are
-    /// gone.
+    /// Stops the queue, and waits until everything that was put has been processed and the workers have exited.
     ///
-    /// Nobody needs to have got the results: they are kept, and got afterwards. They are no more than the
-    /// window and the inlet hold together, since nothing can be put any more.
+    /// The results that have not been got are kept, and can be got afterwards: at most as many as the window and the
+    /// inlet hold together.
     pub fn join(&mut self) {
         self.stop();
         while !self.ended {

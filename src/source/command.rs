@@ -86,12 +86,10 @@ impl<D> CommandSource<D> {
             ));
         }
         if matches!(channels.stdout, Stream::To(_)) {
-            return Err(Error::config(
-                "the command's stdout leads elsewhere, so no record can come",
-            ));
+            return Err(Error::config("the command's stdout is redirected, so no record can come"));
         }
         if self.spec.replies.as_sentinel().is_some() {
-            return Err(Error::config("a source is asked nothing, so no sentinel can come back"));
+            return Err(Error::config("a source gets no requests, so it cannot answer a sentinel"));
         }
         for (setting, is_set) in [
             ("in_flight", self.spec.policy.in_flight.is_some()),
@@ -100,7 +98,7 @@ impl<D> CommandSource<D> {
         ] {
             if is_set {
                 return Err(Error::config(format!(
-                    "a source is asked nothing, so {setting} has no meaning for it"
+                    "a source gets no requests, so {setting} has no meaning for it"
                 )));
             }
         }

@@ -151,7 +151,7 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         self
     }
 
-    /// Starts at once: maps each item with `f`.
+    /// Starts now: maps each item with `f`.
     #[track_caller]
     pub fn map<'s, U, F>(self, f: F) -> W::Feed<I::Item, U>
     where
@@ -164,7 +164,7 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.start(AsIs, Plain(f)))
     }
 
-    /// Starts at once: maps each item with `f`, which also gets what `init` made for its worker.
+    /// Starts now: maps each item with `f`, which also gets what `init` made for its worker.
     ///
     /// `init` is called at most once for each of the workers, when it gets its first item, and again
     /// if the closure has panicked there.
@@ -197,7 +197,7 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.start(AsIs, WithState(init, f)))
     }
 
-    /// Starts at once: maps what is `Ok` with `f`, which may fail itself. An `Err` of the source comes out
+    /// Starts now: maps what is `Ok` with `f`, which may fail itself. An `Err` of the source comes out
     /// in its place, as it is, and goes to no worker.
     ///
     /// ```
@@ -222,7 +222,7 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.routed(Plain(f), Err))
     }
 
-    /// [`try_map`](ThreadsBuilder::try_map) with a state for each worker, as in [`map_init`](ThreadsBuilder::map_init).
+    /// Starts now: [`try_map`](ThreadsBuilder::try_map) with a state for each worker, as in [`map_init`](ThreadsBuilder::map_init).
     #[track_caller]
     pub fn try_map_init<'s, S, T, U, X, N, F>(self, init: N, f: F) -> W::Feed<T, Result<U, X>>
     where
@@ -238,7 +238,7 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.routed(WithState(init, f), Err))
     }
 
-    /// Starts at once: maps each item with `f`. A marker comes out in its place and goes to no worker; see
+    /// Starts now: maps each item with `f`. A marker comes out in its place and goes to no worker; see
     /// [`Marked`], which has an example.
     #[track_caller]
     pub fn map_marked<'s, T, U, M, F>(self, f: F) -> W::Feed<T, Marked<U, M>>
@@ -253,7 +253,7 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.routed(Plain(move |item| Marked::Item(f(item))), Marked::Marker))
     }
 
-    /// [`map_marked`](ThreadsBuilder::map_marked) with a state for each worker, as in
+    /// Starts now: [`map_marked`](ThreadsBuilder::map_marked) with a state for each worker, as in
     /// [`map_init`](ThreadsBuilder::map_init).
     #[track_caller]
     pub fn map_marked_init<'s, S, T, U, M, N, F>(self, init: N, f: F) -> W::Feed<T, Marked<U, M>>
@@ -271,7 +271,7 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.routed(WithState(init, f), Marked::Marker))
     }
 
-    /// Starts at once, with a source of which not everything is work: `task` makes of the work what the
+    /// Starts now, with a source of which not everything is work: `task` makes of the work what the
     /// feed yields, and `wrap` of the rest, which passes in its place.
     #[track_caller]
     pub(crate) fn routed<'s, R, U, K>(
