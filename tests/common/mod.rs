@@ -3,6 +3,7 @@
 
 mod hostile;
 pub(crate) mod tools;
+pub(crate) mod warden;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,6 +35,7 @@ pub(crate) fn within_limit<T: Send + 'static>(
     limit: Duration,
     test: impl FnOnce() -> T + Send + 'static,
 ) -> T {
+    warden::watch();
     let (done, result) = mpsc::channel();
     let name = thread::current().name().unwrap_or("test").to_owned();
     let runner = thread::Builder::new()
@@ -278,10 +280,13 @@ pub(crate) fn in_own_process(name: &str, test: impl FnOnce() + Send + 'static) {
     if std::env::var_os(MARK).is_some() {
         return within(test);
     }
+    warden::watch();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let word = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
     let program = std::env::current_exe().expect("this program");
     let output = Command::new(program)
         .args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"])
-        .env(MARK, "1")
+        .env(MARK, &word)
         .stdin(Stdio::null())
         .output()
         .expect("this program again");
@@ -290,7 +295,12 @@ pub(crate) fn in_own_process(name: &str, test: impl FnOnce() + Send + 'static) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(output.status.success() && said.contains("1 passed"), "{}: {said}", output.status);
+    let passed = output.status.success() && said.contains("1 passed");
+    if !passed {
+        // It has not come to its own end, and so perhaps not to that of its workers.
+        warden::end_all(&format!("{MARK}={word}"));
+    }
+    assert!(passed, "{}: {said}", output.status);
 }
 
 /// The body of a test that needs a process of its own.

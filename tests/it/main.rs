@@ -25,6 +25,7 @@ mod field;
 mod files;
 mod framings;
 mod honest;
+mod kit;
 mod laziness;
 mod limits;
 mod messages;
