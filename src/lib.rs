@@ -84,6 +84,8 @@
 //!   (the first reply), `closing` (`why`), `signalled` (`signal`), `exited`, `ended` (`status`, `why`,
 //!   `answered`, `owed`), `backed off` (`wait_ms`). At `WARN`: `stalled` (`owed`, `hint`), `abandoned` (it
 //!   was killed and did not end), `gave up` (`sessions`).
+//! - `timeline`: a bounded recording of what every worker did, written as a Chrome trace:
+//!   `FeedBuilder::timeline` and `Monitor::timeline`.
 //!
 //! # When to use something else
 //!

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use crate::sync::{Mutex, MutexGuard, OnceLock, lock};
 use crate::watch::{self, Board, Bottleneck, Counts, Facts, Ledger, Worker};
+#[cfg(feature = "timeline")]
+use crate::watch::{Recorder, Timeline, Tolls};
 use crate::window::gate::Gate;
 
 macro_rules! counters {
@@ -98,6 +100,11 @@ pub(crate) struct Stats {
     ledger: Mutex<Ledger>,
     /// When the event loop's clock began.
     began: OnceLock<Instant>,
+    #[cfg(feature = "timeline")]
+    recorder: Option<Recorder>,
+    /// The command that the workers run, as it is shown.
+    #[cfg(feature = "timeline")]
+    command: String,
 }
 
 impl Stats {
@@ -111,6 +118,36 @@ impl Stats {
             board: Board::new(workers),
             ledger: Mutex::default(),
             began: OnceLock::new(),
+            #[cfg(feature = "timeline")]
+            recorder: None,
+            #[cfg(feature = "timeline")]
+            command: String::new(),
+        }
+    }
+
+    /// Keeps a recording of so many events at most.
+    #[cfg(feature = "timeline")]
+    pub(crate) fn recording(self, most: Option<usize>, command: String) -> Self {
+        let recorder = most.map(|most| Recorder::new(most, self.workers));
+        Self { recorder, command, ..self }
+    }
+
+    #[cfg(feature = "timeline")]
+    #[inline]
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    /// What a timeline tells of the counters.
+    #[cfg(feature = "timeline")]
+    pub(crate) fn tolls(&self) -> Tolls {
+        let Counters { recycles, deaths, timeouts, signals, redeliveries, .. } = &self.counters;
+        Tolls {
+            recycles: recycles.load(Relaxed),
+            deaths: deaths.load(Relaxed),
+            timeouts: timeouts.load(Relaxed),
+            signals: signals.load(Relaxed),
+            redeliveries: redeliveries.load(Relaxed),
         }
     }
 
@@ -243,6 +280,15 @@ impl Monitor {
             withholding: view.withholding,
         };
         watch::judge(&times, &facts)
+    }
+
+    /// What has been recorded until now, if [`FeedBuilder::timeline`](crate::FeedBuilder::timeline) has asked for that;
+    /// otherwise nothing.
+    #[cfg(feature = "timeline")]
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        let recorder = self.0.recorder();
+        recorder.map(|recorder| recorder.read(self.0.command.clone())).unwrap_or_default()
     }
 
     fn view(&self) -> watch::View {

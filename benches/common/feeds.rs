@@ -1,6 +1,7 @@
 //! The feed's side of the pairs: so many records of one kind through `cat`s.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Instant;
 
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
@@ -67,6 +68,26 @@ impl Records {
         let start = Instant::now();
         let source = self.lines.records(self.count);
         for reply in source.feed_subprocesses_ordered(self.template(), WORKERS, WINDOW) {
+            let reply = reply.expect("cat answers");
+            seen.look(&reply);
+            black_box(reply);
+        }
+        self.done(seen, start)
+    }
+
+    /// The same, watched: with a timeline of so many events, or a job log.
+    pub(crate) fn watched(self, timeline: Option<usize>, job_log: Option<&Path>) -> Run {
+        let mut seen = Seen::default();
+        let start = Instant::now();
+        let source = self.lines.records(self.count);
+        let mut feed = source.feed(self.template()).workers(WORKERS).buffer(WINDOW);
+        if let Some(events) = timeline {
+            feed = feed.timeline(events);
+        }
+        if let Some(path) = job_log {
+            feed = feed.job_log(path);
+        }
+        for reply in feed {
             let reply = reply.expect("cat answers");
             seen.look(&reply);
             black_box(reply);

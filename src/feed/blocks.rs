@@ -221,6 +221,14 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
         self
     }
 
+    /// Records what every worker does: see [`FeedBuilder::timeline`](crate::FeedBuilder::timeline).
+    #[cfg(feature = "timeline")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "timeline")))]
+    pub fn timeline(mut self, events: usize) -> Self {
+        self.watch.keep_timeline(events);
+        self
+    }
+
     /// What of the options excludes what.
     fn problem(&self) -> Option<Error> {
         let Blocks { block_size, .. } = self.blocks;

@@ -116,7 +116,8 @@ impl Launch {
         let mut spec = self.spec;
         spec.begin();
         let spec = Arc::new(spec);
-        let stats = Arc::new(Stats::new(Arc::clone(outlet.gate()), workers));
+        let stats = Stats::new(Arc::clone(outlet.gate()), workers);
+        let stats = Arc::new(self.watch.recording(stats, &spec));
         let started = poller.and_then(|poller| {
             let log = self.watch.open_log(outlet.gate())?;
             let scheduler = Scheduler::new(Plan {

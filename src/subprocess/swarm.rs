@@ -163,6 +163,7 @@ impl Swarm {
             full: self.supply.gate().holds_puller(),
             ..self.scheduler.standing()
         };
+        self.scheduler.record_window(&standing);
         let stats = self.scheduler.stats();
         let idled = std::mem::take(&mut self.pause.idled);
         let busy = u32::try_from(standing.busy).unwrap_or(u32::MAX);

@@ -94,6 +94,24 @@ pub enum WorkerState {
     Exited,
 }
 
+#[cfg(feature = "timeline")]
+impl WorkerState {
+    /// As it stands in a timeline.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Vacant => "vacant",
+            Self::BackingOff => "backing off",
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Quiet => "quiet",
+            Self::Closing => "closing",
+            Self::Killing => "killing",
+            Self::Exited => "exited",
+        }
+    }
+}
+
 /// The packet that the consumer waits for, if a worker has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {

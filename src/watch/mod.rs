@@ -13,6 +13,8 @@ mod board;
 mod bottleneck;
 mod job_log;
 mod ledger;
+#[cfg(feature = "timeline")]
+mod timeline;
 
 pub(crate) use board::{Board, Head, View};
 pub use board::{Worker, WorkerState};
@@ -20,3 +22,7 @@ pub use bottleneck::{Bottleneck, Verdict};
 pub(crate) use bottleneck::{Facts, judge};
 pub(crate) use job_log::{JobLog, Row};
 pub(crate) use ledger::{Counts, Ledger, Share, Standing, Times};
+#[cfg(feature = "timeline")]
+pub use timeline::{Event, Timeline, What};
+#[cfg(feature = "timeline")]
+pub(crate) use timeline::{Recorder, Tolls};

@@ -36,6 +36,7 @@ mod backlog;
 mod dispatch;
 mod journal;
 mod last;
+mod recording;
 mod redelivery;
 mod shutdown;
 mod starts;
@@ -317,6 +318,7 @@ impl Scheduler {
 
     /// Lets something happen at a session, and takes in what follows from it.
     fn at(&mut self, slot: usize, event: impl FnOnce(&mut Session, &Context<'_>, &mut News)) {
+        let before = self.before();
         let cx = context!(self);
         let Slot::Live { session, .. } = &mut self.slots[slot] else { return };
         event(session, &cx, &mut self.news);
@@ -326,6 +328,7 @@ impl Scheduler {
         {
             journal.turned(slot, session, self.now.real);
         }
+        self.record(slot, before);
         self.look_at_last();
         self.offer(slot);
         self.arm(slot);
@@ -525,6 +528,7 @@ impl Scheduler {
         else {
             return;
         };
+        let before = self.before();
         if queued {
             self.lines.leave(slot);
         }
@@ -541,8 +545,11 @@ impl Scheduler {
         }
         if !self.shutdown.is_stopping() {
             self.settle(slot, ended);
+            self.record_end(slot, status, before);
             self.close_if_done();
             self.look_at_last();
+        } else {
+            self.record_end(slot, status, before);
         }
     }
 

@@ -115,6 +115,7 @@ impl Scheduler {
             Session::new(slot, serial, restart, &self.command, spawned, &self.context(), &mut news);
         self.news = news;
         self.slots[slot] = Slot::Live { session: Box::new(session), queued: false };
+        self.record_start(slot, serial, spawned.pid);
         let stopping = self.shutdown.is_stopping();
         self.at(slot, |session, cx, news| {
             if stopping {

@@ -112,7 +112,7 @@ impl Scheduler {
 
     /// Which worker has what the consumer waits for: where any reply will do, the packet that a worker has been at
     /// for longest.
-    fn head(&self) -> Option<Head> {
+    pub(super) fn head(&self) -> Option<Head> {
         let head = |session: &Session, packet: PacketId, since: Now| Head {
             packet: packet.0,
             worker: session.slot(),

@@ -76,7 +76,12 @@ impl Session {
         worker.busy += self.at_work(now.real);
         let since = (worker.owed > 0).then_some(self.head_since);
         worker.oldest = since.map(|since| now.patient.saturating_sub(since));
-        worker.state = if self.child.has_exited() {
+        worker.state = self.state();
+    }
+
+    /// What it does.
+    pub(crate) fn state(&self) -> WorkerState {
+        if self.child.has_exited() {
             WorkerState::Exited
         } else if self.child.is_killed() {
             WorkerState::Killing
@@ -84,12 +89,12 @@ impl Session {
             WorkerState::Closing
         } else if self.in_banner {
             WorkerState::Starting
-        } else if worker.owed == 0 {
+        } else if self.owed() == 0 {
             WorkerState::Idle
         } else if self.stall.was_quiet() {
             WorkerState::Quiet
         } else {
             WorkerState::Busy
-        };
+        }
     }
 }
