@@ -65,6 +65,8 @@
 //!
 //! The [cookbook] has a tested recipe for each kind of tool.
 //!
+//! How a run is watched, and how it goes on where another one ended: `docs/watching.md`.
+//!
 //! What goes wrong, what is seen of it, and how long it may take: `docs/reliability.md`, with the test that
 //! shows it for each fault.
 //!
@@ -78,8 +80,10 @@
 //! - `function-source`: functions of your own program as sources, run in a child that is the program again
 //!   ([`source::Function`]).
 //! - `json`: `Template::json` writes items as JSON texts and reads replies as values.
-//! - `tracing`: one event for each change of a worker's state, by way of the `tracing` crate. The target
-//!   is `subfeed`; the fields are `worker`, `pid`, `session` (a number of its own for each process), `state`
+//! - `tracing`: one span for each session, and in it one event for each change of its state, by way of the `tracing`
+//!   crate. The target is `subfeed`. The span is named `session`, at `DEBUG`; its fields are `worker`, `pid`, `session`,
+//!   `command`, and, when it has ended, `status`, `why`, `answered`. It is in the span in which the feed was started, and
+//!   is never entered, since many are open at a time. An event's fields are `worker`, `pid`, `session` (a number of its own for each process), `state`
 //!   and what belongs to it. At `DEBUG`: `started` (`restart`), `ready` (its banner is over), `answering`
 //!   (the first reply), `closing` (`why`), `signalled` (`signal`), `exited`, `ended` (`status`, `why`,
 //!   `answered`, `owed`), `backed off` (`wait_ms`). At `WARN`: `stalled` (`owed`, `hint`), `abandoned` (it

@@ -1,4 +1,4 @@
-//! The `tracing` feature: one event for each change of a worker's state.
+//! The `tracing` feature: one span for each session, and in it one event for each change of its state.
 
 mod common;
 
@@ -20,7 +20,17 @@ type Fields = BTreeMap<&'static str, String>;
 
 static HEARD: Mutex<Vec<Fields>> = Mutex::new(Vec::new());
 
-/// Writes down every event of ours.
+/// A span. Its id is its place in the list, counted from 1.
+#[derive(Clone, Debug)]
+struct Seen {
+    name: &'static str,
+    fields: Fields,
+    closed: bool,
+}
+
+static SPANS: Mutex<Vec<Seen>> = Mutex::new(Vec::new());
+
+/// Writes down every event and every span of ours.
 struct Listener;
 
 struct Reader<'a>(&'a mut Fields);
@@ -42,15 +52,33 @@ impl Subscriber for Listener {
 
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::from([("level", event.metadata().level().to_string())]);
+        if let Some(parent) = event.parent() {
+            fields.insert("in", parent.into_u64().to_string());
+        }
         event.record(&mut Reader(&mut fields));
         HEARD.lock().expect("a lock").push(fields);
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        unreachable!("there are no spans")
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut fields = Fields::new();
+        attributes.record(&mut Reader(&mut fields));
+        let mut spans = SPANS.lock().expect("a lock");
+        spans.push(Seen { name: attributes.metadata().name(), fields, closed: false });
+        Id::from_u64(spans.len() as u64)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        let mut spans = SPANS.lock().expect("a lock");
+        values.record(&mut Reader(&mut spans[id.into_u64() as usize - 1].fields));
+    }
+
+    fn try_close(&self, id: Id) -> bool {
+        let mut spans = SPANS.lock().expect("a lock");
+        let before = std::mem::replace(&mut spans[id.into_u64() as usize - 1].closed, true);
+        assert!(!before, "closed twice");
+        true
+    }
+
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
@@ -147,4 +175,44 @@ fn a_dropped_feed_tells_why_its_workers_end() {
     });
     let closing = events.iter().find(|event| event["state"] == "closing").expect("an end");
     assert_eq!(closing["why"], "stopped");
+}
+
+/// The session spans that were made while something ran, with their ids.
+fn spans(run: impl FnOnce() + Send + 'static) -> (Vec<(u64, Seen)>, Vec<Fields>) {
+    // Whatever has been seen before is somebody else's, and nobody else runs.
+    let before = std::sync::Arc::new(Mutex::new(0));
+    let other = std::sync::Arc::clone(&before);
+    let events = events(move || {
+        *other.lock().expect("a lock") = SPANS.lock().expect("a lock").len();
+        run();
+    });
+    let before = *before.lock().expect("a lock");
+    let all = SPANS.lock().expect("a lock");
+    let seen = (1..).zip(all.iter().cloned()).skip(before);
+    (seen.filter(|(_, span)| span.name == "session").collect(), events)
+}
+
+#[test]
+fn each_session_is_a_span_with_the_fields_that_are_documented() {
+    let (spans, events) = spans(|| {
+        let feed = numbers(40).feed(child("exit_after 10 3")).workers(2).buffer(10).start();
+        assert_eq!(feed.filter(Result::is_ok).count(), 40);
+    });
+    assert!(spans.len() >= 4);
+    let mut answered = 0;
+    for (number, (id, span)) in spans.iter().enumerate() {
+        let fields: Vec<_> = span.fields.keys().copied().collect();
+        assert_eq!(fields, ["answered", "command", "pid", "session", "status", "why", "worker"]);
+        assert!(span.closed, "{span:?}");
+        assert_eq!(span.fields["session"], number.to_string());
+        assert!(span.fields["command"].contains("exit_after 10 3"), "{span:?}");
+        answered += span.fields["answered"].parse::<u64>().expect("a number");
+        let ours: Vec<_> = events.iter().filter(|event| event["in"] == id.to_string()).collect();
+        assert!(ours.iter().all(|event| event["session"] == span.fields["session"]));
+        let states: Vec<_> = ours.iter().map(|event| &*event["state"]).collect();
+        assert_eq!(states.first(), Some(&"started"));
+        assert!(states.contains(&"ended"), "{states:?}");
+    }
+    assert_eq!(answered, 40);
+    assert!(events.iter().all(|event| event.contains_key("in")), "every event is in a session");
 }

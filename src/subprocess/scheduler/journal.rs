@@ -144,7 +144,12 @@ impl Scheduler {
         if let Some(failure) = journal.log.take_failure() {
             self.plan.stats.hint(failure.to_string());
             #[cfg(feature = "tracing")]
-            tracing::warn!(target: "subfeed", state = "job log failed", error = %failure);
+            tracing::warn!(
+                target: "subfeed",
+                parent: &self.span,
+                state = "job log failed",
+                error = %failure
+            );
             self.shutdown.remark(failure);
         }
     }

@@ -28,6 +28,8 @@ macro_rules! context {
             waits: $self.backlog.has_free(),
             closes_sleepers: $self.closes_sleepers,
             stopping: $self.shutdown.is_stopping(),
+            #[cfg(feature = "tracing")]
+            span: &$self.span,
         }
     };
 }
@@ -150,6 +152,9 @@ pub(crate) struct Scheduler {
     heard: Now,
     effects: Effects,
     news: News,
+    /// The span in which the feed was started: those of its sessions are in it.
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
 }
 
 impl Scheduler {
@@ -182,6 +187,8 @@ impl Scheduler {
             heard: Now::ZERO,
             effects: Effects::default(),
             news: News::default(),
+            #[cfg(feature = "tracing")]
+            span: tracing::Span::current(),
             plan,
         }
     }

@@ -69,15 +69,13 @@ impl Session {
         if !cx.stopping {
             self.settle_held(status, cx, news);
         }
-        tell!(
-            debug,
-            self,
-            "ended",
-            status = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string()),
-            why = self.why.map_or("its own will", Why::word),
-            answered = self.flight.replies(),
-            owed = self.owed()
-        );
+        let how = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        let why = self.why.map_or("its own will", Why::word);
+        let answered = self.flight.replies();
+        #[cfg(feature = "tracing")]
+        self.span.record("status", &*how).record("why", why).record("answered", answered);
+        let owed = self.owed();
+        tell!(debug, self, "ended", status = &*how, why = why, answered = answered, owed = owed);
         if self.stall.was_closed_waiting() && self.flight.len() == 0 && !cx.stopping {
             // It has answered when it was asked to: it had withheld that.
             let advice = self.manner(cx).withholds();

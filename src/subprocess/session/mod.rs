@@ -22,6 +22,7 @@ macro_rules! tell {
         #[cfg(feature = "tracing")]
         tracing::$level!(
             target: "subfeed",
+            parent: &$session.span,
             worker = $session.label.worker,
             pid = $session.label.pid,
             session = $session.serial,
@@ -97,6 +98,9 @@ pub(crate) struct Context<'a> {
     pub(crate) closes_sleepers: bool,
     /// The feed ends before its time: nothing is cut any more.
     pub(crate) stopping: bool,
+    /// The span in which the feed was started.
+    #[cfg(feature = "tracing")]
+    pub(crate) span: &'a tracing::Span,
 }
 
 /// Why a session does not go on. The first reason counts.
@@ -176,6 +180,9 @@ pub(crate) struct Session {
     slot: usize,
     serial: u64,
     label: Arc<Label>,
+    /// Open as long as this is there.
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
     child: Child,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
@@ -245,6 +252,19 @@ impl Session {
         let mut session = Self {
             slot,
             serial,
+            #[cfg(feature = "tracing")]
+            span: tracing::debug_span!(
+                target: "subfeed",
+                parent: cx.span,
+                "session",
+                worker = slot,
+                pid = spawned.pid,
+                session = serial,
+                command = &**command,
+                status = tracing::field::Empty,
+                why = tracing::field::Empty,
+                answered = tracing::field::Empty,
+            ),
             label: Arc::new(label),
             child: Child::new(piped, spawned.stderr),
             inputs,
