@@ -54,6 +54,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
+use crate::feed::through::TryFeed;
 use crate::feed::with_input::FeedWithInput;
 use crate::feed::{Feed, HasOutlet, Running};
 use crate::stats::{Monitor, Snapshot};
@@ -248,18 +249,26 @@ impl<D: Decode> Feed<D> {
     /// that the checkpoint's count asks for. A count that cannot be written down is a fatal `Err` of kind
     /// [`File`](ErrorKind::File) in the place of the next item.
     pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<Self> {
-        checkpointed(self, checkpoint)
+        begin(self, checkpoint)
     }
 }
 
 impl<T, D: Decode> FeedWithInput<T, D> {
     /// See [`Feed::checkpointed`].
     pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<Self> {
-        checkpointed(self, checkpoint)
+        begin(self, checkpoint)
     }
 }
 
-fn checkpointed<F: HasOutlet>(feed: F, checkpoint: Checkpoint) -> Checkpointed<F> {
+impl<D: Decode, X: From<Error>> TryFeed<D, X> {
+    /// See [`Feed::checkpointed`]. What passes by counts like anything else.
+    pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<Self> {
+        begin(self, checkpoint)
+    }
+}
+
+/// Looks whether a feed and a checkpoint go together.
+fn begin<F: HasOutlet>(feed: F, checkpoint: Checkpoint) -> Checkpointed<F> {
     let count = checkpoint.count;
     let problem = match feed.outlet().next_in_order() {
         Some(next) if next.0 == count => None,

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use subfeed::checkpoint::{Checkpoint, Checkpointed};
-use subfeed::{Error, ErrorKind, FeedExt, Order, Template};
+use subfeed::{Error, ErrorKind, Feed, FeedExt, Order, Template};
 
 use common::{Dir, child, eventually, numbers, within, within_limit};
 
@@ -23,7 +23,7 @@ fn count(path: &Path) -> u64 {
     Checkpoint::open(path, KEY).expect("a checkpoint").count()
 }
 
-type Run = Checkpointed<subfeed::Feed>;
+type Run = Checkpointed<Feed>;
 
 /// Goes on with the numbers up to `n`, writing down each.
 fn run(path: &Path, n: u64, template: Template) -> Run {
@@ -138,6 +138,47 @@ fn inputs_that_are_kept_come_with_their_items() {
         }
         assert_eq!(count(&dir.path("run.done")), 5);
     });
+}
+
+#[test]
+fn what_passes_by_counts_too() {
+    within(|| {
+        let dir = Dir::new();
+        let path = dir.path("run.done");
+        let lines = || (0..6).map(|n| if n == 2 { Err(Told::Theirs) } else { Ok(n.to_string()) });
+        for stop_at in [4, 9] {
+            let checkpoint = Checkpoint::open(&path, KEY).expect("a checkpoint");
+            let done = checkpoint.count();
+            let rest = lines().skip(usize::try_from(done).expect("a size"));
+            let feed = rest.try_feed(cat()).workers(1).first_packet(done).start();
+            for (n, item) in (done..).zip(feed.checkpointed(checkpoint)) {
+                if n == stop_at {
+                    break;
+                }
+                match item {
+                    Ok(reply) => assert_eq!(reply, n.to_string().as_bytes()),
+                    Err(told) => assert!(n == 2 && matches!(told, Told::Theirs), "{told:?}"),
+                }
+            }
+            assert_eq!(count(&path), stop_at.min(6));
+        }
+        let unordered = lines().try_feed(cat()).order(Order::Completion).start();
+        let checkpoint = Checkpoint::open(dir.path("other.done"), KEY).expect("a checkpoint");
+        let refused = unordered.checkpointed(checkpoint).next().expect("an item");
+        assert!(matches!(refused, Err(Told::Ours(ErrorKind::Config))), "{refused:?}");
+    });
+}
+
+#[derive(Debug)]
+enum Told {
+    Theirs,
+    Ours(ErrorKind),
+}
+
+impl From<Error> for Told {
+    fn from(error: Error) -> Self {
+        Self::Ours(error.kind())
+    }
 }
 
 /// The only item: a fatal configuration error.
