@@ -79,6 +79,8 @@
 //!   in threads. Without it four crates fewer are built, rayon among them.
 //! - `function-source`: functions of your own program as sources, run in a child that is the program again
 //!   ([`source::Function`]).
+//! - `async`: feeds as streams and of streams (`FeedStream`, `StreamFeedExt`), and pools of workers to call (`Pool`), in
+//!   whichever runtime. One crate more, `futures-core`. `docs/async.md` says what runs where.
 //! - `json`: `Template::json` writes items as JSON texts and reads replies as values.
 //! - `tracing`: one span for each session, and in it one event for each change of its state, by way of the `tracing`
 //!   crate. The target is `subfeed`. The span is named `session`, at `DEBUG`; its fields are `worker`, `pid`, `session`,
@@ -117,6 +119,8 @@ pub mod framing;
 pub mod marker;
 #[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "most stages are threads"))]
 pub mod pipeline;
+#[cfg(feature = "async")]
+mod pool;
 pub mod queue;
 #[cfg(doctest)]
 mod readme;
@@ -124,6 +128,8 @@ mod record;
 mod signal;
 pub mod source;
 mod stats;
+#[cfg(feature = "async")]
+mod stream;
 mod subprocess;
 mod sync;
 mod template;
@@ -143,7 +149,13 @@ pub use crate::feed::builder::FeedBuilder;
 pub use crate::feed::through::TryFeed;
 pub use crate::feed::with_input::{FeedWithInput, InputError};
 pub use crate::feed::{Batch, Batches, Feed};
+#[cfg(feature = "async")]
+pub use crate::pool::Pool;
 pub use crate::stats::{Monitor, Snapshot};
+#[cfg(feature = "async")]
+pub use crate::stream::ext::StreamFeedExt;
+#[cfg(feature = "async")]
+pub use crate::stream::{FeedStream, Polled};
 pub use crate::template::Template;
 pub use crate::template::codec::{Reply, Request};
 #[cfg(fuzzing)]

@@ -74,7 +74,7 @@ pub(crate) fn decoded<D: Decode>(
 
 impl<D> Answers<D> {
     /// Never more items than the upper bound of `size_hint`.
-    pub(super) fn keeping_to_its_hint(mut self) -> Self {
+    pub(crate) fn keeping_to_its_hint(mut self) -> Self {
         self.outlet.at_most(self.hint.1);
         self
     }

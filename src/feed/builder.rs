@@ -56,7 +56,7 @@ use crate::window::workers::Workers;
 /// [`feed_marked`](crate::FeedExt::feed_marked). A builder can be iterated as it is: `for reply in builder` starts it.
 #[must_use = "a builder starts nothing by itself: call start, or iterate it"]
 pub struct FeedBuilder<I, E, D, F = Feed<D>> {
-    source: I,
+    pub(crate) source: I,
     template: Template<E, D>,
     workers: Workers,
     buffer: usize,
@@ -144,7 +144,19 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
         I: Iterator,
         F: Shape<I::Item, E, D>,
     {
-        let mut hint = self.source.size_hint();
+        let pulling = Pulling { hint: self.source.size_hint(), waits: true, keep_requests };
+        self.launch_as(pulling, spawn_intake)
+    }
+
+    /// The same for a source of whatever kind.
+    pub(crate) fn launch_as<T>(
+        self,
+        Pulling { mut hint, waits, keep_requests }: Pulling,
+        spawn_intake: impl FnOnce(Intake, Gated<I>, Writer<F::Encode, F::Store>) -> Started,
+    ) -> (Answers<D>, F::Store)
+    where
+        F: Shape<T, E, D>,
+    {
         if hint.0 == usize::MAX {
             // No feed is known to be endless: a fatal error may end any. `collect` would believe it, and
             // fail to set aside that much memory rather than show the error.
@@ -154,10 +166,15 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
         let first = PacketId(self.first_packet);
         let store = F::store(first);
         let stopper = Stopper::default();
+        let mut bounds =
+            Bounds { order: self.order, first, ..Bounds::new(self.buffer, self.max_bytes) };
+        if !waits {
+            bounds.batches = usize::MAX;
+        }
         let launch = Launch {
             spec,
             workers: self.workers,
-            bounds: Bounds { order: self.order, first, ..Bounds::new(self.buffer, self.max_bytes) },
+            bounds,
             drain: self.drain,
             watch: self.watch,
             keep_requests,
@@ -207,7 +224,7 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     }
 
     /// The same options, for another kind of feed.
-    fn giving<G>(self) -> FeedBuilder<I, E, D, G> {
+    pub(crate) fn giving<G>(self) -> FeedBuilder<I, E, D, G> {
         let Self {
             source,
             template,
@@ -538,6 +555,17 @@ pub(crate) trait Shape<T, E, D>: Sized {
     fn encode(encode: E) -> Self::Encode;
     fn store(first: PacketId) -> Self::Store;
     fn of(answers: Answers<D>, store: Self::Store) -> Self;
+}
+
+/// How a feed is pulled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pulling {
+    /// The source's `size_hint`.
+    pub(crate) hint: (usize, Option<usize>),
+    /// Whether the puller may wait.
+    pub(crate) waits: bool,
+    /// Whether requests are kept until they are answered.
+    pub(crate) keep_requests: bool,
 }
 
 fn spawn<I, E, S>(intake: Intake, source: I, writer: Writer<E, S>) -> Started

@@ -100,6 +100,63 @@ macro_rules! running {
             }
         }
 
+        #[cfg(feature = "async")]
+        impl<$($generic),*> $feed {
+            /// The same feed as a stream, for an async program; see [`FeedStream`](crate::FeedStream).
+            ///
+            /// The source stays an iterator and is pulled on a thread of its own, so it may block. Where the source is
+            /// a stream itself, begin with [`StreamFeedExt`](crate::StreamFeedExt).
+            pub fn into_stream(self) -> $crate::FeedStream<Self>
+            where
+                Self: Iterator,
+                $($bounds)*
+            {
+                $crate::FeedStream::new(self)
+            }
+        }
+
+        #[cfg(feature = "async")]
+        impl<$($generic),*> $crate::stream::sealed::PollFeed for $feed
+        where
+            Self: Iterator,
+            $($bounds)*
+        {
+            $crate::stream::polls_outlet!(|feed| feed.answers.outlet);
+        }
+
+        #[cfg(feature = "async")]
+        impl<$($generic),*> $crate::stream::sealed::Watched for $feed
+        where
+            Self: Iterator,
+            $($bounds)*
+        {
+            type Failure = $failure;
+
+            fn take_outcome(&mut self) -> Option<Option<$failure>> {
+                use $crate::window::outlet::Given;
+                let Self { answers, store } = self;
+                let ($packet, given) = answers.outlet.next()?;
+                let $store = &*store;
+                Some(match given {
+                    Given::Failed(error) => Some(error.into()),
+                    Given::Passed => $passed,
+                    Given::Reply(_) => None,
+                })
+            }
+
+            fn take_remark(&mut self) -> Option<$failure> {
+                self.answers.outlet.take_remarks().into_iter().next().map(Into::into)
+            }
+
+            fn monitor(&self) -> $crate::Monitor {
+                self.monitor()
+            }
+
+            fn stopper(&self) -> $crate::policy::Stopper {
+                self.stopper()
+            }
+        }
+
         impl<$($generic),*> std::iter::FusedIterator for $feed where Self: Iterator {}
 
         impl<$($generic),*> std::fmt::Debug for $feed {

@@ -62,6 +62,14 @@ pub(crate) struct Gated<I> {
     stopper: Stopper,
 }
 
+#[cfg(feature = "async")]
+impl<I> Gated<I> {
+    /// For a source that is not asked by way of an iterator.
+    pub(crate) fn into_parts(self) -> (I, Stopper) {
+        (self.source, self.stopper)
+    }
+}
+
 impl<I: Iterator> Iterator for Gated<I> {
     type Item = I::Item;
 

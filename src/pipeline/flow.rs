@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{BoxError, Error, causes};
+use crate::window::unwind;
 
 /// Work is `Ok`; what no stage touches is `Err`, which is how the executors let it pass.
 pub(super) type Flow<T, M> = Result<T, Pass<M>>;
@@ -55,11 +56,7 @@ impl StageError {
     }
 
     pub(super) fn panicked(stage: &Arc<str>, payload: &(dyn Any + Send)) -> Self {
-        let message = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a panic without a message".to_owned());
+        let message = unwind::message(payload);
         Self { stage: Arc::clone(stage), attempts: 1, cause: Cause::Panicked(message) }
     }
 

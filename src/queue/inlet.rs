@@ -16,13 +16,20 @@ use std::collections::VecDeque;
 use std::error;
 use std::fmt;
 use std::iter::FusedIterator;
+#[cfg(feature = "async")]
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, PoisonError, Weak};
+#[cfg(feature = "async")]
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "async")]
+use super::line::Line;
 use crate::window::gate::Gate;
 use crate::window::joins;
-use crate::window::sync::thread::{self, Thread};
+use crate::window::sync::thread;
 use crate::window::sync::{Mutex, MutexGuard, lock};
+use crate::window::waiter::Waiter;
 
 /// A bounded inlet: what is put at one end, by any number of producers, comes out of an iterator at the
 /// other, which any feed can be made of.
@@ -57,6 +64,8 @@ pub fn inlet<T>(capacity: usize) -> (Producer<T>, Inlet<T>) {
             asleep: None,
             puller: Weak::new(),
             waiting: 0,
+            #[cfg(feature = "async")]
+            line: Line::default(),
         }),
         room: Condvar::new(),
         capacity,
@@ -77,12 +86,15 @@ struct State<T> {
     stopped: bool,
     /// The iterator is gone.
     left: bool,
-    /// Where the iterator sleeps.
-    asleep: Option<Thread>,
+    /// The one that takes, while it waits.
+    asleep: Option<Waiter>,
     /// The gate of the feed whose intake has the iterator.
     puller: Weak<Gate>,
     /// Producers that wait for room.
     waiting: usize,
+    /// Tasks that wait for room.
+    #[cfg(feature = "async")]
+    line: Line,
 }
 
 impl<T> Shared<T> {
@@ -93,14 +105,24 @@ impl<T> Shared<T> {
             change(&mut state);
             state.asleep.take()
         };
-        if let Some(thread) = asleep {
-            thread.unpark();
+        if let Some(waiter) = asleep {
+            waiter.wake();
         }
     }
 
     fn stop(&self) {
         self.change(|state| state.stopped = true);
+        self.call_all();
+    }
+
+    /// All that wait for room are to look again.
+    fn call_all(&self) {
         self.room.notify_all();
+        #[cfg(feature = "async")]
+        {
+            let wakers = lock(&self.state).line.call_all();
+            wakers.into_iter().for_each(wake);
+        }
     }
 
     fn is_pulled_by(&self, gate: Option<&Arc<Gate>>) {
@@ -119,8 +141,8 @@ impl<T> Shared<T> {
                 state.items.push_back(item);
                 let asleep = state.asleep.take();
                 drop(state);
-                if let Some(thread) = asleep {
-                    thread.unpark();
+                if let Some(waiter) = asleep {
+                    waiter.wake();
                 }
                 return Ok(());
             }
@@ -194,6 +216,49 @@ impl<T> Producer<T> {
         self.shared.put(item, Instant::now().checked_add(limit))
     }
 
+    /// Puts an item, and waits for room without blocking: for async programs.
+    ///
+    /// Those that wait have their turn in the order in which they came. A future that is dropped before it is ready has
+    /// put nothing, and holds up nobody.
+    ///
+    /// ```
+    /// # fn block_on<F: Future>(future: F) -> F::Output {
+    /// #     struct Unpark(std::thread::Thread);
+    /// #     impl std::task::Wake for Unpark { fn wake(self: std::sync::Arc<Self>) { self.0.unpark() } }
+    /// #     let waker = std::task::Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
+    /// #     let mut future = std::pin::pin!(future);
+    /// #     loop {
+    /// #         match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+    /// #             std::task::Poll::Ready(output) => return output,
+    /// #             std::task::Poll::Pending => std::thread::park(),
+    /// #         }
+    /// #     }
+    /// # }
+    /// use subfeed::{FeedExt, Template};
+    /// let (producer, items) = subfeed::queue::inlet(1);
+    /// let mut feed = items.feed_subprocesses_ordered(Template::new("cat"), 1, 10);
+    /// block_on(async {
+    ///     producer.put_async("one").await.unwrap();
+    ///     producer.put_async("two").await.unwrap();
+    /// });
+    /// producer.stop();
+    /// assert_eq!(feed.collect::<Result<Vec<_>, _>>()?, ["one", "two"]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Producer::put).
+    #[cfg(feature = "async")]
+    pub fn put_async(&self, item: T) -> impl Future<Output = Result<(), Stopped<T>>> + use<'_, T> {
+        Put { shared: &self.shared, item: Some(item), ticket: None }
+    }
+
+    /// Whether both put in the same inlet.
+    #[cfg(feature = "async")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// From now on no producer can put anything. What was put before is still processed. Never blocks; a second
     /// call does nothing.
     pub fn stop(&self) {
@@ -213,9 +278,79 @@ impl<T> Producer<T> {
     pub fn take_back(&self) -> Vec<T> {
         let mut items = VecDeque::new();
         self.shared.change(|state| items = std::mem::take(&mut state.items));
-        self.shared.room.notify_all();
+        self.shared.call_all();
         items.into()
     }
+}
+
+/// Puts an item when there is room and its turn has come.
+#[cfg(feature = "async")]
+struct Put<'a, T> {
+    shared: &'a Shared<T>,
+    item: Option<T>,
+    /// Its turn, while it stands in line.
+    ticket: Option<u64>,
+}
+
+/// The item is moved in and out, and never pinned.
+#[cfg(feature = "async")]
+impl<T> Unpin for Put<'_, T> {}
+
+#[cfg(feature = "async")]
+impl<T> Future for Put<'_, T> {
+    type Output = Result<(), Stopped<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let waker = context.waker().clone();
+        let shared = self.shared;
+        let mut state = lock(&shared.state);
+        let item = self.item.take().expect("a future is not polled after it was ready");
+        let is_closed = state.stopped || state.left;
+        let ahead = state.line.ahead_of(self.ticket);
+        if is_closed || state.items.len() + ahead < shared.capacity {
+            if let Some(ticket) = self.ticket.take() {
+                state.line.leave(ticket);
+            }
+            if is_closed {
+                return Poll::Ready(Err(Stopped(item)));
+            }
+            state.items.push_back(item);
+            let asleep = state.asleep.take();
+            drop(state);
+            asleep.into_iter().for_each(Waiter::wake);
+            return Poll::Ready(Ok(()));
+        }
+        self.item = Some(item);
+        let first = self.ticket.is_none();
+        let other = state.line.wait(&mut self.ticket, waker);
+        let puller = state.puller.upgrade().filter(|_| first);
+        drop(state);
+        drop(other);
+        if let Some(puller) = puller {
+            // This may be the task of the consumer, which takes nothing meanwhile.
+            puller.settle();
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(feature = "async")]
+impl<T> Drop for Put<'_, T> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let next = {
+            let mut state = lock(&self.shared.state);
+            // It was its turn: now it is the next one's.
+            if state.line.leave(ticket) { state.line.call() } else { None }
+        };
+        next.into_iter().for_each(wake);
+    }
+}
+
+/// Calls a task that waited for room. Its panic is nobody's here.
+#[cfg(feature = "async")]
+fn wake(waker: Waker) {
+    Waiter::Task(waker).wake();
 }
 
 impl<T> Clone for Producer<T> {
@@ -252,7 +387,7 @@ impl<T> Iterator for Inlet<T> {
         if !std::mem::replace(&mut self.is_begun, true) {
             shared.is_pulled_by(joins::puller().as_ref());
         }
-        if let Some(item) = take(shared, false) {
+        if let Some(item) = take(shared, None) {
             return item;
         }
         // About to sleep: on the intake of a feed, so that a stop of that feed wakes it.
@@ -260,7 +395,7 @@ impl<T> Iterator for Inlet<T> {
         shared.is_pulled_by(gate.as_ref());
         let _inside = gate.as_ref().map(|gate| gate.inside_feed());
         loop {
-            if let Some(item) = take(shared, true) {
+            if let Some(item) = take(shared, Some(Waiter::this_thread())) {
                 return item;
             }
             if gate.as_ref().is_some_and(|gate| gate.is_stopped()) {
@@ -278,19 +413,41 @@ impl<T> Iterator for Inlet<T> {
 }
 
 /// The next item, or the end; `None` if it has to be waited for, then having left word if asked to.
-fn take<T>(shared: &Shared<T>, sleep: bool) -> Option<Option<T>> {
+fn take<T>(shared: &Shared<T>, waiter: Option<Waiter>) -> Option<Option<T>> {
     let mut state = lock(&shared.state);
     if let Some(item) = state.items.pop_front() {
         if state.waiting > 0 {
             shared.room.notify_one();
+        }
+        #[cfg(feature = "async")]
+        {
+            let next = state.line.call();
+            drop(state);
+            next.into_iter().for_each(wake);
         }
         return Some(Some(item));
     }
     if state.stopped || state.producers == 0 {
         return Some(None);
     }
-    state.asleep = sleep.then(thread::current);
+    let other = std::mem::replace(&mut state.asleep, waiter);
+    drop(state);
+    drop(other);
     None
+}
+
+#[cfg(feature = "async")]
+impl<T> Inlet<T> {
+    /// The next item, or the end, for a task.
+    pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Option<T>> {
+        if let Some(item) = take(&self.shared, None) {
+            return Poll::Ready(item);
+        }
+        match take(&self.shared, Some(Waiter::Task(waker.clone()))) {
+            Some(item) => Poll::Ready(item),
+            None => Poll::Pending,
+        }
+    }
 }
 
 impl<T> FusedIterator for Inlet<T> {}
@@ -298,7 +455,7 @@ impl<T> FusedIterator for Inlet<T> {}
 impl<T> Drop for Inlet<T> {
     fn drop(&mut self) {
         lock(&self.shared.state).left = true;
-        self.shared.room.notify_all();
+        self.shared.call_all();
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod feeder;
 mod inlet;
+#[cfg(feature = "async")]
+mod line;
 mod timed;
 
 use std::collections::VecDeque;

@@ -95,6 +95,21 @@ impl<T: Send, U> Iterator for FeedThreads<T, U> {
 
 impl<T: Send, U> FusedIterator for FeedThreads<T, U> {}
 
+#[cfg(feature = "async")]
+impl<T: Send + 'static, U: Send + 'static> FeedThreads<T, U> {
+    /// The same feed as a stream, for an async program; see [`FeedStream`](crate::FeedStream).
+    ///
+    /// Do not block on it in a thread of the pool that does the work: nobody is left there to do the work.
+    pub fn into_stream(self) -> crate::FeedStream<Self> {
+        crate::FeedStream::new(self)
+    }
+}
+
+#[cfg(feature = "async")]
+impl<T: Send + 'static, U: Send + 'static> crate::stream::sealed::PollFeed for FeedThreads<T, U> {
+    crate::stream::polls_outlet!(|feed| feed.outlet);
+}
+
 impl<T: Send, U> fmt::Debug for FeedThreads<T, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FeedThreads").finish_non_exhaustive()

@@ -38,6 +38,8 @@ use crate::window::sync::atomic::{
 };
 use crate::window::sync::thread::{self, Thread};
 use crate::window::sync::{Instant, Mutex, OnceLock, lock};
+#[cfg(any(test, feature = "async"))]
+use crate::window::waiter::{Waiter, Word};
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -59,14 +61,24 @@ pub(crate) struct Gate {
     stop: AtomicBool,
     /// The outlet is gone.
     dropped: AtomicBool,
-    /// The thread that pulls, and parks. Where there is none, the executor pulls.
-    intake: OnceLock<Thread>,
+    /// Where the intake runs. Where there is none, the executor pulls.
+    intake: OnceLock<RunsOn>,
     executor: Box<dyn Executor>,
     /// How deep the intake's thread is inside other feeds: in a `next()`, which this gate can wake, or in a drop.
     inside_feed: AtomicUsize,
     /// The feed for whose threads the intake waits.
     joins: Mutex<Option<Arc<Self>>>,
     link: Link,
+}
+
+/// Where an intake runs.
+#[derive(Debug)]
+enum RunsOn {
+    /// A thread of its own, or of a scope, which parks.
+    Thread(Thread),
+    /// The task that is the consumer too: it pulls in its polls.
+    #[cfg(any(test, feature = "async"))]
+    Task(Word),
 }
 
 /// How far the outlet has come.
@@ -187,8 +199,30 @@ impl Gate {
 
     /// Intake: this thread pulls the source from now on.
     pub(crate) fn enter(self: &Arc<Self>) {
-        let _ = self.intake.set(thread::current());
+        let _ = self.intake.set(RunsOn::Thread(thread::current()));
         joins::become_intake(self);
+    }
+
+    /// Intake: it runs in the polls of a task from now on.
+    #[cfg(any(test, feature = "async"))]
+    pub(super) fn enter_task(&self) {
+        let _ = self.intake.set(RunsOn::Task(Word::default()));
+    }
+
+    /// The task that pulls: it is to be woken when there is room again, and when the feed is stopped.
+    #[cfg(any(test, feature = "async"))]
+    pub(super) fn wait_as_task(&self, waiter: Waiter) {
+        if let Some(RunsOn::Task(word)) = self.intake.get() {
+            word.leave(waiter);
+        }
+    }
+
+    /// The task that pulls, if one does, is not to be woken any more.
+    #[cfg(any(test, feature = "async"))]
+    pub(super) fn forget_task(&self) {
+        if let Some(RunsOn::Task(word)) = self.intake.get() {
+            drop(word.take());
+        }
     }
 
     pub(crate) fn window(&self) -> u64 {
@@ -322,6 +356,33 @@ impl Gate {
         true
     }
 
+    /// The same for a task, which takes what comes in the same polls in which it pulls. So it finds credit by itself, and
+    /// is called only for room, and never lingers, having no clock. `None` if it has no credit, or else whether there is
+    /// room.
+    #[cfg(any(test, feature = "async"))]
+    pub(super) fn poll_room(
+        &self,
+        pace: &mut Pace,
+        pulled: u64,
+        open: impl Fn() -> usize,
+    ) -> Option<bool> {
+        let mut yielded = self.remember(pace);
+        if self.credits(pulled, yielded) == 0 {
+            return None;
+        }
+        if !self.allows(pulled, open(), yielded, pace.spent) {
+            self.sleep_for_bytes(pulled, false);
+            yielded = self.remember(pace);
+            if !self.allows(pulled, open(), yielded, pace.spent) {
+                return Some(false);
+            }
+        }
+        if self.short_of_bytes.load(SeqCst) {
+            self.wake_up();
+        }
+        Some(true)
+    }
+
     /// The puller is about to sleep, or to linger, for want of credit. Says until which output.
     fn sleep_for_credit(&self, pulled: u64, lingers: bool) -> u64 {
         let first = pulled.saturating_add(1).saturating_sub(self.window);
@@ -406,7 +467,9 @@ impl Gate {
 
     fn unpark(&self) {
         match self.intake.get() {
-            Some(intake) => intake.unpark(),
+            Some(RunsOn::Thread(intake)) => intake.unpark(),
+            #[cfg(any(test, feature = "async"))]
+            Some(RunsOn::Task(word)) => word.wake(),
             None => self.executor.wake(),
         }
     }

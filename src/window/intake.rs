@@ -7,6 +7,7 @@
 //! `encode` refused, a record with its own delimiter) as an outcome through the same channel.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::record::{Batch, PacketId, Requests};
 use crate::tuning::{BATCH_BYTES, BATCH_RECORDS};
@@ -46,44 +47,64 @@ impl<B: Batch, R> Intake<B, R> {
     }
 
     /// Pulls the source to its end, or until the gate stops it. Runs on a thread of its own.
-    pub(crate) fn run<I, P>(self, mut source: I, mut packer: P)
+    pub(crate) fn run<I, P>(self, source: I, mut packer: P)
     where
         I: Iterator,
         P: Pack<I::Item, Batch = B>,
     {
         self.gate().enter();
         let mut at = Progress::new();
-        // One guard around all of it, which costs nothing until somebody panics; who it was, and what
-        // was in the intake's hands, is in `at`.
-        let ended = unwind::catch(|| self.pull(&mut source, &mut packer, &mut at))
-            .unwrap_or_else(|payload| self.panicked(payload, &mut at));
-        let Progress { pulled, .. } = at;
-        let panic = ended.err().and_then(|End(payload)| payload);
-        // The end is announced before the source is dropped: a slow `Drop` of the user's holds up
-        // only the one that joins this thread.
-        let _ = self.batches.send(Arrival::End { pulled, panic, error: None });
-        self.gate().wake_executor();
+        let mut source = OnThread(source);
+        // It goes on until there is an end.
+        while !self.pull_guarded(&mut source, &mut packer, &mut at) {}
         // A panic in the source's own `Drop` has nowhere to go; it must not take the process down.
         let _ = unwind::catch(move || drop(source));
         let _ = unwind::catch(move || drop(packer));
     }
 
-    fn pull<I, P>(
+    /// Pulls for as long as the source goes on, and says whether the input has ended.
+    ///
+    /// The end is announced before the source is dropped: a slow `Drop` of the user's holds up only the one that joins
+    /// this thread.
+    pub(super) fn pull_guarded<S, P>(
         &self,
-        source: &mut I,
+        source: &mut S,
         packer: &mut P,
-        at: &mut Progress<I::Item, B>,
-    ) -> Result<(), End>
+        at: &mut Progress<S::Item, B>,
+    ) -> bool
     where
-        I: Iterator,
-        P: Pack<I::Item, Batch = B>,
+        S: Pull,
+        P: Pack<S::Item, Batch = B>,
+    {
+        // One guard around all of it, which costs nothing until somebody panics; who it was, and what
+        // was in the intake's hands, is in `at`.
+        let ended = unwind::catch(|| self.pull(source, packer, at))
+            .unwrap_or_else(|payload| self.panicked(payload, at).map(|()| Stop::End));
+        if matches!(ended, Ok(Stop::Pause)) {
+            return false;
+        }
+        let panic = ended.err().and_then(|End(payload)| payload);
+        let _ = self.batches.send(Arrival::End { pulled: at.pulled, panic, error: None });
+        self.gate().wake_executor();
+        true
+    }
+
+    fn pull<S, P>(
+        &self,
+        source: &mut S,
+        packer: &mut P,
+        at: &mut Progress<S::Item, B>,
+    ) -> Result<Stop, End>
+    where
+        S: Pull,
+        P: Pack<S::Item, Batch = B>,
     {
         let handover = &*self.handover;
         let (gate, slot) = (&**handover.gate(), handover.slot());
         let mut aside: Option<Box<B>> = None;
         let mut pace = Pace::new();
         // Of the open batch. Its number too: a request may have no bytes at all.
-        let (mut weight, mut count) = (0, 0);
+        let (mut weight, mut count) = size(&at.open);
         loop {
             // The batch, if any, is parked here from the moment this iteration begins.
             slot.park(at.open.take());
@@ -92,15 +113,18 @@ impl<B: Batch, R> Intake<B, R> {
             }
             if !gate.may_pull_at(&pace, at.pulled, weight) {
                 let open = || if slot.has_batch() { weight } else { 0 };
-                gate.wait_to_pull(&mut pace, at.pulled, open);
+                if !source.wait(gate, &mut pace, at.pulled, open) && !gate.is_stopped() {
+                    return Ok(Stop::Pause);
+                }
             }
             if gate.is_stopped() {
-                return self.flush(slot.unpark());
+                return self.flush(slot.unpark()).map(|()| Stop::End);
             }
             at.within = Within::Source;
             let item = source.next();
             at.within = Within::Ours;
-            let Some(item) = item else { return self.flush(slot.unpark()) };
+            let Poll::Ready(item) = item else { return Ok(Stop::Pause) };
+            let Some(item) = item else { return self.flush(slot.unpark()).map(|()| Stop::End) };
             let packet = self.first.plus(at.pulled);
             at.pulled += 1;
             if packer.passes(&item) {
@@ -146,10 +170,8 @@ impl<B: Batch, R> Intake<B, R> {
                 gate.hold(weight);
                 self.settle(Span { weight, ..Span::one(packet, Outcome::Failed(error)) })?;
             }
-            (weight, count) = match &at.open {
-                Some(batch) => (batch.bytes(), batch.len()),
-                None => (0, 0),
-            };
+            (weight, count) = size(&at.open);
+            source.packed(weight);
             if weight >= BATCH_BYTES || count >= BATCH_RECORDS {
                 self.flush(at.open.take())?;
                 (weight, count) = (0, 0);
@@ -263,12 +285,68 @@ impl<B: Batch, R> Intake<B, R> {
     }
 }
 
+/// Bytes and packets of the open batch, if there is one.
+#[inline]
+fn size<B: Batch>(open: &Option<Box<B>>) -> (usize, usize) {
+    match open {
+        Some(batch) => (batch.bytes(), batch.len()),
+        None => (0, 0),
+    }
+}
+
+/// What an intake pulls, and how it waits.
+pub(super) trait Pull {
+    type Item;
+
+    /// Waits until one more may be pulled after `pulled`, or the feed is stopped; says whether it has.
+    fn wait(&mut self, gate: &Gate, pace: &mut Pace, pulled: u64, open: impl Fn() -> usize)
+    -> bool;
+
+    /// The next item, if it is here.
+    fn next(&mut self) -> Poll<Option<Self::Item>>;
+
+    /// The open batch now has so many bytes.
+    fn packed(&mut self, _weight: usize) {}
+}
+
+/// An iterator, on a thread that waits.
+struct OnThread<I>(I);
+
+impl<I: Iterator> Pull for OnThread<I> {
+    type Item = I::Item;
+
+    #[inline]
+    fn wait(
+        &mut self,
+        gate: &Gate,
+        pace: &mut Pace,
+        pulled: u64,
+        open: impl Fn() -> usize,
+    ) -> bool {
+        gate.wait_to_pull(pace, pulled, open);
+        true
+    }
+
+    #[inline]
+    fn next(&mut self) -> Poll<Option<I::Item>> {
+        Poll::Ready(self.0.next())
+    }
+}
+
+/// Why an intake pulls no more for now.
+enum Stop {
+    /// The input has ended.
+    End,
+    /// The source has nothing yet, or it may not be asked. The open batch is parked.
+    Pause,
+}
+
 /// The executor is gone, or a panic ends the input.
 pub(super) struct End(pub(super) Option<Payload>);
 
 /// How far the pulling has come, and what is in the intake's hands: a panic leaves it as it was.
-struct Progress<T, B> {
-    pulled: u64,
+pub(super) struct Progress<T, B> {
+    pub(super) pulled: u64,
     /// The open batch, while it is not parked in the slot.
     open: Option<Box<B>>,
     item: Option<T>,
@@ -278,6 +356,30 @@ struct Progress<T, B> {
 impl<T, B> Progress<T, B> {
     fn new() -> Self {
         Self { pulled: 0, open: None, item: None, within: Within::Ours }
+    }
+}
+
+#[cfg(any(test, feature = "async"))]
+impl<B: Batch, R> Intake<B, R> {
+    /// After a pause with so many packets pulled: takes the open batch back, unless the executor has it. Says how many
+    /// bytes it has.
+    pub(super) fn resume<T>(&self, pulled: u64) -> (Progress<T, B>, usize) {
+        let open = self.handover.slot().unpark();
+        let weight = size(&open).0;
+        (Progress { pulled, open, ..Progress::new() }, weight)
+    }
+
+    /// During a pause for want of room: hands the open batch over, so that its bytes are counted where the gate looks.
+    pub(super) fn hand_over(&self) {
+        let slot = self.handover.slot();
+        // If nobody is there to take it, the feed has ended, which the gate says.
+        let _ = self.flush(slot.unpark());
+        slot.park(None);
+    }
+
+    /// During such a pause: whether there is room for one more. If not, the puller is called when there is.
+    pub(super) fn has_room(&self, pulled: u64) -> bool {
+        self.gate().poll_room(&mut Pace::new(), pulled, || 0) == Some(true)
     }
 }
 

@@ -152,6 +152,15 @@ impl IntakeThread {
     }
 }
 
+/// Drops something on a thread of the reaper's, because it takes its time. Without a thread, here.
+#[cfg(any(test, feature = "async"))]
+pub(crate) fn drop_elsewhere(what: impl Send + 'static) {
+    let _ = thread::Builder::new().name(REAPER.to_owned()).spawn(move || drop(what));
+}
+
+#[cfg(any(test, feature = "async"))]
+const REAPER: &str = "subfeed-reaper";
+
 /// The threads behind an outlet.
 #[derive(Debug, Default)]
 pub(crate) struct Behind {
@@ -185,7 +194,31 @@ impl Behind {
         }
     }
 
+    /// They have been told to end: a thread of the reaper's waits for it, as [`join`](Behind::join) does. `told` is
+    /// dropped then.
+    #[cfg(any(test, feature = "async"))]
+    pub(crate) fn join_elsewhere(
+        mut self,
+        gate: Arc<Gate>,
+        is_parked: impl Fn() -> bool + Send + 'static,
+        told: impl Send + 'static,
+    ) {
+        if self.is_empty() {
+            return;
+        }
+        let reap = move || {
+            self.join(&gate, is_parked);
+            drop(told);
+        };
+        // Without a thread nobody waits for them: they end all the same.
+        let _ = thread::Builder::new().name(REAPER.to_owned()).spawn(reap);
+    }
+
     /// They end by themselves, or have been told to, and nobody waits for it.
+    #[cfg_attr(
+        not(any(test, feature = "async")),
+        expect(dead_code, reason = "where a drop may not block")
+    )]
     pub(crate) fn let_go(&mut self) {
         *self = Self::default();
     }

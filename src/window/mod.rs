@@ -19,6 +19,8 @@ pub(crate) mod outbox;
 pub(crate) mod outlet;
 pub(crate) mod packet;
 pub(crate) mod packing;
+#[cfg(any(test, feature = "async"))]
+pub(crate) mod polled;
 pub(crate) mod reading;
 pub(crate) mod reorder;
 pub(crate) mod replies;

@@ -165,7 +165,7 @@ impl<R> Outbox<R> {
     pub(crate) fn take_or_wait(
         &self,
         head: Option<PacketId>,
-        waiter: &Waiter,
+        waiter: Waiter,
         into: &mut Vec<Span<R>>,
     ) -> Taken {
         if !self.shelves.is_empty() {
@@ -180,10 +180,12 @@ impl<R> Outbox<R> {
         }
         let mut state = lock(&self.state);
         let taken = Self::take_from(&mut state, into);
-        match taken {
+        let other = match taken {
             Taken::Nothing => waiter.register(&mut state.waiter),
-            _ => state.waiter = None,
-        }
+            _ => state.waiter.take(),
+        };
+        drop(state);
+        drop(other);
         taken
     }
 
@@ -196,6 +198,13 @@ impl<R> Outbox<R> {
     pub(crate) fn forget_waiter(&self) {
         let waiter = lock(&self.state).waiter.take();
         drop(waiter);
+    }
+
+    /// Outlet: everything but the end, whatever it waits for.
+    #[cfg(any(test, feature = "async"))]
+    pub(crate) fn take_all(&self, into: &mut Vec<Span<R>>) {
+        self.clear_shelves(into);
+        into.append(&mut lock(&self.state).spans);
     }
 
     fn take_from(state: &mut State<R>, into: &mut Vec<Span<R>>) -> Taken {

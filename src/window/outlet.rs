@@ -60,6 +60,15 @@ impl<R> Queue<R> {
             Self::Unordered(queue) => queue.pop_front(),
         }
     }
+
+    /// Takes everything, in no order.
+    #[cfg(any(test, feature = "async"))]
+    fn take_all(&mut self, into: &mut Vec<Span<R>>) {
+        match self {
+            Self::Ordered(window) => into.extend(std::iter::from_fn(|| window.take_any())),
+            Self::Unordered(queue) => into.extend(queue.drain(..)),
+        }
+    }
 }
 
 /// What the outlet gives for one packet.
@@ -89,6 +98,8 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     rest: usize,
     end: Option<End>,
     done: bool,
+    /// The threads behind it are waited for at the end.
+    waits: bool,
     /// A fatal error has been given: what is left is what had been pulled before it.
     cut_short: bool,
     /// How many items may be yielded at most: the upper bound of a `size_hint`.
@@ -137,6 +148,7 @@ impl<B: Batch, R> Outlet<B, R> {
             rest: 0,
             end: None,
             done: false,
+            waits: true,
             cut_short: false,
             most: None,
             panics_last: false,
@@ -193,24 +205,27 @@ impl<B: Batch, R> Outlet<B, R> {
         self.take()
     }
 
-    /// The same, if it is here. If not, leaves word to wake the waiter when it may be, and nobody else any more. Never
-    /// blocks; the threads behind it are not waited for at the end.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what an async outlet polls"))]
-    pub(crate) fn poll_next(&mut self, waiter: &Waiter) -> Poll<Option<(PacketId, Given<&mut R>)>> {
+    /// Ready when [`next`](Outlet::next) has something to say, be it the end, and need not wait for it. If not, leaves word to
+    /// wake the waiter when it may have, and nobody else any more. Never blocks. At the end, `next` waits for nobody either.
+    #[cfg(any(test, feature = "async"))]
+    pub(crate) fn poll_ready(&mut self, waiter: impl FnOnce() -> Waiter) -> Poll<()> {
         if self.is_dry() {
-            match self.poll(waiter) {
-                Poll::Ready(true) => {}
-                Poll::Ready(false) => {
-                    self.behind.let_go();
-                    return Poll::Ready(None);
-                }
-                Poll::Pending => {
-                    self.pause();
-                    return Poll::Pending;
-                }
+            self.waits = false;
+            if self.poll(&waiter()).is_pending() {
+                self.pause();
+                return Poll::Pending;
             }
         }
-        Poll::Ready(self.take())
+        Poll::Ready(())
+    }
+
+    /// Both in one.
+    #[cfg(test)]
+    pub(crate) fn poll_next(
+        &mut self,
+        waiter: impl FnOnce() -> Waiter,
+    ) -> Poll<Option<(PacketId, Given<&mut R>)>> {
+        self.poll_ready(waiter).map(|()| self.next())
     }
 
     #[inline]
@@ -352,6 +367,7 @@ impl<B: Batch, R> Outlet<B, R> {
                 Look::Briefly => self.outbox.take(&mut self.fresh),
                 Look::Closely => self.outbox.look(&mut self.fresh),
                 Look::OrWait(waiter) => {
+                    let waiter = waiter.clone();
                     self.outbox.take_or_wait(self.queue.head(), waiter, &mut self.fresh)
                 }
             };
@@ -390,7 +406,7 @@ impl<B: Batch, R> Outlet<B, R> {
             Poll::Ready(has_come) => has_come,
             Poll::Pending => self.sleep_until(deadline)?,
         };
-        if !has_come && self.end.is_some() {
+        if !has_come && self.end.is_some() && self.waits {
             self.join();
         }
         Ok(has_come)
@@ -527,14 +543,67 @@ impl<B: Batch, R> Outlet<B, R> {
     }
 }
 
-impl<B: Batch, R> Outlet<B, R> {
-    /// Ends the feed without waiting for anything: for where a drop may not block. Nothing is left for the drop.
-    #[cfg_attr(not(test), expect(dead_code, reason = "how an async outlet goes"))]
+/// What a drop frees by itself where nothing may block: so many bytes, and so many spans. More would take a millisecond, the
+/// start of a thread takes a tenth of that.
+#[cfg(any(test, feature = "async"))]
+const FREED_HERE: (usize, usize) = (1 << 20, 1_000);
+
+/// For where nothing may block.
+#[cfg(any(test, feature = "async"))]
+impl<B: Batch, R: Send + 'static> Outlet<B, R> {
+    /// Ends the feed without waiting for anything. Nothing is left for the drop.
     pub(crate) fn detach(&mut self) {
+        self.stop_waiting();
+        if self.done && self.behind.is_empty() {
+            return;
+        }
+        let held = self.gate.held();
         self.gate.drop_feed();
         self.behind.let_go();
-        self.outbox.forget_waiter();
         self.done = true;
+        let mut left = std::mem::take(&mut self.fresh);
+        left.extend(self.current.take());
+        self.queue.take_all(&mut left);
+        self.outbox.take_all(&mut left);
+        let (bytes, spans) = FREED_HERE;
+        if held > bytes || left.len() > spans {
+            joins::drop_elsewhere(left);
+        }
+    }
+}
+
+/// The same.
+#[cfg(any(test, feature = "async"))]
+impl<B: Batch, R> Outlet<B, R> {
+    /// Nobody is woken any more.
+    fn stop_waiting(&self) {
+        self.outbox.forget_waiter();
+        self.gate.forget_task();
+    }
+
+    /// Ends the feed, as its drop would, in steps that do not block: what is left is let go. Ready when the executor has
+    /// come to its end, and a process with it; then the threads are to be [waited for](Outlet::take_behind).
+    pub(crate) fn poll_close(&mut self, waiter: &Waiter) -> Poll<()> {
+        if !self.gate.is_dropped() {
+            self.stop_waiting();
+            self.gate.drop_feed();
+        }
+        // Where there is no thread of the executor's, nobody says when it has ended.
+        while !self.done && self.end.is_none() && self.behind.executor.is_some() {
+            match self.outbox.take_or_wait(None, waiter.clone(), &mut self.fresh) {
+                Taken::Spans => self.fresh.clear(),
+                Taken::End(end) => self.end = Some(end),
+                Taken::Nothing => return Poll::Pending,
+            }
+        }
+        self.done = true;
+        Poll::Ready(())
+    }
+
+    /// The threads behind it, which have been told to end, for somebody who waits for them.
+    pub(crate) fn take_behind(&mut self) -> (Behind, impl Fn() -> bool + use<B, R>) {
+        let handover = Arc::clone(&self.handover);
+        (std::mem::take(&mut self.behind), move || handover.slot().is_parked())
     }
 }
 
@@ -593,7 +662,7 @@ mod tests {
 
     /// `Some(None)` is the end.
     fn polled(outlet: &mut Outlet<Requests, Values>, waiter: &Waiter) -> Option<Option<u32>> {
-        match outlet.poll_next(waiter) {
+        match outlet.poll_next(|| waiter.clone()) {
             Poll::Pending => None,
             Poll::Ready(None) => Some(None),
             Poll::Ready(Some((_, Given::Reply(values)))) => Some(values.pop_front()),
@@ -682,6 +751,7 @@ mod tests {
         ended.behind = stuck();
         other.end(End::default());
         assert_eq!(polled(&mut ended, &waiter), Some(None));
+        ended.detach();
         drop(ended);
 
         let (mut detached, _other) = outlet(Order::Input, 0);

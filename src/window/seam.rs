@@ -28,7 +28,7 @@ use crate::window::intake::Intake;
 use crate::window::outbox::Outbox;
 use crate::window::outlet::{Order, Outlet};
 use crate::window::packet::Replies;
-use crate::window::sync::channel::bounded;
+use crate::window::sync::channel::{bounded, unbounded};
 
 /// What a window knows of its executor. Called on any thread, also with the executor gone.
 pub(crate) trait Executor: Send + Sync {
@@ -65,7 +65,7 @@ pub(crate) struct Bounds {
     /// The first packet id.
     pub(crate) first: PacketId,
     /// Full batches that may wait for the executor. So many that it is the window which holds the intake up, since
-    /// that opens in steps, and the channel wakes the intake for every single batch.
+    /// that opens in steps, and the channel wakes the intake for every single batch. `usize::MAX` is no bound.
     pub(crate) batches: usize,
     /// Threads of the executor that have a shelf of their own in the outbox.
     pub(crate) shelves: usize,
@@ -97,7 +97,10 @@ pub(crate) fn attach<B: Batch, R>(bounds: Bounds, executor: impl Executor + 'sta
     let gate = Arc::new(Gate::attached(bounds.window(), bounds.max_bytes, executor));
     let handover = Arc::new(Handover::new(Arc::clone(&gate)));
     let outbox = Arc::new(Outbox::with_shelves(bounds.shelves));
-    let (send, receive) = bounded(bounds.batches);
+    let (send, receive) = match bounds.batches {
+        usize::MAX => unbounded(),
+        batches => bounded(batches),
+    };
     let Bounds { order, first, .. } = bounds;
     Ends {
         intake: Intake::new(Arc::clone(&handover), send, first),

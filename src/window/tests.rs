@@ -1,15 +1,19 @@
 //! The window with an executor that is a toy.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
 use super::joins::IntakeThread;
 use super::outlet::{Given, Order, Outlet};
 use super::packing::{Scribe, Store, Writer};
+use super::polled::PolledIntake;
 use super::seam::Bounds;
 use super::sync::thread;
 use super::toy::{self, Lengths};
 use super::unwind;
+use super::waiter::Waiter;
 use crate::framing::RequestFraming;
 use crate::record::{PacketId, Requests};
 use crate::template::codec::AsBytes;
@@ -24,19 +28,31 @@ impl Store<String> for Nothing {
     fn put(&self, _item: String) {}
 }
 
+fn writer() -> Writer<AsBytes, Nothing> {
+    let framings = vec![RequestFraming::line()];
+    let scribe = Scribe { framings, names: Vec::new(), sentinel: None };
+    Writer { scribe, encode: AsBytes, store: Nothing }
+}
+
 /// A feed whose replies are the lengths of its lines.
 pub(crate) fn lengths<I>(source: I, bounds: Bounds) -> Outlet<Requests, Lengths>
 where
     I: Iterator<Item = String> + Send + 'static,
 {
     let (intake, mut outlet) = toy::start(bounds);
-    let framings = vec![RequestFraming::line()];
-    let scribe = Scribe { framings, names: Vec::new(), sentinel: None };
-    let pull = move || intake.run(source, Writer { scribe, encode: AsBytes, store: Nothing });
+    let pull = move || intake.run(source, writer());
     let intake = IntakeThread::spawn(pull, |pull| thread::Builder::new().spawn(pull).map(Some));
     outlet.keep_intake(intake.expect("a thread"));
     outlet
 }
+
+/// The same for a source that is pulled in polls.
+pub(crate) fn lengths_polled(bounds: Bounds) -> (Polled, Outlet<Requests, Lengths>) {
+    let (intake, outlet) = toy::start(bounds);
+    (PolledIntake::new(intake, writer()), outlet)
+}
+
+type Polled = PolledIntake<Writer<AsBytes, Nothing>, Requests, Lengths>;
 
 /// The packet and the length that come next.
 pub(crate) fn next(outlet: &mut Outlet<Requests, Lengths>) -> Option<(u64, usize)> {
@@ -84,6 +100,42 @@ fn a_toy_ends_when_its_outlet_goes_and_tells_of_a_panic() {
     let payload = unwind::catch(|| next(&mut outlet)).unwrap_err();
     assert_eq!(payload.downcast_ref(), Some(&"five"));
     assert_eq!(next(&mut outlet), None);
+}
+
+#[test]
+fn a_toy_is_pulled_in_polls_and_says_when_it_would_go_on() {
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    // Bytes are what is short in the second.
+    for (packets, max_bytes) in [(1_000, usize::MAX), (100, 30)] {
+        let bounds =
+            Bounds { order: Order::Input, batches: usize::MAX, ..Bounds::new(packets, max_bytes) };
+        let (mut intake, mut outlet) = lengths_polled(bounds);
+        let mut source = lines(1_000);
+        let mut n = 0;
+        while n < 1_000 {
+            let next = || Poll::Ready(source.next());
+            let taken = intake.poll(&waker, next, || {
+                outlet.poll_next(|| Waiter::Task(waker.clone())).map(|next| match next {
+                    Some((packet, Given::Reply(lengths))) => (packet.0, lengths.pop_front()),
+                    other => panic!("{other:?}"),
+                })
+            });
+            match taken {
+                Poll::Ready(taken) => {
+                    assert_eq!(taken, (n, Some(n as usize % 10 + 1)));
+                    n += 1;
+                }
+                Poll::Pending => thread::park(),
+            }
+        }
+        drop((intake, outlet));
+    }
 }
 
 #[test]

@@ -34,6 +34,11 @@ mod sync {
             Receiver, RecvTimeoutError, SendError, SyncSender as Sender, TryRecvError,
             TrySendError, sync_channel as bounded,
         };
+
+        /// Senders of one type, as crossbeam's are.
+        pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+            bounded(1 << 20)
+        }
     }
 
     pub mod thread {
@@ -77,7 +82,7 @@ pub use error::{BoxError, Error, ErrorKind};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use record::{PacketId, Requests};
 use sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -87,7 +92,7 @@ use window::joins::ExecutorThread;
 use window::outlet::{Given, Order, Outlet};
 use window::packet::{End, Outcome, Span};
 use window::seam::{Bounds, Ends, attach};
-use window::tests::{lengths, next};
+use window::tests::{lengths, lengths_polled, next};
 use window::toy::Lengths;
 use window::waiter::Waiter;
 
@@ -131,8 +136,7 @@ fn every_item_to_a_task(n: u64, packets: usize) {
     shuttle::future::block_on(async move {
         for k in 0..=n {
             let polled = std::future::poll_fn(|context| {
-                let waiter = Waiter::Task(context.waker().clone());
-                match feed.poll_next(&waiter) {
+                match feed.poll_next(|| Waiter::Task(context.waker().clone())) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(None) => Poll::Ready(None),
                     Poll::Ready(Some((packet, Given::Reply(lengths)))) => {
@@ -142,6 +146,110 @@ fn every_item_to_a_task(n: u64, packets: usize) {
                 }
             });
             assert_eq!(polled.await, (k < n).then(|| (k, length(k))));
+        }
+        feed.detach();
+    });
+}
+
+/// Lines that come one by one from another thread, as a stream of them would.
+#[derive(Default)]
+struct Lines {
+    state: Mutex<(VecDeque<String>, bool, Option<Waker>)>,
+}
+
+impl Lines {
+    fn change(&self, change: impl FnOnce(&mut VecDeque<String>, &mut bool)) {
+        let waker = {
+            let mut state = lock(&self.state);
+            let (lines, ended, waker) = &mut *state;
+            change(lines, ended);
+            waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll_next(&self, waker: &Waker) -> Poll<Option<String>> {
+        let mut state = lock(&self.state);
+        match state.0.pop_front() {
+            Some(line) => Poll::Ready(Some(line)),
+            None if state.1 => Poll::Ready(None),
+            None => {
+                state.2 = Some(waker.clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// A feed whose source is pulled by the task that takes what comes.
+fn every_item_of_a_stream(n: u64, packets: usize, max_bytes: usize) {
+    let lines: Arc<Lines> = Arc::default();
+    let to_fill = Arc::clone(&lines);
+    let producer = thread::spawn(move || {
+        for n in 0..n {
+            to_fill.change(|lines, _| lines.push_back(n.to_string()));
+        }
+        to_fill.change(|_, ended| *ended = true);
+    });
+    let bounds = Bounds { batches: usize::MAX, ..bounds(packets, max_bytes) };
+    let (mut intake, mut feed) = lengths_polled(bounds);
+    shuttle::future::block_on(async {
+        let mut pulled = 0;
+        for k in 0..=n {
+            let polled = std::future::poll_fn(|context| {
+                let waker = context.waker();
+                let next = || {
+                    assert!(pulled < k + packets as u64, "pulled before output {k}");
+                    let next = lines.poll_next(waker);
+                    pulled += u64::from(matches!(next, Poll::Ready(Some(_))));
+                    next
+                };
+                intake.poll(waker, next, || match feed.poll_next(|| Waiter::Task(waker.clone())) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(None) => Poll::Ready(None),
+                    Poll::Ready(Some((packet, Given::Reply(lengths)))) => {
+                        Poll::Ready(lengths.pop_front().map(|length| (packet.0, length)))
+                    }
+                    Poll::Ready(Some(other)) => panic!("{other:?}"),
+                })
+            });
+            assert_eq!(polled.await, (k < n).then(|| (k, length(k))));
+        }
+        assert_eq!(feed.gate().held(), 0);
+        feed.detach();
+    });
+    producer.join().unwrap();
+}
+
+/// The task goes after so many, in one way or the other, and everything ends.
+fn a_task_goes(taken: u64, closes: bool) {
+    let lines: Arc<Lines> = Arc::default();
+    lines.change(|lines, _| lines.extend((0..10).map(|n| n.to_string())));
+    let bounds = Bounds { batches: usize::MAX, ..bounds(3, ALL) };
+    let (mut intake, mut feed) = lengths_polled(bounds);
+    shuttle::future::block_on(async {
+        for _ in 0..taken {
+            std::future::poll_fn(|context| {
+                let waker = context.waker();
+                intake.poll(
+                    waker,
+                    || lines.poll_next(waker),
+                    || feed.poll_next(|| Waiter::Task(waker.clone())).map(drop),
+                )
+            })
+            .await;
+        }
+        if closes {
+            let closed = std::future::poll_fn(|context| {
+                feed.poll_close(&Waiter::Task(context.waker().clone()))
+            });
+            closed.await;
+            let (behind, is_parked) = feed.take_behind();
+            let (told, is_told) = channel::bounded::<()>(1);
+            behind.join_elsewhere(Arc::clone(feed.gate()), is_parked, told);
+            assert!(is_told.recv().is_err(), "the sender goes");
         }
         feed.detach();
     });
@@ -236,7 +344,7 @@ fn values_on_shelves(threads: usize, n: usize, order: Order) {
     let waiter = Waiter::this_thread();
     let mut all = Vec::new();
     loop {
-        let packet = match outlet.poll_next(&waiter) {
+        let packet = match outlet.poll_next(|| waiter.clone()) {
             Poll::Pending => {
                 thread::park();
                 continue;
@@ -273,6 +381,21 @@ fn main() {
     check("an_empty_input_ends", || every_item(0, 2, ALL));
     check("every_item_comes_to_a_task", || every_item_to_a_task(6, 2));
     check("every_item_comes_to_a_task_with_a_window_that_lingers", || every_item_to_a_task(12, 8));
+    check("every_item_of_a_stream_comes", || every_item_of_a_stream(6, 2, ALL));
+    check("every_item_of_a_stream_comes_with_the_smallest_window", || {
+        every_item_of_a_stream(4, 1, ALL);
+    });
+    check("every_item_of_a_stream_comes_with_a_window_of_some", || {
+        every_item_of_a_stream(10, 5, ALL);
+    });
+    check("every_item_of_a_stream_comes_when_bytes_are_what_is_short", || {
+        every_item_of_a_stream(6, 4, 3);
+    });
+    check("every_item_of_a_stream_comes_when_it_is_only_bytes", || every_item_of_a_stream(3, 9, 1));
+    check("an_empty_stream_ends", || every_item_of_a_stream(0, 2, ALL));
+    check("a_task_that_drops_its_feed_leaves_nobody_asleep", || a_task_goes(2, false));
+    check("a_task_that_closes_its_feed_finds_it_ended", || a_task_goes(2, true));
+    check("a_task_that_closes_its_feed_at_once_finds_it_ended", || a_task_goes(0, true));
     check("a_credit_is_never_withheld", || a_credit_is_never_withheld(6, bounds(8, ALL), 8));
     check("a_credit_is_never_withheld_with_the_smallest_window", || {
         a_credit_is_never_withheld(3, bounds(1, ALL), 1);

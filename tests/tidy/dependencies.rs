@@ -22,9 +22,11 @@ fn crates(options: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn few_crates_are_needed() {
-    for (what, options, most) in
-        [("by default", &[][..], 14), ("without threads", &["--no-default-features"][..], 10)]
-    {
+    for (what, options, most) in [
+        ("by default", &[][..], 14),
+        ("without threads", &["--no-default-features"][..], 10),
+        ("with async", &["--features", "async"][..], 15),
+    ] {
         let crates = crates(options);
         println!("{what}: {} crates: {crates:?}", crates.len());
         assert!(crates.len() <= most, "{what}: {} crates: {crates:?}", crates.len());

@@ -1,0 +1,305 @@
+//! Feeds in async programs: a feed as a stream, and a stream as the source of a feed.
+//!
+//! No runtime is named. A feed's threads go on without being polled; the outlet's heart never blocks, and wakes the task that has
+//! polled it last. What a drop would wait for, nobody does, or the reaper where [`FeedStream::close`] asks it to.
+
+pub(crate) mod ext;
+mod polled;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+use futures_core::stream::FusedStream;
+
+pub use self::polled::Polled;
+use self::polled::{Input, let_go};
+use crate::policy::Stopper;
+use crate::record::Batch;
+use crate::stats::{Monitor, Snapshot};
+use crate::window::outlet::Outlet;
+use crate::window::waiter::{Waiter, Word};
+
+pub(crate) mod sealed {
+    use std::task::{Poll, Waker};
+
+    use super::Told;
+    use crate::policy::Stopper;
+    use crate::stats::Monitor;
+
+    /// A feed that can be polled: an iterator that can be asked whether its `next` would wait.
+    #[allow(unreachable_pub, reason = "a sealed trait")]
+    pub trait PollFeed: Iterator {
+        /// Ready when `next` has something to say, be it the end.
+        fn poll_ready(&mut self, waker: &Waker) -> Poll<()>;
+        /// It has yielded its end.
+        fn is_done(&self) -> bool;
+        /// Ends it without waiting for anything. Its drop does nothing any more.
+        fn detach(&mut self);
+        /// Ends it; ready when there are no processes any more.
+        fn poll_close(&mut self, waker: &Waker) -> Poll<()>;
+        /// Has its threads waited for, once it is closed.
+        fn join(&mut self, told: Told);
+    }
+
+    /// One whose workers are processes.
+    #[allow(unreachable_pub, reason = "a sealed trait")]
+    pub trait Watched: PollFeed {
+        /// What `finish` fails with.
+        type Failure;
+        /// What became of the next packet, without a look at its reply: its failure, if it is one.
+        fn take_outcome(&mut self) -> Option<Option<Self::Failure>>;
+        /// What belongs to no packet, at the end: the first of it.
+        fn take_remark(&mut self) -> Option<Self::Failure>;
+        fn monitor(&self) -> Monitor;
+        fn stopper(&self) -> Stopper;
+    }
+}
+use sealed::{PollFeed, Watched};
+
+/// What [`PollFeed`] is for a feed with this outlet.
+macro_rules! polls_outlet {
+    (|$feed:ident| $outlet:expr) => {
+        fn poll_ready(&mut self, waker: &std::task::Waker) -> std::task::Poll<()> {
+            let $feed = self;
+            $outlet.poll_ready(|| $crate::window::waiter::Waiter::Task(waker.clone()))
+        }
+
+        fn is_done(&self) -> bool {
+            let $feed = self;
+            $outlet.is_done()
+        }
+
+        fn detach(&mut self) {
+            let $feed = self;
+            $outlet.detach();
+        }
+
+        fn poll_close(&mut self, waker: &std::task::Waker) -> std::task::Poll<()> {
+            let $feed = self;
+            $outlet.poll_close(&$crate::window::waiter::Waiter::Task(waker.clone()))
+        }
+
+        fn join(&mut self, told: $crate::stream::Told) {
+            let $feed = self;
+            $crate::stream::join(&mut $outlet, told);
+        }
+    };
+}
+pub(crate) use polls_outlet;
+
+/// A feed as a [`Stream`] of its results, for async programs. `Unpin`, fused, and `Send` where its parts are.
+///
+/// Made by [`Feed::into_stream`](crate::Feed::into_stream) and its kin, and by
+/// [`StreamFeedExt`](crate::StreamFeedExt), where the source is a stream too. What it yields, in which order, and
+/// how far the input is pulled ahead, is what the feed's own documentation says.
+///
+/// It needs no runtime and starts none: any executor will do, and it may be moved from one to another. The workers
+/// go on whether it is polled or not, up to the window.
+///
+/// ```
+/// # use std::future::poll_fn;
+/// # use std::pin::Pin;
+/// use futures_core::Stream;
+/// use subfeed::{FeedExt, Template};
+/// # fn block_on<F: Future>(future: F) -> F::Output {
+/// #     struct Unpark(std::thread::Thread);
+/// #     impl std::task::Wake for Unpark { fn wake(self: std::sync::Arc<Self>) { self.0.unpark() } }
+/// #     let waker = std::task::Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
+/// #     let mut future = std::pin::pin!(future);
+/// #     loop {
+/// #         match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+/// #             std::task::Poll::Ready(output) => return output,
+/// #             std::task::Poll::Pending => std::thread::park(),
+/// #         }
+/// #     }
+/// # }
+/// # block_on(async {
+/// let feed = ["a", "b"].into_iter().feed_subprocesses_ordered(Template::new("cat"), 2, 10);
+/// let mut stream = feed.into_stream();
+/// // `while let Some(reply) = stream.next().await`, with the `StreamExt` of your choice.
+/// let mut replies = Vec::new();
+/// while let Some(reply) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+///     replies.push(reply?);
+/// }
+/// assert_eq!(replies, ["a", "b"]);
+/// stream.close().await;
+/// # Ok::<_, subfeed::Error>(())
+/// # }).unwrap();
+/// ```
+///
+/// # What a poll does
+/// It takes what has come, and runs `decode` on it. It never blocks, and takes a few microseconds beside that; where the
+/// source is a stream it also pulls that one and runs `encode`.
+///
+/// # Dropping
+/// A drop never blocks. The feed stops pulling and its children end and are reaped, within 500 ms plus the kill
+/// sequence, on threads that nobody waits for. A look for leaks (children, threads, descriptors) after a drop
+/// must wait as long as that; after [`close`](FeedStream::close) there is nothing to wait for.
+///
+/// A future that is dropped while it waits for the next item (in a `select!`) loses nothing: what comes stays here for
+/// the next poll.
+///
+/// # Panics
+/// A poll resumes a panic of the source, of `encode`, of `check` or of a custom framing at the position of the item
+/// concerned, as the feed's `next` does. A waker that panics is no reason to end a feed: the panic is ignored.
+#[must_use = "a stream that is not polled stops as soon as it is dropped"]
+pub struct FeedStream<F: PollFeed> {
+    feed: F,
+    /// The source, if it is a stream and has not ended.
+    input: Option<Box<dyn Input>>,
+}
+
+impl<F: PollFeed> FeedStream<F> {
+    pub(crate) fn new(feed: F) -> Self {
+        Self { feed, input: None }
+    }
+
+    pub(crate) fn feed_mut(&mut self) -> &mut F {
+        &mut self.feed
+    }
+
+    fn of_stream(feed: F, input: Option<Box<dyn Input>>) -> Self {
+        Self { feed, input }
+    }
+
+    /// Ready when the feed's `next` has something to say.
+    fn poll_ready(&mut self, waker: &Waker) -> Poll<()> {
+        let Self { feed, input } = self;
+        let Some(pulled) = input else { return feed.poll_ready(waker) };
+        let ready = pulled.poll(waker, &mut || feed.poll_ready(waker));
+        if pulled.is_ended() {
+            let_go(input.take());
+        }
+        ready
+    }
+
+    /// Ends the feed, as a drop does, and waits until nothing is left of it: the children are reaped, the threads joined.
+    ///
+    /// Takes 500 ms plus the kill sequence at most, whatever the children do, and usually a few milliseconds. A thread
+    /// that is inside code of yours (the `next()` of a source that is an iterator, `encode`) cannot be interrupted: it is
+    /// left behind, and ends after it. So are closures in threads. What the source itself owns, another `FeedStream` for
+    /// example, is dropped and not waited for.
+    ///
+    /// To let the feed come to its end instead, poll it to its end first, or use [`finish`](FeedStream::finish).
+    ///
+    /// Dropping this future is dropping the stream.
+    pub async fn close(mut self) {
+        let_go(self.input.take());
+        poll_fn(|context| self.feed.poll_close(context.waker())).await;
+        let joined = Arc::new(Joined::default());
+        self.feed.join(Told(Arc::clone(&joined)));
+        poll_fn(|context| joined.poll(context)).await;
+    }
+}
+
+impl<F: Watched> FeedStream<F> {
+    /// Takes what is left to its end and returns what was done, once every child has been reaped.
+    ///
+    /// An endless source has no end: [stop](FeedStream::stopper) it first, or [`close`](FeedStream::close) the feed.
+    ///
+    /// # Errors
+    /// As the feed's own `finish`: the first failure among what was left, or what belongs to no packet.
+    pub async fn finish(mut self) -> Result<Snapshot, F::Failure> {
+        let mut first = None;
+        loop {
+            poll_fn(|context| self.poll_ready(context.waker())).await;
+            match self.feed.take_outcome() {
+                Some(failure) => first = first.or(failure),
+                None => break,
+            }
+        }
+        let first = first.or_else(|| self.feed.take_remark());
+        let monitor = self.feed.monitor();
+        self.close().await;
+        match first {
+            Some(failure) => Err(failure),
+            None => Ok(monitor.snapshot()),
+        }
+    }
+
+    /// A handle that tells, from any thread and at any time, how the feed is doing.
+    pub fn monitor(&self) -> Monitor {
+        self.feed.monitor()
+    }
+
+    /// A handle that ends the feed softly: nothing more is pulled, and what was pulled is answered.
+    ///
+    /// A source that is a stream and has nothing for now is told with its next wake-up.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.feed.stopper()
+    }
+}
+
+/// Nothing in it is pinned: what has to be is in a box.
+impl<F: PollFeed> Unpin for FeedStream<F> {}
+
+impl<F: PollFeed> Stream for FeedStream<F> {
+    type Item = F::Item;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<F::Item>> {
+        let this = self.get_mut();
+        this.poll_ready(context.waker()).map(|()| this.feed.next())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.feed.size_hint()
+    }
+}
+
+impl<F: PollFeed> FusedStream for FeedStream<F> {
+    fn is_terminated(&self) -> bool {
+        self.feed.is_done()
+    }
+}
+
+impl<F: PollFeed> Drop for FeedStream<F> {
+    fn drop(&mut self) {
+        self.feed.detach();
+        let_go(self.input.take());
+    }
+}
+
+impl<F: PollFeed> fmt::Debug for FeedStream<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FeedStream").field("ended", &self.feed.is_done()).finish_non_exhaustive()
+    }
+}
+
+/// Whether the reaper has joined the threads of a feed.
+#[derive(Debug, Default)]
+struct Joined {
+    done: AtomicBool,
+    word: Word,
+}
+
+impl Joined {
+    /// Leaves word, then looks; the one that tells stores first and then looks for word.
+    fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        self.word.leave(Waiter::Task(context.waker().clone()));
+        if self.done.load(SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Says so when it goes.
+#[derive(Debug)]
+#[allow(unreachable_pub, reason = "a sealed trait names it")]
+pub struct Told(Arc<Joined>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.done.store(true, SeqCst);
+        self.0.word.wake();
+    }
+}
+
+/// Has the threads behind an outlet waited for.
+pub(crate) fn join<B: Batch + 'static, R: 'static>(outlet: &mut Outlet<B, R>, told: Told) {
+    let (behind, is_parked) = outlet.take_behind();
+    behind.join_elsewhere(Arc::clone(outlet.gate()), is_parked, told);
+}
