@@ -246,6 +246,11 @@ impl Run {
         self.to - self.from
     }
 
+    /// Whether its requests are a block of records that were only counted: where it is cut must be looked for.
+    pub(crate) fn is_block(&self) -> bool {
+        self.batch.columns.iter().any(|column| matches!(column.ends, Ends::Counted(_)))
+    }
+
     pub(crate) fn first(&self) -> PacketId {
         self.batch.first.plus(self.from as u64)
     }

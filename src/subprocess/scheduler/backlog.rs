@@ -77,13 +77,19 @@ impl Backlog {
         self.jobs.insert(index, Job { run, care });
     }
 
-    /// Takes the earliest run that needs no care, up to `most` packets of it.
-    pub(super) fn take_free(&mut self, most: u64) -> Option<Run> {
+    /// Takes the earliest run that needs no care: `share` packets of it, or fewer. Of a block it may be a few more, up to
+    /// `most`, and none if there was `something` before: it is not cut for a crumb.
+    pub(super) fn take_free(&mut self, share: u64, most: u64, something: bool) -> Option<Run> {
         // Nearly always the front; after a redelivery a few careful ones may stand before it.
         let at = self.jobs.iter().position(|job| job.care == Care::Free)?;
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let run = if self.jobs[at].run.len() > most {
-            self.jobs[at].run.split_front(most)
+        let run = &mut self.jobs[at].run;
+        let len = run.len() as u64;
+        if something && run.is_block() && share < len / 4 {
+            return None;
+        }
+        let whole = len <= share || (run.is_block() && len <= most && len - share <= len / 4);
+        let run = if !whole {
+            run.split_front(usize::try_from(share).unwrap_or(usize::MAX))
         } else {
             self.jobs.remove(at)?.run
         };

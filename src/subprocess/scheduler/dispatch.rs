@@ -103,7 +103,7 @@ impl Scheduler {
             if share > room {
                 session.was_bound();
             }
-            self.give_free(slot, room.min(share));
+            self.give_free(slot, share, room);
             self.offer(slot);
         }
     }
@@ -133,14 +133,16 @@ impl Scheduler {
                 && self.backlog.head().is_some_and(|(first, _)| first == yielded))
     }
 
-    /// Gives up to `room` packets of the earliest runs that need no care.
-    fn give_free(&mut self, slot: usize, mut room: u64) {
-        let mut bytes = 0;
-        while room > 0
+    /// Gives about `share` packets of the earliest runs that need no care, and no more than `room`.
+    fn give_free(&mut self, slot: usize, share: u64, mut room: u64) {
+        let (mut share, mut bytes) = (share.min(room), 0);
+        while share > 0
             && bytes < DISPATCH_BYTES
-            && let Some(run) = self.backlog.take_free(room)
+            && let Some(run) = self.backlog.take_free(share, room, bytes > 0)
         {
-            room -= run.len() as u64;
+            let len = run.len() as u64;
+            share = share.saturating_sub(len);
+            room -= len;
             bytes += run.weight();
             self.at(slot, |session, cx, news| session.give(run, cx, news));
         }
