@@ -83,6 +83,9 @@ pub(crate) const ENLARGED_WORKERS: usize = 16;
 /// The room offered to one read, which is what a pipe holds by default. 128 and 256 KiB made no difference at 100 bytes.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 
+/// Room in a block for what the read before it has left of a record: with it the next read is a whole one again.
+pub(crate) const HALF_A_RECORD: usize = 4 << 10;
+
 // Dispatch.
 
 /// The most requests' bytes that are handed to a session in one go: two reads of the worker's.

@@ -465,8 +465,8 @@ pub struct Block {
 
 /// How replies are found in a block.
 enum Pieces {
-    /// Each ends before a byte like this.
-    Delimited(Delimiters),
+    /// Each ends before a byte like this, or before the last of so many of them.
+    Delimited(Delimiters, usize),
     /// One by one.
     Ranges(Box<[Range<usize>]>),
 }
@@ -476,8 +476,8 @@ impl Block {
         let Replies { buffer, at, cut, .. } = replies;
         let len = usize::try_from(count).unwrap_or(usize::MAX);
         match cut {
-            Cut::Delimiter { find, .. } => {
-                Self { first, len, buffer, at, pieces: Pieces::Delimited(find) }
+            Cut::Delimiter { find, per, .. } => {
+                Self { first, len, buffer, at, pieces: Pieces::Delimited(find, per) }
             }
             Cut::Parts { ranges, next, sides } => {
                 let bodies = ranges.iter().skip(next).step_by(1 + sides).take(len);
@@ -520,13 +520,13 @@ impl Block {
         let bytes: &[u8] = &self.buffer;
         let mut at = self.at.clone();
         let (mut find, ranges) = match &self.pieces {
-            Pieces::Delimited(find) => (Some(find.clone()), &[][..]),
+            Pieces::Delimited(find, per) => (Some((find.clone(), *per)), &[][..]),
             Pieces::Ranges(ranges) => (None, &ranges[..]),
         };
         let mut ranges = ranges.iter();
         std::iter::from_fn(move || match &mut find {
-            Some(find) => {
-                let end = find.next(bytes, at.start, at.end)?;
+            Some((find, per)) => {
+                let end = find.nth(*per, bytes, at.start, at.end)?;
                 let start = std::mem::replace(&mut at.start, end + 1);
                 Some(bytes[start..end].as_bstr())
             }

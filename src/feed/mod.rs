@@ -367,7 +367,7 @@ impl Batch<'_> {
         if let Some(span) = span
             && taken == 0
             && let Outcome::Replies(replies) = &span.outcome
-            && let Cut::Delimiter { find, .. } = &replies.cut
+            && let Cut::Delimiter { find, per: 1, .. } = &replies.cut
         {
             let (mut find, Range { mut start, end }) = (find.clone(), replies.at.clone());
             while let Some(at) = find.next(&replies.buffer, start, end) {

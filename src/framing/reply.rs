@@ -636,6 +636,15 @@ impl ReplyFraming {
         matches!(self.0, Kind::UntilEof)
     }
 
+    /// Where replies end that can be counted by a byte alone: the byte, and how many of it each reply has.
+    pub(crate) const fn counted(&self) -> Option<(u8, usize)> {
+        match self.0 {
+            Kind::Delimited(delimiter) => Some((delimiter, 1)),
+            Kind::Fields { delimiter, count } => Some((delimiter, count)),
+            _ => None,
+        }
+    }
+
     /// What stands behind the body of a reply where replies are written to a file one after the other: what the
     /// tool wrote there if that was text, and this delimiter behind what had its length in front.
     pub(crate) fn written_end(&self, delimiter: u8) -> Vec<u8> {

@@ -122,7 +122,7 @@ impl Emission {
                 break true;
             }
         };
-        self.delivery.put_replies(&unread[..used], Cut::at_each(delimiter), count);
+        self.delivery.put_replies(&unread[..used], Cut::at_each(delimiter, 1), count);
         let rest = &unread[used..];
         // Credit may have come meanwhile: what counts is what was looked at.
         self.scanned = if all { rest.len() } else { self.scanned.saturating_sub(used) };

@@ -56,6 +56,17 @@ impl Delimiters {
     }
 }
 
+impl Delimiters {
+    /// The last of the next `n`, which are one at least.
+    #[inline]
+    pub(crate) fn nth(&mut self, n: usize, bytes: &[u8], from: usize, end: usize) -> Option<usize> {
+        for _ in 1..n {
+            self.next(bytes, from, end)?;
+        }
+        self.next(bytes, from, end)
+    }
+}
+
 /// One bit for each byte of the block, the first byte's the lowest: whether it is this one.
 #[inline]
 fn hits(byte: u8, block: &[u8; BLOCK]) -> u64 {

@@ -20,8 +20,8 @@ pub(crate) struct Label {
 /// How the consumer finds the replies in the bytes, and how far it has come.
 #[derive(Clone, Debug)]
 pub(crate) enum Cut {
-    /// Each reply ends before the next byte like this.
-    Delimiter { find: Delimiters, last: Range<usize> },
+    /// Each reply ends before the next byte like this, or before the last of so many of them.
+    Delimiter { find: Delimiters, per: usize, last: Range<usize> },
     /// The replies one by one, and under each the ranges of its side outputs.
     Parts { ranges: Arc<[Range<usize>]>, next: usize, sides: usize },
 }
@@ -38,8 +38,9 @@ pub(crate) struct Replies {
 }
 
 impl Cut {
-    pub(crate) fn at_each(delimiter: u8) -> Self {
-        Self::Delimiter { find: Delimiters::new(delimiter), last: 0..0 }
+    /// Each reply ends with the last of `per` delimiters.
+    pub(crate) fn at_each(delimiter: u8, per: usize) -> Self {
+        Self::Delimiter { find: Delimiters::new(delimiter), per, last: 0..0 }
     }
 
     /// Splits the first `n` replies off: where they are among the bytes `at` of the buffer, and how to find
@@ -51,8 +52,8 @@ impl Cut {
         n: u64,
     ) -> (Range<usize>, Self) {
         match self {
-            Self::Delimiter { find, .. } => {
-                let len = nth_end(&buffer[at.clone()], find.delimiter(), n);
+            Self::Delimiter { find, per, .. } => {
+                let len = nth_end(&buffer[at.clone()], find.delimiter(), n * *per as u64);
                 let front = at.start..at.start + len;
                 at.start += len;
                 (front, self.clone())

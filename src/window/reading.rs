@@ -21,7 +21,7 @@ use memchr::{memchr, memrchr};
 use crate::error::{Error, ErrorKind};
 use crate::record::{Batch, PacketId, Requests};
 use crate::template::codec::AsBytes;
-use crate::tuning::{BATCH_BYTES, BATCH_RECORDS};
+use crate::tuning::{BATCH_BYTES, BATCH_RECORDS, HALF_A_RECORD};
 use crate::window::delimiters::nth_end;
 use crate::window::gate::Pace;
 use crate::window::handover::Arrival;
@@ -102,10 +102,11 @@ impl<R: Read> Cutter<R> {
             return Piece::End(error.take());
         }
         let Reading { delimiter, block, .. } = self.reading;
-        let wanted = block.saturating_add(self.filled);
+        let wanted = block + self.filled;
         if self.work.len() - self.filled < (block / 2).max(1) {
             // By doubling, so that a record of many blocks is not copied for each of them.
-            let len = wanted.max(if self.filled > block { self.work.len() * 2 } else { 0 });
+            let twice = if self.filled > block { self.work.len() * 2 } else { 0 };
+            let len = twice.max(wanted + HALF_A_RECORD);
             self.work.resize(len, 0);
         }
         let room = self.work.len().min(wanted);
@@ -148,7 +149,7 @@ impl<R: Read> Cutter<R> {
         let mut next = mem::take(&mut column.bytes);
         let rest = filled - whole;
         if next.len() < rest {
-            next.resize(rest.max(self.reading.block), 0);
+            next.resize(rest + self.reading.block + HALF_A_RECORD, 0);
         }
         next[..rest].copy_from_slice(&self.work[whole..filled]);
         self.filled = rest;

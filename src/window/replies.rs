@@ -12,9 +12,9 @@ impl Replies {
     #[inline]
     pub(crate) fn skip(&mut self) {
         match &mut self.cut {
-            Cut::Delimiter { find, last } => {
+            Cut::Delimiter { find, per, last } => {
                 let Range { start, end } = self.at;
-                let found = find.next(&self.buffer, start, end).unwrap_or(end);
+                let found = find.nth(*per, &self.buffer, start, end).unwrap_or(end);
                 *last = start..found;
                 self.at.start = (found + 1).min(end);
             }
@@ -46,10 +46,10 @@ impl Replies {
     pub(crate) fn lengths(&self, n: usize) -> Vec<usize> {
         let mut lengths = Vec::with_capacity(n);
         match &self.cut {
-            Cut::Delimiter { find, .. } => {
+            Cut::Delimiter { find, per, .. } => {
                 let (mut find, Range { mut start, end }) = (find.clone(), self.at.clone());
                 for _ in 0..n {
-                    let found = find.next(&self.buffer, start, end).unwrap_or(end);
+                    let found = find.nth(*per, &self.buffer, start, end).unwrap_or(end);
                     lengths.push(found.saturating_sub(start));
                     start = (found + 1).min(end);
                 }

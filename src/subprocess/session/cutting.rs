@@ -41,12 +41,10 @@ impl Session {
             return self.cut_together(cx, news);
         }
         let limit = cx.spec.policy.reply_limit;
-        match self.outputs[0].delimiter() {
+        match self.outputs[0].counted() {
             // Only where one of the replies could be too long must each be looked at.
-            Some(delimiter)
-                if cx.spec.check.is_none() && self.outputs[0].uncut().len() <= limit =>
-            {
-                self.cut_in_bulk(delimiter, cx, news);
+            Some(counted) if cx.spec.check.is_none() && self.outputs[0].uncut().len() <= limit => {
+                self.cut_in_bulk(counted, cx, news);
             }
             _ => self.cut_one_by_one(cx, news),
         }
@@ -74,9 +72,9 @@ impl Session {
         true
     }
 
-    fn cut_in_bulk(&mut self, delimiter: u8, cx: &Context<'_>, news: &mut News) {
+    fn cut_in_bulk(&mut self, counted: (u8, usize), cx: &Context<'_>, news: &mut News) {
         let owed = self.owed();
-        let (cutting, behind) = self.outputs[0].cut_in_bulk(delimiter, owed, cx.pool);
+        let (cutting, behind) = self.outputs[0].cut_in_bulk(counted, owed, cx.pool);
         if let Some(cutting) = cutting {
             self.answered(cutting, cx, news);
         }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use memchr::{memchr_iter, memrchr};
+use memchr::{memchr_iter, memrchr_iter};
 
 use crate::framing::{Framing, FramingError, Position, ReplyFraming, Scan};
 use crate::record::{Buffer, Pool};
@@ -25,6 +25,9 @@ pub(super) struct Output {
     /// How far the bulk path has looked for the end of the next reply.
     scanned: usize,
     framing: Box<dyn Framing>,
+    counted: Option<(u8, usize)>,
+    /// Delimiters among the first `scanned` bytes, of the bulk path: fewer than a reply has.
+    pending: usize,
     /// The scanner has seen every reply before this one.
     framing_is_fresh: bool,
     /// The whole output is one reply.
@@ -57,7 +60,9 @@ impl Output {
         Self {
             unread: Unread::default(),
             scanned: 0,
+            counted: framing.counted().or_else(|| Some((framing.start().delimiter()?, 1))),
             framing: framing.start(),
+            pending: 0,
             until_eof: framing.is_until_eof(),
             framing_is_fresh: true,
             eof: !piped,
@@ -79,9 +84,9 @@ impl Output {
         !std::mem::replace(&mut self.eof, true)
     }
 
-    /// The byte that ends each reply, where that is all there is to know.
-    pub(super) fn delimiter(&self) -> Option<u8> {
-        self.framing.delimiter()
+    /// The byte that ends each reply, and how many of it a reply has, where that is all there is to know.
+    pub(super) fn counted(&self) -> Option<(u8, usize)> {
+        self.counted
     }
 
     /// Room for the next read, at least one byte.
@@ -102,29 +107,34 @@ impl Output {
     /// Passes over the first `n` bytes that are not cut.
     pub(super) fn skip(&mut self, n: usize) {
         self.unread.skip(n);
-        self.scanned = 0;
+        (self.scanned, self.pending) = (0, 0);
     }
 
-    /// Cuts replies that end at a delimiter, up to `owed` of them; what stands behind them if there are
+    /// Cuts replies of `per` delimiters each, up to `owed` of them; what stands behind them if there are
     /// more.
     pub(super) fn cut_in_bulk(
         &mut self,
-        delimiter: u8,
+        (delimiter, per): (u8, usize),
         owed: u64,
         pool: &Arc<Pool>,
     ) -> (Option<Cutting>, Option<Vec<u8>>) {
         let uncut = self.unread.bytes();
-        let Some(last) = memrchr(delimiter, &uncut[self.scanned..]) else {
+        let fresh = &uncut[self.scanned..];
+        let found = memchr_iter(delimiter, fresh).count() + self.pending;
+        self.pending = found % per;
+        let last =
+            (found >= per).then(|| memrchr_iter(delimiter, fresh).nth(self.pending)).flatten();
+        let Some(last) = last else {
             self.scanned = uncut.len();
             return (None, None);
         };
         self.framing_is_fresh = false;
         let mut end = self.scanned + last + 1;
-        let mut count = memchr_iter(delimiter, &uncut[self.scanned..end]).count() as u64;
+        let mut count = (found / per) as u64;
         let mut behind = None;
         let extra = count > owed;
         if extra {
-            end = nth_end(&uncut[..end], delimiter, owed);
+            end = nth_end(&uncut[..end], delimiter, owed * per as u64);
             count = owed;
             behind = Some(uncut[end..].to_vec());
             if count == 0 {
@@ -132,8 +142,9 @@ impl Output {
             }
         }
         let (buffer, at) = self.unread.take(end, pool);
-        self.scanned = if extra { 0 } else { self.unread.len() };
-        (Some(Cutting { buffer, at, cut: Cut::at_each(delimiter), count }), behind)
+        (self.scanned, self.pending) =
+            if extra { (0, 0) } else { (self.unread.len(), self.pending) };
+        (Some(Cutting { buffer, at, cut: Cut::at_each(delimiter, per), count }), behind)
     }
 
     /// Looks for the next reply behind the first `from` bytes that are not cut.
@@ -166,7 +177,7 @@ impl Output {
     ) -> Option<Cutting> {
         let count = replies.len() as u64;
         let (buffer, at) = self.unread.take(replies.last()?.1, pool);
-        self.scanned = 0;
+        (self.scanned, self.pending) = (0, 0);
         let ranges: Vec<_> =
             replies.drain(..).map(|(body, _)| body.start + at.start..body.end + at.start).collect();
         Some(Cutting {
