@@ -1,5 +1,6 @@
 //! `subfeed`: the crate of that name as a command. See `subfeed --help`.
 
+mod doctor;
 mod header;
 mod options;
 mod progress;
@@ -17,7 +18,7 @@ use clap::{CommandFactory, Parser};
 use nix::sys::signal::Signal;
 use subfeed::{Error, ErrorKind, Order, blocks};
 
-use options::{Options, Run};
+use options::{Options, Run, What};
 use progress::Progress;
 use signals::{Signals, die_of};
 
@@ -37,7 +38,11 @@ pub(crate) enum Outcome {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let outcome = run(&options.run).unwrap_or_else(|error| {
+    let outcome = match &options.what {
+        Some(What::Doctor(doctor)) => doctor::examine(&doctor.command),
+        None => run(&options.run),
+    };
+    let outcome = outcome.unwrap_or_else(|error| {
         eprintln!("subfeed: {error:#}");
         Outcome::Fatal
     });
@@ -88,6 +93,9 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
     }
     if run.any_order {
         feed = feed.order(Order::Completion);
+    }
+    if let Some(path) = &run.joblog {
+        feed = feed.job_log(path);
     }
     let mut feed = feed.start();
     signals.end(feed.stopper())?;

@@ -1,10 +1,12 @@
 //! The command line, and the template that it describes.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use subfeed::Template;
+use subfeed::channel::LineBuffered;
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use subfeed::policy::Halt;
 
@@ -16,6 +18,8 @@ use subfeed::policy::Halt;
 #[command(
     name = "subfeed",
     version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
     after_help = "\
 EXIT STATUS
   0  every record was answered          2  the options make no sense
@@ -26,11 +30,27 @@ EXAMPLES
   subfeed -j 8 -- jq -c --unbuffered .name < events.jsonl > names
   subfeed -0 --out nul -- sed -zu 's/^/> /' < names0
   subfeed --header 1 -- mlr --icsv --ojsonl --records-per-batch 1 put '$z = $x . $y' < table.csv
-  subfeed --out 'sentinel:print \"{mark1}\", \"{mark2}\", \"\\n\"' -- bc -q < sums"
+  subfeed --out 'sentinel:print \"{mark1}\", \"{mark2}\", \"\\n\"' -- bc -q < sums
+  head sums | subfeed doctor -- bc -q"
 )]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) what: Option<What>,
     #[command(flatten)]
     pub(crate) run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum What {
+    /// Find out how a tool behaves, from a few records on standard input, and print the options for it.
+    Doctor(Doctor),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// The tool, and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
@@ -67,6 +87,15 @@ pub(crate) struct Run {
     /// eof (one process for each record).
     #[arg(long = "out", value_name = "FRAMING", value_parser = replies)]
     pub(crate) replies: Option<ReplyFraming>,
+    /// Each worker prints N lines before its first answer, which are dropped.
+    #[arg(long, value_name = "N", conflicts_with = "header")]
+    pub(crate) skip_lines: Option<usize>,
+    /// What each worker prints at its end, and is no answer.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) skip_at_end: Option<String>,
+    /// The standard output of each worker is a pseudo-terminal: for tools that answer at once only there.
+    #[arg(long)]
+    pub(crate) pty: bool,
     /// How often a record is tried in all, if the worker dies that has it alone.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: Option<u32>,
@@ -79,6 +108,9 @@ pub(crate) struct Run {
     /// End the run when a record fails: once what was read is answered, or at once.
     #[arg(long, value_name = "WHEN")]
     pub(crate) halt: Option<When>,
+    /// Write a line for each record into this file, in the columns of GNU parallel's job log.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) joblog: Option<PathBuf>,
     /// Show a progress bar on standard error, if that is a terminal.
     #[arg(long)]
     pub(crate) bar: bool,
@@ -207,6 +239,15 @@ impl Run {
             Some(replies) => replies.clone(),
             None => ReplyFraming::delimited(self.delimiter()),
         });
+        if let Some(lines) = self.skip_lines {
+            template = template.skip_lines(lines);
+        }
+        if let Some(text) = &self.skip_at_end {
+            template = template.skip_at_end(text.as_bytes());
+        }
+        if self.pty {
+            template = template.line_buffered(LineBuffered::Pty);
+        }
         if let Some(attempts) = self.attempts {
             template = template.retries(attempts - 1);
         }

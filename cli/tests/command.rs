@@ -346,3 +346,65 @@ fn figures_come_at_the_end_and_a_bar_only_on_a_terminal() {
     assert!(said[0].contains("1,234 records answered, 0 failed"), "{said:?}");
     assert!(said[1].contains("sessions started"), "{said:?}");
 }
+
+#[test]
+fn a_job_log_has_a_line_for_each_record() {
+    let dir = Dir::new("joblog");
+    let log = dir.0.join("log");
+    let output = run(&["--joblog", &log.display().to_string(), "-j2", "--", "cat"], &lines(50));
+    ended(&output, 0);
+    let log = fs::read_to_string(&log).expect("a log");
+    let mut numbers: Vec<u32> = log
+        .lines()
+        .skip(1)
+        .map(|line| line.split('\t').next().expect("a column").parse().expect("a number"))
+        .collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(1..=50));
+    let output = run(&["--joblog", "/no/such/folder/log", "--", "cat"], b"one\n");
+    ended(&output, 3);
+}
+
+#[test]
+fn the_doctor_says_how_a_tool_behaves_and_what_to_say_for_it() {
+    let records = b"alpha\nbeta\ngamma\ndelta\n";
+    for (command, said) in [
+        (
+            &["cat"][..],
+            &["1 line for each record", "is quick", "Template::new(\"cat\")", "subfeed -- cat"][..],
+        ),
+        (
+            &["tr", "a-z", "A-Z"],
+            &["buffers", "LineBuffered::Stdbuf", "subfeed -- stdbuf -oL tr a-z A-Z"],
+        ),
+        (
+            &["sed", "-u", "p"],
+            &["2 lines for each record", "--out lines:2 -- sed -u p", "ReplyFraming::lines(2)"],
+        ),
+        (
+            &["sh", "-c", "echo hello; exec cat"],
+            &["1 line before the first answer", "--skip-lines 1 ", ".skip_lines(1)"],
+        ),
+        (
+            &["sh", "-c", "cat; echo bye"],
+            &["it says \"bye\\n\"", ".skip_at_end(\"bye\\n\")", "--skip-at-end 'bye\n' "],
+        ),
+        (&["sort"], &["when its input ends, and not before", "--out eof -- sort"]),
+        (&["wc", "-l"], &["not record by record", "--out eof"]),
+        (&["cat", "-n"], &["remembers"]),
+        (&["grep", "--line-buffered", "m"], &["0 to 1 line for a record", "sentinel"]),
+    ] {
+        let output = run(&[&["doctor", "--"], command].concat(), records);
+        ended(&output, 0);
+        let text = text(&output.stdout);
+        for said in said {
+            assert!(text.contains(said), "{command:?}: {said:?} is not in\n{text}");
+        }
+    }
+    let output = run(&["doctor", "--", "cat"], b"");
+    ended(&output, 2);
+    assert!(text(&output.stderr).contains("there are none"));
+    let output = run(&["doctor", "--", "no-such-tool-at-all"], records);
+    ended(&output, 3);
+    assert!(text(&output.stdout).contains("not found"));
+}

@@ -1,0 +1,392 @@
+//! `subfeed doctor`: how a tool behaves, found out with a few records, and what to say for it.
+//!
+//! Nothing is guessed from names. The records that are given (the doctor makes none up) are put to the tool in three ways,
+//! all of them feeds: each in a process of its own, whose whole output is looked at; all of them together in one process;
+//! and one after the other to a process that stays, where the library's own evidence tells who withholds an answer from
+//! who is still at it.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read};
+use std::time::Duration;
+
+use anyhow::Context;
+use subfeed::channel::LineBuffered;
+use subfeed::framing::{ReplyFraming, RequestFraming};
+use subfeed::policy::OnStall;
+use subfeed::{BString, Error, ErrorKind, FeedExt, Template};
+
+use crate::Outcome;
+
+/// So many records are tried, and no more are read.
+const RECORDS: usize = 8;
+/// No more bytes are read.
+const BYTES: u64 = 1 << 20;
+/// So long a process is quiet before it is looked at.
+const QUIET: Duration = Duration::from_millis(100);
+/// Who has not answered by then is not waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the tool prints.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shape {
+    /// Lines before the first answer, the same in each process.
+    banner: usize,
+    /// Text behind the last answer, the same in each process.
+    farewell: Vec<u8>,
+    /// Lines of each answer.
+    lines: Vec<usize>,
+    /// Together, the records were answered as they were alone.
+    stateless: bool,
+}
+
+/// When it answers.
+#[derive(Debug)]
+enum Pace {
+    AtOnce,
+    /// Only with this.
+    With(LineBuffered),
+    /// Not before its input ends, whatever is tried.
+    AtItsEnd(Error),
+    /// Something else went wrong.
+    Unclear(Error),
+}
+
+pub(crate) fn examine(command: &[OsString]) -> anyhow::Result<Outcome> {
+    let records = read(io::stdin().lock())?;
+    let Some((program, args)) = command.split_first() else { return Ok(Outcome::Usage) };
+    if records.is_empty() {
+        eprintln!(
+            "subfeed: doctor tries the tool with records from standard input, and there are none"
+        );
+        return Ok(Outcome::Usage);
+    }
+    let template = || Template::new(program).args(args).packet_timeout(PATIENCE);
+    let name = shown(command);
+    println!("{name}: tried with {} of the records\n", records.len());
+    let alone = match outputs(template(), RequestFraming::line(), records.clone()) {
+        Ok(alone) => alone,
+        Err(error) => return Ok(gave_up(&error)),
+    };
+    let together = [records.join(&b'\n'), vec![b'\n']].concat();
+    let together = match outputs(template(), RequestFraming::raw(), vec![together]) {
+        Ok(together) => together.concat(),
+        Err(error) => return Ok(gave_up(&error)),
+    };
+    let shape = shape(&alone, &together);
+    let Some(shape) = shape else {
+        say(
+            "answers",
+            "not record by record: what it prints for some records together is not what it prints for each of them",
+        );
+        say("so", "nothing can tell which answer belongs to which record in a process that stays");
+        whole_process(command);
+        return Ok(Outcome::Good);
+    };
+    if shape.banner > 0 {
+        say("at its start", &format!("it prints {} before the first answer", lines(shape.banner)));
+    }
+    if !shape.farewell.is_empty() {
+        say("at its end", &format!("it says {:?}", BString::from(shape.farewell.clone())));
+    }
+    let fewest = shape.lines.iter().copied().min().unwrap_or(0);
+    let most = shape.lines.iter().copied().max().unwrap_or(0);
+    if fewest == most && most > 0 {
+        say("answers", &format!("{} for each record", lines(most)));
+    } else {
+        say(
+            "answers",
+            &format!("{fewest} to {} for a record, which no count can tell apart", lines(most)),
+        );
+        say(
+            "so",
+            "a tool that evaluates what it reads can print a mark behind each answer: --out sentinel:CMD",
+        );
+        whole_process(command);
+        return Ok(Outcome::Good);
+    }
+    if !shape.stateless {
+        say(
+            "remembers",
+            "an answer depends on the records before it (it numbers, compares or sums up): with several workers each sees some of them",
+        );
+    }
+    let staying = || {
+        let template = template().replies(ReplyFraming::lines(most)).skip_lines(shape.banner);
+        if shape.farewell.is_empty() { template } else { template.skip_at_end(&shape.farewell[..]) }
+    };
+    match pace(staying, &records) {
+        Pace::AtOnce => {
+            say("is quick", "it answers each record before it waits for the next");
+            advise(command, &shape, most, None);
+        }
+        Pace::With(how) => {
+            let (what, _) = described(how);
+            say(
+                "buffers",
+                &format!(
+                    "it withholds answers until its buffer is full; {what} it answers at once"
+                ),
+            );
+            say(
+                "",
+                "(a flag of its own is better where it has one: --line-buffered, -u, --unbuffered)",
+            );
+            advise(command, &shape, most, Some(how));
+        }
+        Pace::AtItsEnd(error) => {
+            say(
+                "at its end",
+                &format!("it answers when its input ends, and not before: {}", crate::told(&error)),
+            );
+            whole_process(command);
+        }
+        Pace::Unclear(error) => {
+            say(
+                "stays",
+                &format!(
+                    "a process that is to answer one record after the other does not: {}",
+                    crate::told(&error)
+                ),
+            );
+            whole_process(command);
+        }
+    }
+    Ok(Outcome::Good)
+}
+
+/// Some records, and no more bytes than are needed to see that one does not end.
+fn read(input: impl Read) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut input = BufReader::new(input.take(BYTES));
+    let mut records = Vec::new();
+    while records.len() < RECORDS {
+        let mut record = Vec::new();
+        let n = input.read_until(b'\n', &mut record).context("standard input cannot be read")?;
+        if n == 0 {
+            break;
+        }
+        if record.last() == Some(&b'\n') {
+            record.pop();
+        }
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// The whole output of a process for each of these requests.
+fn outputs(
+    template: Template,
+    requests: RequestFraming,
+    records: Vec<Vec<u8>>,
+) -> Result<Vec<Vec<u8>>, Error> {
+    // 1 is what filters say that found nothing.
+    let template = template.requests(requests).replies(ReplyFraming::until_eof()).retries(0);
+    let template = template.accept_status(|status| status <= 1);
+    let feed = records.into_iter().feed(template).workers(2).first_packet(1).start();
+    feed.map(|reply| reply.map(Vec::from)).collect()
+}
+
+/// What outputs of single records and that of all of them together have in common.
+fn shape(alone: &[Vec<u8>], together: &[u8]) -> Option<Shape> {
+    let alone: Vec<Vec<&[u8]>> = alone.iter().map(|output| cut(output)).collect();
+    let together = cut(together);
+    let sum: usize = alone.iter().map(Vec::len).sum();
+    // What each process prints beside its answers is there once where they are together.
+    let often = alone.len() - 1;
+    let (mut banner, mut farewell) = (0, 0);
+    if often > 0 {
+        let more = sum.checked_sub(together.len())?;
+        if more % often != 0 {
+            return None;
+        }
+        let fixed = more / often;
+        let least = alone.iter().map(Vec::len).min().unwrap_or(0);
+        let same = |of: &dyn Fn(&[&[u8]]) -> Vec<u8>| {
+            alone.iter().all(|output| of(output) == of(&together))
+        };
+        if fixed > least {
+            return None;
+        }
+        // As much of it as may stand in front stands there.
+        banner = (0..=fixed).rev().find(|&n| same(&|output| output[..n].concat()))?;
+        farewell = fixed - banner;
+        if !same(&|output| output[output.len() - farewell..].concat()) {
+            return None;
+        }
+    }
+    let answers = |output: &[&[u8]]| output[banner..output.len() - farewell].concat();
+    let expected: Vec<u8> = alone.iter().flat_map(|output| answers(output)).collect();
+    Some(Shape {
+        banner,
+        farewell: together[together.len() - farewell..].concat(),
+        lines: alone.iter().map(|output| output.len() - banner - farewell).collect(),
+        stateless: expected == answers(&together),
+    })
+}
+
+/// Lines with their line feeds.
+fn cut(output: &[u8]) -> Vec<&[u8]> {
+    output.split_inclusive(|&byte| byte == b'\n').collect()
+}
+
+/// When a process that stays answers.
+fn pace(template: impl Fn() -> Template, records: &[Vec<u8>]) -> Pace {
+    let ask = |template: Template| -> Result<(), Error> {
+        let template = template.on_stall(OnStall::Fail, QUIET).in_flight(1).retries(0);
+        let records = Vec::from(records).into_iter();
+        let mut feed = records.feed(template).workers(1).first_packet(1).start();
+        feed.try_for_each(|reply| reply.map(|_| ()))
+    };
+    let error = match ask(template()) {
+        Ok(()) => return Pace::AtOnce,
+        Err(error) => error,
+    };
+    if !matches!(error.kind(), ErrorKind::Stalled | ErrorKind::Timeout) {
+        return Pace::Unclear(error);
+    }
+    for how in [LineBuffered::Stdbuf, LineBuffered::Environment, LineBuffered::Pty] {
+        if ask(template().line_buffered(how)).is_ok() {
+            return Pace::With(how);
+        }
+    }
+    Pace::AtItsEnd(error)
+}
+
+/// What it is called in a sentence, and in Rust.
+fn described(how: LineBuffered) -> (&'static str, &'static str) {
+    match how {
+        LineBuffered::Stdbuf => ("under `stdbuf -oL`", "LineBuffered::Stdbuf"),
+        LineBuffered::Environment => ("with PYTHONUNBUFFERED=1", "LineBuffered::Environment"),
+        _ => ("on a pseudo-terminal", "LineBuffered::Pty"),
+    }
+}
+
+fn gave_up(error: &Error) -> Outcome {
+    say("fails", &crate::told(error));
+    match error.kind() {
+        ErrorKind::Timeout => say(
+            "so",
+            "alone with one record, at the end of its input, it neither answers nor ends: it may need a terminal, or wait for somebody else",
+        ),
+        ErrorKind::Died => say("so", "it does not take such a record"),
+        _ => {}
+    }
+    if error.kind() == ErrorKind::Spawn { Outcome::Fatal } else { Outcome::Failures }
+}
+
+fn say(what: &str, sentence: &str) {
+    println!("  {what:<14} {sentence}");
+}
+
+fn lines(n: usize) -> String {
+    if n == 1 { "1 line".to_owned() } else { format!("{n} lines") }
+}
+
+fn whole_process(command: &[OsString]) {
+    say("or", "one process for each record, whose whole output is the answer");
+    rust(command, &[".replies(ReplyFraming::until_eof())".to_owned()]);
+    println!("\nWith this command:\n\n    subfeed --out eof -- {}", shown(command));
+}
+
+/// The template in Rust, and the options of this command.
+fn advise(command: &[OsString], shape: &Shape, most: usize, how: Option<LineBuffered>) {
+    let mut settings = Vec::new();
+    let mut options = Vec::new();
+    if most > 1 {
+        settings.push(format!(".replies(ReplyFraming::lines({most}))"));
+        options.push(format!("--out lines:{most} "));
+    }
+    if shape.banner > 0 {
+        settings.push(format!(".skip_lines({})", shape.banner));
+        options.push(format!("--skip-lines {} ", shape.banner));
+    }
+    if !shape.farewell.is_empty() {
+        settings.push(format!(".skip_at_end({:?})", BString::from(shape.farewell.clone())));
+        options
+            .push(format!("--skip-at-end {} ", quoted(&String::from_utf8_lossy(&shape.farewell))));
+    }
+    let mut under = "";
+    if let Some(how) = how {
+        settings.push(format!(".line_buffered({})", described(how).1));
+        match how {
+            LineBuffered::Stdbuf => under = "stdbuf -oL ",
+            LineBuffered::Environment => under = "env PYTHONUNBUFFERED=1 ",
+            _ => options.push("--pty ".to_owned()),
+        }
+    }
+    rust(command, &settings);
+    println!(
+        "\nWith this command:\n\n    subfeed {}-- {under}{}",
+        options.concat(),
+        shown(command)
+    );
+}
+
+fn rust(command: &[OsString], settings: &[String]) {
+    let text = |word: &OsString| format!("{:?}", word.to_string_lossy());
+    let Some((program, args)) = command.split_first() else { return };
+    println!("\nIn Rust:\n\n    Template::new({})", text(program));
+    if !args.is_empty() {
+        let args: Vec<_> = args.iter().map(text).collect();
+        println!("        .args([{}])", args.join(", "));
+    }
+    for setting in settings {
+        println!("        {setting}");
+    }
+}
+
+/// The command as a shell takes it.
+fn shown(command: &[OsString]) -> String {
+    let words: Vec<_> = command.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outputs(texts: &[&str]) -> Vec<Vec<u8>> {
+        texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+    }
+
+    fn found(banner: usize, farewell: &str, lines: &[usize], stateless: bool) -> Option<Shape> {
+        Some(Shape { banner, farewell: farewell.into(), lines: lines.to_vec(), stateless })
+    }
+
+    #[test]
+    fn what_stands_around_answers_is_told_from_answers() {
+        let shape = |alone: &[&str], together: &str| shape(&outputs(alone), together.as_bytes());
+        assert_eq!(shape(&["1\n", "2\n"], "1\n2\n"), found(0, "", &[1, 1], true));
+        assert_eq!(shape(&["hi\n1\n", "hi\n2\n"], "hi\n1\n2\n"), found(1, "", &[1, 1], true));
+        assert_eq!(
+            shape(&["1\nbye\n", "2\nbye\n"], "1\n2\nbye\n"),
+            found(0, "bye\n", &[1, 1], true)
+        );
+        assert_eq!(
+            shape(&["hi\n1\nbye\n", "hi\n2\nbye\n"], "hi\n1\n2\nbye\n"),
+            found(1, "bye\n", &[1, 1], true)
+        );
+        // No answer at times, two at others.
+        assert_eq!(shape(&["", "2\n2\n", "3\n"], "2\n2\n3\n"), found(0, "", &[0, 2, 1], true));
+        // A tool that numbers, one that counts, one that drops repetitions.
+        assert_eq!(shape(&["1 a\n", "1 b\n"], "1 a\n2 b\n"), found(0, "", &[1, 1], false));
+        assert_eq!(shape(&["1\n", "1\n", "1\n"], "3\n"), None);
+        assert_eq!(shape(&["a\n", "a\n", "b\n"], "a\nb\n"), None);
+        assert_eq!(shape(&["x\n"], "x\n"), found(0, "", &[1], true));
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(
+            shown(&["jq".into(), "-c".into(), ".a b".into(), "it's".into(), "".into()]),
+            r"jq -c '.a b' 'it'\''s' ''"
+        );
+    }
+}
