@@ -124,6 +124,11 @@ mod pool;
 pub mod queue;
 #[cfg(doctest)]
 mod readme;
+pub mod launcher {
+    //! How a [`Launcher`](crate::Launcher) that is not among the known ones gets a command through.
+
+    pub use crate::template::launcher::{Carry, Quoting};
+}
 mod record;
 mod signal;
 pub mod source;
@@ -161,6 +166,7 @@ pub use crate::template::codec::{Reply, Request};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use crate::template::command::replaced;
+pub use crate::template::launcher::{Host, Launcher};
 #[cfg(feature = "threads")]
 pub use crate::threads::{FeedThreads, ThreadsBuilder};
 pub use crate::window::outlet::Order;

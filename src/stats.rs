@@ -175,15 +175,20 @@ impl Stats {
 
     /// Leaves a hint; the last one counts.
     pub(crate) fn hint(&self, hint: String) {
-        self.leave(None, hint);
+        self.leave(About::Feed, hint);
     }
 
     /// Leaves a hint about a worker.
     pub(crate) fn hint_about(&self, worker: usize, hint: String) {
-        self.leave(Some(worker), hint);
+        self.leave(About::Worker(worker), hint);
     }
 
-    fn leave(&self, about: Option<usize>, hint: String) {
+    /// Leaves a hint about a host, by its number.
+    pub(crate) fn hint_about_host(&self, host: usize, hint: String) {
+        self.leave(About::Host(host), hint);
+    }
+
+    fn leave(&self, about: About, hint: String) {
         let mut hints = lock(&self.hints);
         hints.retain(|(other, _)| *other != about);
         hints.push((about, hint));
@@ -191,12 +196,29 @@ impl Stats {
 
     /// The last hint about this worker is disproved.
     pub(crate) fn withdraw_hint(&self, worker: usize) {
-        lock(&self.hints).retain(|(about, _)| *about != Some(worker));
+        self.withdraw(About::Worker(worker));
+    }
+
+    /// The last hint about this host is disproved.
+    pub(crate) fn withdraw_hint_about_host(&self, host: usize) {
+        self.withdraw(About::Host(host));
+    }
+
+    fn withdraw(&self, withdrawn: About) {
+        lock(&self.hints).retain(|(about, _)| *about != withdrawn);
     }
 }
 
-/// What is said, and the worker that it is about, if it is about one.
-type Hint = (Option<usize>, String);
+/// What a hint is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    Feed,
+    Worker(usize),
+    Host(usize),
+}
+
+/// What is said, and what it is about.
+type Hint = (About, String);
 
 /// How a feed is doing, for any thread to ask: cheap to clone, and usable when the feed has ended.
 ///

@@ -39,6 +39,8 @@ pub enum Limit {
     EndTimeout(Duration),
     /// [`Template::reply_limit`](crate::Template::reply_limit), in bytes: a reply was larger.
     ReplyLimit(usize),
+    /// [`Launcher::connect_within`](crate::Launcher::connect_within): a host said no hello in time.
+    Connect(Duration),
     /// A worker closed its stdin and did not answer what it had read in this time, which is fixed.
     ClosedStdin(Duration),
     /// A worker closed its stdout and did not exit in this time, which is fixed.
@@ -64,6 +66,7 @@ impl Limit {
             Self::RunTimeout(_) => Some("run_timeout"),
             Self::EndTimeout(_) => Some("end_timeout"),
             Self::ReplyLimit(_) => Some("reply_limit"),
+            Self::Connect(_) => Some("connect_within"),
             Self::ClosedStdin(_)
             | Self::ClosedStdout(_)
             | Self::Recycled(_)
@@ -94,6 +97,7 @@ impl fmt::Display for Limit {
                 write!(f, "no exit within {limit:?} of the end of its input")
             }
             Self::ReplyLimit(bytes) => write!(f, "a reply of more than {bytes} bytes"),
+            Self::Connect(limit) => write!(f, "no connection within {limit:?}"),
             Self::ClosedStdin(grace) => {
                 write!(f, "no reply within {grace:?} after the worker closed its stdin")
             }

@@ -70,6 +70,8 @@ pub enum ErrorKind {
     Halted,
     /// The reader of a feed of [`blocks`](crate::blocks) failed.
     Source,
+    /// The connection to the machine on which the worker ran was lost, or no machine can be reached.
+    Transport,
     /// An item failed in an earlier stage, or a function of the user's did.
     Failed,
     /// A file that a feed keeps could not be opened, read or written: its [job log](crate::FeedBuilder::job_log), or its
@@ -194,6 +196,11 @@ impl Error {
         self.0.worker = Some(worker);
         self.0.pid = pid;
         self.0.command = Some(Arc::clone(command));
+        self
+    }
+
+    pub(crate) fn on(mut self, host: Option<Arc<str>>) -> Self {
+        self.0.host = host;
         self
     }
 
@@ -533,6 +540,7 @@ impl From<Error> for io::Error {
                 system.map_or(io::ErrorKind::Other, io::Error::kind)
             }
             ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::Transport => io::ErrorKind::ConnectionAborted,
             ErrorKind::Config | ErrorKind::Encode => io::ErrorKind::InvalidInput,
             ErrorKind::Decode
             | ErrorKind::Reply

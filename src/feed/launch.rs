@@ -114,7 +114,7 @@ impl Launch {
         });
         outlet.panics_come_last();
         let mut spec = self.spec;
-        spec.begin();
+        let poller = poller.and_then(|poller| spec.begin(workers).map(|()| poller));
         let spec = Arc::new(spec);
         let stats = Stats::new(Arc::clone(outlet.gate()), workers);
         let stats = Arc::new(self.watch.recording(stats, &spec));

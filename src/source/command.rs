@@ -117,7 +117,10 @@ impl<D: Decode + Clone> CommandSource<D> {
     /// Runs the command, and returns its records at once: it runs ahead by `buffer_size` of them before
     /// anybody asks. Passes are independent: each has a process of its own.
     pub fn iter(&self) -> Records<D> {
-        let poller = self.validate().and_then(|()| solo::poller());
+        let mut spec = Spec::clone(&self.spec);
+        let begun = self.validate().and_then(|()| spec.begin(1));
+        let poller = begun.and_then(|()| solo::poller());
+        let spec = Arc::new(spec);
         let to_wake = poller.as_ref().map(Arc::downgrade).unwrap_or_default();
         let bounds = Bounds::new(self.buffer_size, self.max_bytes);
         let Ends { supply, outbox, mut outlet, .. } = attach(bounds, move || {
@@ -126,18 +129,12 @@ impl<D: Decode + Clone> CommandSource<D> {
             }
         });
         let begun = poller.and_then(|poller| {
-            let command: Arc<str> = self.spec.command.display().into();
+            let command: Arc<str> = spec.display().into();
             let talk = Emission::new(
-                Arc::clone(&self.spec),
+                Arc::clone(&spec),
                 Delivery::new(supply, outbox, Arc::clone(&command)),
             );
-            let plan = Plan {
-                spec: Arc::clone(&self.spec),
-                command,
-                input: 0,
-                output: 0,
-                closes_input: true,
-            };
+            let plan = Plan { spec, command, input: 0, output: 0, closes_input: true };
             outlet.keep_executor(solo::spawn(plan, talk, poller)?);
             Ok(())
         });

@@ -33,7 +33,7 @@ impl Delivery {
         Self {
             supply,
             outbox,
-            label: Arc::new(Label { worker: 0, pid: None, command }),
+            label: Arc::new(Label { worker: 0, pid: None, host: None, command }),
             pool: Arc::new(Pool::new(4, 4 * READ_BYTES)),
             spans: Vec::new(),
             pace: Pace::new(),
@@ -46,7 +46,7 @@ impl Delivery {
     /// The child runs under this number.
     pub(super) fn made_by(&mut self, pid: Option<u32>) {
         let command = Arc::clone(&self.label.command);
-        self.label = Arc::new(Label { worker: 0, pid, command });
+        self.label = Arc::new(Label { worker: 0, pid, host: None, command });
     }
 
     /// An error that the child is concerned in.

@@ -301,6 +301,11 @@ impl Talk for Emission {
         Heard { taken: taken + cut, held_up }
     }
 
+    fn broke_off(&mut self, error: Error) {
+        self.through = true;
+        self.fail(self.delivery.describe(error).fatal());
+    }
+
     fn asks_again(&self) -> Option<Now> {
         // Nothing is asked once it is unwanted: the time of the last question is past, and would not go by.
         if self.is_unwanted() { None } else { self.delivery.deadline() }

@@ -32,6 +32,9 @@ pub(super) trait Talk: Send {
     fn hear(&mut self, unread: &[u8], eof: bool, now: Time) -> Heard;
     /// The output has ended, and nothing in it is still to be taken; or nothing in it is wanted.
     fn is_through(&self) -> bool;
+    /// The output has ended in the middle: it comes from another machine, and the connection was lost. Nothing
+    /// of what is unread is to be believed.
+    fn broke_off(&mut self, _error: Error) {}
     /// The child is gone and reaped, or never was. Comes last.
     fn reaped(self, exit: Exit);
 }

@@ -28,6 +28,7 @@ pub(crate) mod process;
 pub(crate) mod protocol;
 pub(crate) mod readiness;
 pub(crate) mod reaper;
+pub(crate) mod remote;
 pub(crate) mod scheduler;
 pub(crate) mod session;
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! been reused.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -26,9 +26,10 @@ use nix::unistd::Pid;
 use crate::error::{Error, ErrorKind};
 use crate::subprocess::protocol::StartError;
 use crate::subprocess::reaper;
+use crate::subprocess::remote::sockets::Sockets;
 use crate::template::Spec;
 use crate::template::channel::{Redirect, Stream};
-use crate::template::command::{UNBUFFERED_PYTHON, replace};
+use crate::template::command::{INSTALLED, Tokens, UNBUFFERED_PYTHON, quote, replace};
 use crate::template::policy::{KILL_GRACE, Signal};
 use crate::tuning::PIPE_BYTES;
 
@@ -46,11 +47,22 @@ pub(crate) struct Process {
     pub(crate) stderr: Option<File>,
 }
 
+/// How a far process is killed.
+#[derive(Debug)]
+pub(crate) struct Kill {
+    pub(crate) words: Vec<OsString>,
+    /// What the answer begins with, if there is one.
+    pub(crate) mark: Option<Arc<str>>,
+    pub(crate) host: Arc<str>,
+}
+
 /// Starts sessions from one template.
 #[derive(Debug)]
-pub(crate) struct Launcher {
+pub(crate) struct Starter {
     spec: Arc<Spec>,
     command: Arc<str>,
+    /// Where connections that workers share have their sockets; made for the first that needs it.
+    sockets: Option<Arc<Sockets>>,
     /// Files that are written to, by path: each is emptied once in a feed, then appended to by all whose output
     /// leads there, later sessions and other workers alike.
     files: HashMap<PathBuf, File>,
@@ -62,9 +74,46 @@ impl std::fmt::Debug for Spec {
     }
 }
 
-impl Launcher {
+impl Starter {
     pub(crate) fn new(spec: Arc<Spec>, command: Arc<str>) -> Self {
-        Self { spec, command, files: HashMap::new() }
+        Self { spec, command, sockets: None, files: HashMap::new() }
+    }
+
+    /// Where the sockets of shared connections are.
+    pub(crate) fn sockets(&self) -> Option<Arc<Sockets>> {
+        self.sockets.clone()
+    }
+
+    fn socket_dir(&self) -> Option<&Path> {
+        self.sockets.as_ref().map(|sockets| sockets.dir())
+    }
+
+    /// Whether some workers are behind a launcher that leads away from here.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.spec.launch.is_some()
+    }
+
+    /// Whether this one is.
+    pub(crate) fn is_far(&self, slot: usize) -> bool {
+        self.spec.seat_of(slot).far
+    }
+
+    /// The words that look at the far process of a worker, and the mark of the answer.
+    pub(crate) fn look_words(&self, slot: usize, pid: u32) -> Option<(Vec<OsString>, Arc<str>)> {
+        let mark = Arc::clone(self.spec.launch.as_ref()?.mark());
+        let seat = self.spec.seat_of(slot);
+        Some((self.spec.look_words(&seat, self.socket_dir(), pid)?, mark))
+    }
+
+    /// What kills the far process of a worker, if anything does.
+    pub(crate) fn kill_words(&self, slot: usize, pid: Option<u32>) -> Option<Kill> {
+        let launch = self.spec.launch.as_ref()?;
+        let seat = self.spec.seat_of(slot);
+        Some(Kill {
+            words: self.spec.kill_words(&seat, self.socket_dir(), pid)?,
+            mark: self.spec.kills_by_script().then(|| Arc::clone(launch.mark())),
+            host: seat.host_name().into(),
+        })
     }
 
     /// Starts the worker of slot `id`.
@@ -100,33 +149,34 @@ impl Launcher {
         }
         let fd = |name: &str| numbers.iter().find(|(known, _)| *known == name).map(|(_, fd)| *fd);
         let line = &spec.command;
-        let program = replace(&line.program, id, fd);
-        let mut command = if line.stdbuf {
-            let mut command = Command::new("stdbuf");
-            command.arg("-oL").arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        for arg in &line.args {
-            command.arg(arg.resolved(id, fd));
+        let seat = spec.seat_of(id);
+        let tokens = Tokens::of(&seat);
+        if seat.host.is_some() && self.sockets.is_none() && spec.shares_connections() {
+            let failed = |error: Error| StartError::Never(error.by(id, None, &self.command));
+            self.sockets = Some(Arc::new(Sockets::new(&spec).map_err(failed)?));
         }
-        if line.env_clear {
-            command.env_clear();
-        }
-        for (name, value) in &line.envs {
-            match value {
-                Some(value) => command.env(name, value.resolved(id, fd)),
-                None => command.env_remove(name),
-            };
-        }
-        if line.unbuffered_python() {
-            command.env(UNBUFFERED_PYTHON, "1");
+        let words = spec.launched(&seat, self.socket_dir(), line.tool(&tokens, fd));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        let mut dir = None;
+        if spec.sets_surroundings(&seat) {
+            if line.env_clear {
+                command.env_clear();
+            }
+            for (name, value) in &line.envs {
+                match value {
+                    Some(value) => command.env(name, value.resolved(&tokens, fd)),
+                    None => command.env_remove(name),
+                };
+            }
+            if line.unbuffered_python() {
+                command.env(UNBUFFERED_PYTHON, "1");
+            }
+            dir = line.dir.as_ref().map(|dir| PathBuf::from(replace(dir.as_os_str(), &tokens, fd)));
         }
         for (name, number) in &numbers {
             command.env(name, number.to_string());
         }
-        let dir = line.dir.as_ref().map(|dir| PathBuf::from(replace(dir.as_os_str(), id, fd)));
         if let Some(dir) = &dir {
             command.current_dir(dir);
         }
@@ -162,8 +212,9 @@ impl Launcher {
             // async-signal-safe, and touches no memory but its own copy of a number.
             unsafe { command.pre_exec(move || die_with(parent)) };
         }
-        let mut child =
-            command.spawn().map_err(|error| self.spawn_error(id, error, dir.as_deref()))?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| self.spawn_error(id, error, &words[0], dir.as_deref()))?;
         drop(kept);
         let ours = |fd: OwnedFd| nonblocking(fd).map_err(|error| self.start_error(id, error));
         let stdio = (|| {
@@ -212,7 +263,8 @@ impl Launcher {
     }
 
     fn open(&mut self, id: usize, path: &Path, name: &str, read: bool) -> Result<File, StartError> {
-        let path = PathBuf::from(replace(path.as_os_str(), id, |_| None));
+        let seat = self.spec.seat_of(id);
+        let path = PathBuf::from(replace(path.as_os_str(), &Tokens::of(&seat), |_| None));
         let failed = |error: io::Error| {
             let message =
                 format!("the file `{}` for channel `{name}` cannot be opened", path.display());
@@ -250,7 +302,10 @@ impl Launcher {
         error: io::Error,
     ) -> StartError {
         let errno = error.raw_os_error().map(Errno::from_raw);
-        let mut ours = Error::new(kind, message).because(error).by(id, None, &self.command);
+        let seat = self.spec.seat_of(id);
+        let host = seat.host.map(|(_, name)| name);
+        let ours = Error::new(kind, message).because(error);
+        let mut ours = ours.by(id, None, &self.command).on(host);
         if errno == Some(Errno::EMFILE) {
             ours = ours.hint("raise the limit of open files (ulimit -n): a worker needs four and two for each side channel");
         }
@@ -262,7 +317,13 @@ impl Launcher {
         }
     }
 
-    fn spawn_error(&self, id: usize, error: io::Error, dir: Option<&Path>) -> StartError {
+    fn spawn_error(
+        &self,
+        id: usize,
+        error: io::Error,
+        program: &OsStr,
+        dir: Option<&Path>,
+    ) -> StartError {
         if let Some(dir) = dir
             && !dir.is_dir()
         {
@@ -272,17 +333,23 @@ impl Launcher {
         }
         let line = &self.spec.command;
         let missing = error.kind() == io::ErrorKind::NotFound;
+        // What runs it, where that is not the command itself.
+        let runner = (line.stdbuf || !self.spec.launchers.is_empty())
+            .then(|| format!("{}, which is to run it,", quote(program)));
+        let who = runner.as_deref().unwrap_or("the command");
         let message = match error.kind() {
-            io::ErrorKind::NotFound if line.stdbuf => "stdbuf, which is to run it, was not found",
-            io::ErrorKind::NotFound => "the command was not found",
-            io::ErrorKind::PermissionDenied if Path::new(&line.program).is_dir() => {
-                "the command is a directory"
+            io::ErrorKind::NotFound => format!("{who} was not found"),
+            io::ErrorKind::PermissionDenied if Path::new(program).is_dir() => {
+                format!("{who} is a directory")
             }
-            io::ErrorKind::PermissionDenied => "the command is not executable",
-            _ => "the command cannot be started",
+            io::ErrorKind::PermissionDenied => format!("{who} is not executable"),
+            _ => format!("{who} cannot be started"),
         };
-        match self.classify(id, ErrorKind::Spawn, message.to_owned(), error) {
-            StartError::Never(error) if missing => StartError::Never(error.hint(line.advice())),
+        match self.classify(id, ErrorKind::Spawn, message, error) {
+            StartError::Never(error) if missing => {
+                let is_missing = if runner.is_some() { INSTALLED } else { line.advice() };
+                StartError::Never(error.hint(is_missing))
+            }
             other => other,
         }
     }

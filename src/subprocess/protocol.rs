@@ -39,10 +39,25 @@ pub(crate) enum Operation {
     Signal { slot: usize, signal: Signal },
     /// Look for the evidence of a stall; report `looked`.
     Look { slot: usize },
+    /// Look at the far process with this pid, by way of its launcher; report `sighted`.
+    LookFar { slot: usize, pid: u32 },
+    /// See to it that the far process of a session is killed, by way of its launcher.
+    KillFar { slot: usize, pid: Option<u32> },
     /// Kill what is left of the group, close every pipe, reap; report `ended`.
     Finish { slot: usize },
     /// It cannot be killed: close every pipe, leave it to the reaper; report `ended`.
     Abandon { slot: usize },
+}
+
+/// What a look at a far process has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sighting {
+    /// It is there.
+    There,
+    /// It is gone, or a zombie.
+    Gone,
+    /// The look was not answered in time.
+    Unanswered,
 }
 
 /// A child that has just been started, and which of its channels lead to us.

@@ -12,7 +12,7 @@ use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
 use crate::subprocess::evidence::Look;
 use crate::subprocess::exit::announce_lost_statuses;
 use crate::subprocess::os::{Os, Port, Setup, Unix};
-use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
+use crate::subprocess::protocol::{Now, Operation, Sighting, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::scheduler::Scheduler;
 use crate::tuning::BATCHES_A_TURN;
@@ -76,7 +76,9 @@ pub(crate) fn run(
     // Where nothing is sent twice, what lies in a pipe is what may be lost with its reader.
     let enlarges = !scheduler.is_drain() && !spec.policy.at_most_once;
     let gate = Arc::clone(supply.gate());
-    let os = Unix::new(Setup { spec, command, slots, enlarges, counts_leftovers: true }, poller);
+    let stats = Some(Arc::clone(scheduler.stats()));
+    let setup = Setup { spec, command, slots, enlarges, counts_leftovers: true, stats };
+    let os = Unix::new(setup, poller);
     scheduler.stats().begin();
     let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
     let mut event_loop = EventLoop::new(swarm, os, slots);
@@ -315,6 +317,10 @@ impl Machine for Swarm {
 
     fn looked(&mut self, slot: usize, look: Look) {
         self.scheduler.looked(slot, look);
+    }
+
+    fn sighted(&mut self, slot: usize, pid: u32, sighting: Sighting) {
+        self.scheduler.sighted(slot, pid, sighting);
     }
 
     fn exited(&mut self, slot: usize) {

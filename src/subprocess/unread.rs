@@ -1,7 +1,8 @@
 //! What has been read from a child and not been taken yet, and the room for the next read.
 //!
 //! # Invariants
-//! 1. Bytes read and not taken are `bytes[start..end]`, the rest is room.
+//! 1. Bytes read and not taken are `bytes[start..end]`, behind them `hidden` bytes that are not to be seen yet, the rest
+//!    is room.
 //! 2. There is always room for at least one byte; a buffer is taken when the first is needed.
 //! 3. One huge record does not stay in memory: a buffer that has grown for it goes with it, or shrinks when it is
 //!    empty.
@@ -10,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::record::{Buffer, Pool};
+use crate::subprocess::remote::deframe::{Deframer, Greeting};
 use crate::tuning::READ_BYTES;
 
 /// What a buffer that is empty may keep.
@@ -21,6 +23,8 @@ pub(crate) struct Unread {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// What follows may not be the child's own.
+    hidden: usize,
 }
 
 impl Unread {
@@ -49,7 +53,7 @@ impl Unread {
             self.bytes = spare().unwrap_or_else(|| vec![0; READ_BYTES]);
             debug_assert!(self.start == 0 && self.end == 0);
         }
-        if self.start == self.end {
+        if self.start == self.end && self.hidden == 0 {
             (self.start, self.end) = (0, 0);
             if self.bytes.len() > MOST_KEPT {
                 self.bytes.truncate(MOST_KEPT);
@@ -57,10 +61,10 @@ impl Unread {
             }
         }
         let len = self.bytes.len();
-        let room = len - self.end;
+        let room = len - self.end - self.hidden;
         if room < len / 4 {
             if self.start > len / 2 {
-                self.bytes.copy_within(self.start..self.end, 0);
+                self.bytes.copy_within(self.start..self.end + self.hidden, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             } else if room == 0 || self.len() > READ_BYTES / 2 {
                 // By doubling, but for no record that is longer than may be.
@@ -71,13 +75,52 @@ impl Unread {
                 self.bytes.resize(longer, 0);
             }
         }
-        &mut self.bytes[self.end..]
+        &mut self.bytes[self.end + self.hidden..]
     }
 
     /// The first `n` bytes of the room hold what was read.
     pub(crate) fn filled(&mut self, n: usize) {
-        debug_assert!(n <= self.bytes.len() - self.end, "more than there was room for");
+        let room = self.bytes.len() - self.end - self.hidden;
+        debug_assert!(n <= room, "more than there was room for");
         self.end += n;
+    }
+
+    /// The last `n` bytes that were read are not to be seen yet.
+    pub(crate) fn hide(&mut self, n: usize) {
+        self.end -= n;
+        self.hidden += n;
+    }
+
+    /// How many bytes are hidden.
+    pub(crate) fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// Shows what is hidden.
+    pub(crate) fn show(&mut self) {
+        self.end += std::mem::take(&mut self.hidden);
+    }
+
+    /// Passes what is hidden through the layer that tells a tool's bytes from what stands around them, and shows
+    /// what is the tool's. The noise before that is moved to `dropped`; says what happened in it.
+    pub(crate) fn pass(
+        &mut self,
+        deframer: &mut Deframer,
+        dropped: &mut Vec<u8>,
+    ) -> Option<Greeting> {
+        let hidden = self.end..self.end + self.hidden;
+        let passage = deframer.look(&self.bytes[hidden.clone()]);
+        let noise = hidden.start..hidden.start + passage.noise;
+        if !noise.is_empty() {
+            dropped.extend_from_slice(&self.bytes[noise.clone()]);
+            self.bytes.copy_within(noise.end..hidden.end, noise.start);
+        }
+        self.end += passage.tool;
+        self.hidden -= passage.noise + passage.tool;
+        if passage.is_last {
+            self.hidden = 0;
+        }
+        passage.news
     }
 
     /// Takes the first `n` bytes: the buffer that they are in, and where.
@@ -91,19 +134,19 @@ impl Unread {
             self.skip(n);
             return (Arc::new(Buffer::new(small, None)), 0..n);
         }
-        let rest = self.end - taken.end;
+        let rest = self.end + self.hidden - taken.end;
         let mut fresh = pool.take().unwrap_or_else(|| vec![0; READ_BYTES]);
         if fresh.len() < rest {
             fresh.resize(rest.next_power_of_two(), 0);
         }
-        fresh[..rest].copy_from_slice(&self.bytes[taken.end..self.end]);
+        fresh[..rest].copy_from_slice(&self.bytes[taken.end..][..rest]);
         let mut full = std::mem::replace(&mut self.bytes, fresh);
         if full.len() > 4 * READ_BYTES {
             // Grown for one large record, it is held until that is yielded, and only the record is counted.
             full.truncate(taken.end);
             full.shrink_to_fit();
         }
-        (self.start, self.end) = (0, rest);
+        (self.start, self.end) = (0, rest - self.hidden);
         (Arc::new(Buffer::new(full, Some(Arc::clone(pool)))), taken)
     }
 }

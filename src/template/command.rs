@@ -1,4 +1,4 @@
-//! The command line of a worker, and the two tokens that are replaced in it.
+//! The command line of a worker, and the tokens that are replaced in it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -9,9 +9,13 @@ use bstr::ByteSlice;
 use itertools::Itertools;
 
 use crate::error::Error;
+use crate::template::launcher::seats::Seat;
 
 /// The variable that has Python not buffer its output.
 pub(crate) const UNBUFFERED_PYTHON: &str = "PYTHONUNBUFFERED";
+
+/// The advice about a program that was not found, where there is none that is better.
+pub(crate) const INSTALLED: &str = "is it installed, and in PATH?";
 
 /// A word of a command line, or the value of an environment variable.
 #[derive(Clone)]
@@ -26,9 +30,13 @@ pub(crate) enum Word {
 
 impl Word {
     /// What the worker gets. `fd` gives the number of a side channel.
-    pub(crate) fn resolved(&self, id: usize, fd: impl Fn(&str) -> Option<i32>) -> OsString {
+    pub(crate) fn resolved(
+        &self,
+        tokens: &Tokens<'_>,
+        fd: impl Fn(&str) -> Option<i32>,
+    ) -> OsString {
         match self {
-            Self::Tokens(text) => replace(text, id, fd),
+            Self::Tokens(text) => replace(text, tokens, fd),
             Self::Raw(text) | Self::Secret(text) => text.clone(),
         }
     }
@@ -89,6 +97,19 @@ impl CommandLine {
         }
     }
 
+    /// The words of the tool, `stdbuf` before them if it runs under that.
+    pub(crate) fn tool(
+        &self,
+        tokens: &Tokens<'_>,
+        fd: impl Fn(&str) -> Option<i32> + Copy,
+    ) -> Vec<OsString> {
+        let stdbuf: &[&str] = if self.stdbuf { &["stdbuf", "-oL"] } else { &[] };
+        let before = stdbuf.iter().map(OsString::from);
+        let program = replace(&self.program, tokens, fd);
+        let args = self.args.iter().map(|arg| arg.resolved(tokens, fd));
+        before.chain([program]).chain(args).collect()
+    }
+
     /// For messages: the words as one would type them, quoted where that helps reading, and `***` for
     /// what is secret.
     pub(crate) fn display(&self) -> String {
@@ -115,7 +136,7 @@ impl CommandLine {
         } else if program.contains(&b'/') && self.dir.is_some() && program[0] != b'/' {
             "a relative path is best made absolute where the worker has a directory of its own"
         } else {
-            "is it installed, and in PATH?"
+            INSTALLED
         }
     }
 
@@ -166,7 +187,8 @@ impl CommandLine {
     }
 }
 
-fn quote(word: &OsStr) -> String {
+/// One word as one would type it, quoted where that helps reading.
+pub(crate) fn quote(word: &OsStr) -> String {
     let bytes = word.as_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%^".contains(byte);
     if !bytes.is_empty() && bytes.iter().all(plain) {
@@ -180,16 +202,47 @@ fn quote(word: &OsStr) -> String {
     format!("'{}'", visible.replace('\'', r"'\''"))
 }
 
+/// What the tokens of one worker stand for, but for the numbers of its side channels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tokens<'a> {
+    /// `{id}`: the worker's number in the feed.
+    pub(crate) id: usize,
+    /// `{slot}`: its number on its host.
+    pub(crate) slot: usize,
+    /// `{host}`: the name of the host.
+    pub(crate) host: &'a str,
+    /// `{pid}`: the pid on the far side, where there is one to speak of.
+    pub(crate) pid: Option<u32>,
+}
+
+impl<'a> Tokens<'a> {
+    /// Of the worker in this seat.
+    pub(crate) fn of(seat: &'a Seat) -> Self {
+        Self { id: seat.id, slot: seat.slot, host: seat.host_name(), pid: None }
+    }
+}
+
 /// One piece of a text with tokens.
 #[derive(Debug, PartialEq, Eq)]
 enum Piece<'a> {
     Text(&'a [u8]),
     Id,
+    Slot,
+    Host,
+    Pid,
     Fd(&'a str),
 }
 
-/// Cuts a text at its tokens: `{id}` and `{fd:NAME}`. `{{id}}` and `{{fd:NAME}}` are the same with
-/// the inner braces taken literally; every other brace is just a brace.
+/// The tokens that have no name in them.
+const PLAIN: [(&[u8], Piece<'static>); 4] = [
+    (b"{id}", Piece::Id),
+    (b"{slot}", Piece::Slot),
+    (b"{host}", Piece::Host),
+    (b"{pid}", Piece::Pid),
+];
+
+/// Cuts a text at its tokens: `{id}`, `{slot}`, `{host}`, `{pid}` and `{fd:NAME}`. `{{id}}` and its like are the
+/// same with the inner braces taken literally; every other brace is just a brace.
 fn pieces(text: &[u8]) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut plain = 0;
@@ -220,8 +273,10 @@ fn pieces(text: &[u8]) -> Vec<Piece<'_>> {
 
 /// The token that `text` begins with, and its length.
 fn token(text: &[u8]) -> Option<(Piece<'_>, usize)> {
-    if text.starts_with(b"{id}") {
-        return Some((Piece::Id, 4));
+    for (spelled, piece) in PLAIN {
+        if text.starts_with(spelled) {
+            return Some((piece, spelled.len()));
+        }
     }
     let name = text.strip_prefix(b"{fd:")?;
     let name = &name[..name.find_byte(b'}')?];
@@ -241,12 +296,22 @@ pub(crate) fn fd_names(text: &OsStr) -> impl Iterator<Item = &str> {
 }
 
 /// Replaces the tokens. `fd` gives the number of a side channel, whose name was checked before.
-pub(crate) fn replace(text: &OsStr, id: usize, fd: impl Fn(&str) -> Option<i32>) -> OsString {
+pub(crate) fn replace(
+    text: &OsStr,
+    tokens: &Tokens<'_>,
+    fd: impl Fn(&str) -> Option<i32>,
+) -> OsString {
     let mut out = Vec::with_capacity(text.len());
     for piece in pieces(text.as_bytes()) {
         match piece {
             Piece::Text(plain) => out.extend_from_slice(plain),
-            Piece::Id => out.extend_from_slice(id.to_string().as_bytes()),
+            Piece::Id => out.extend_from_slice(tokens.id.to_string().as_bytes()),
+            Piece::Slot => out.extend_from_slice(tokens.slot.to_string().as_bytes()),
+            Piece::Host => out.extend_from_slice(tokens.host.as_bytes()),
+            Piece::Pid => match tokens.pid {
+                Some(pid) => out.extend_from_slice(pid.to_string().as_bytes()),
+                None => out.extend_from_slice(b"{pid}"),
+            },
             Piece::Fd(name) => match fd(name) {
                 Some(number) => out.extend_from_slice(format!("/dev/fd/{number}").as_bytes()),
                 None => out.extend_from_slice(format!("{{fd:{name}}}").as_bytes()),
@@ -259,7 +324,9 @@ pub(crate) fn replace(text: &OsStr, id: usize, fd: impl Fn(&str) -> Option<i32>)
 /// For fuzz/tokens: [`replace`] on any bytes, for worker 3 with the one side channel `side`, number 11.
 #[cfg(fuzzing)]
 pub fn replaced(text: &[u8]) -> Vec<u8> {
-    replace(OsStr::from_bytes(text), 3, |name| (name == "side").then_some(11)).into_vec()
+    let seat = Seat::here(3);
+    let fd = |name: &str| (name == "side").then_some(11);
+    replace(OsStr::from_bytes(text), &Tokens::of(&seat), fd).into_vec()
 }
 
 #[cfg(test)]
@@ -267,7 +334,9 @@ mod tests {
     use super::*;
 
     fn replaced(text: &str) -> String {
-        replace(OsStr::new(text), 3, |name| (name == "side").then_some(11)).into_string().unwrap()
+        let tokens = Tokens { id: 3, slot: 1, host: "node1", pid: None };
+        let fd = |name: &str| (name == "side").then_some(11);
+        replace(OsStr::new(text), &tokens, fd).into_string().unwrap()
     }
 
     #[test]
@@ -276,6 +345,9 @@ mod tests {
             ("{id}", "3"),
             ("out-{id}.{id}", "out-3.3"),
             ("{fd:side}", "/dev/fd/11"),
+            ("{host}:{slot}", "node1:1"),
+            ("{{host}}", "{host}"),
+            ("{pid}", "{pid}"),
             ("{{id}}", "{id}"),
             ("{{fd:side}}", "{fd:side}"),
             ("{{{id}}}", "{{id}}"),
@@ -325,7 +397,9 @@ mod tests {
         line.envs.push((OsString::from("PGPASSWORD"), Some(secret())));
         assert_eq!(line.display(), "psql -c ***");
         assert!(!format!("{line:?}").contains("hunter2"), "{line:?}");
-        assert_eq!(line.args[1].resolved(3, |_| Some(11)), "hunter2 {id} {fd:x}");
+        let seat = Seat::here(3);
+        let resolved = line.args[1].resolved(&Tokens::of(&seat), |_| Some(11));
+        assert_eq!(resolved, "hunter2 {id} {fd:x}");
         assert!(line.texts().all(|text| text == "psql"));
         line.args.push(Word::Secret(OsString::from("hunter2\0")));
         let error = line.validate().unwrap_err().to_string();

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-use crate::error::BoxError;
+use itertools::Itertools;
+
+use crate::error::{BoxError, Error};
 
 pub(crate) mod channel;
 pub(crate) mod codec;
@@ -14,6 +16,7 @@ pub(crate) mod command;
 
 #[cfg(feature = "json")]
 pub(crate) mod json;
+pub(crate) mod launcher;
 pub(crate) mod policy;
 mod validate;
 pub(crate) mod words;
@@ -22,6 +25,7 @@ use crate::framing::{ReplyFraming, RequestFraming};
 use channel::Channels;
 use codec::{AsBytes, DecodeFn, EncodeFn, Owned, Reply, Request, Text, TryDecodeFn, TryEncodeFn};
 use command::{CommandLine, Word};
+use launcher::{Launch, Launcher};
 use policy::Policy;
 use words::Words;
 
@@ -48,6 +52,10 @@ type Check = Arc<dyn Fn(&[u8], &[u8]) -> Result<(), BoxError> + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Spec {
     pub(crate) command: CommandLine,
+    /// By way of which its workers are started, the innermost first.
+    pub(crate) launchers: Vec<Launcher>,
+    /// Where each worker runs, once a feed has begun, if some launcher leads away from here.
+    pub(crate) launch: Option<Arc<Launch>>,
     pub(crate) channels: Channels,
     pub(crate) requests: RequestFraming,
     pub(crate) replies: ReplyFraming,
@@ -111,8 +119,18 @@ impl Spec {
         }
     }
 
-    /// What is drawn anew for each feed: the marks, and what is said first because of them.
-    pub(crate) fn begin(&mut self) {
+    /// The command line for messages, with what runs it on the same machine.
+    pub(crate) fn display(&self) -> String {
+        let prefixes = self.launchers.iter().rev().filter_map(Launcher::display);
+        prefixes.chain([self.command.display()]).join(" ")
+    }
+
+    /// What is drawn anew for each feed of so many workers: the marks, what is said first because of them, and
+    /// where each worker runs.
+    ///
+    /// # Errors
+    /// There is no host to run them on.
+    pub(crate) fn begin(&mut self, workers: usize) -> Result<(), Error> {
         if let Some(sentinel) = self.replies.as_sentinel_mut() {
             if !sentinel.is_fixed() {
                 sentinel.renew();
@@ -121,6 +139,7 @@ impl Spec {
             sentinel.append_opening(&mut opening);
             self.words.add_to_preamble(&opening);
         }
+        self.seat(workers)
     }
 }
 
@@ -176,9 +195,10 @@ pub struct Template<E = AsBytes, D = Owned> {
 impl Template {
     /// A worker that runs `program`, looked up in `PATH` if it has no slash. No shell is involved.
     ///
-    /// In the program, arguments, environment values and paths the exact tokens `{id}` (the worker's
-    /// number, `0..n`) and `{fd:NAME}` (`/dev/fd/N` of a side channel) are replaced; `{{id}}` gives a
-    /// literal `{id}`, and every other brace is literal.
+    /// In the program, arguments, environment values and paths these exact tokens are replaced: `{id}` (the
+    /// worker's number, `0..n`), `{fd:NAME}` (`/dev/fd/N` of a side channel), `{host}` (the machine that a
+    /// [launcher](Template::via) starts it on, else `localhost`) and `{slot}` (its number on that machine).
+    /// `{{id}}` gives a literal `{id}`, and every other brace is literal.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -192,6 +212,8 @@ impl Template {
         Self {
             spec: Spec {
                 command: CommandLine::new(program.as_ref()),
+                launchers: Vec::new(),
+                launch: None,
                 channels: Channels::default(),
                 requests: RequestFraming::line(),
                 replies: ReplyFraming::line(),

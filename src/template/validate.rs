@@ -18,6 +18,7 @@ impl Spec {
         self.command.validate()?;
         self.validate_channels()?;
         self.validate_streams()?;
+        self.validate_launchers()?;
         self.policy.validate()?;
         self.validate_banner()?;
         self.validate_replies()

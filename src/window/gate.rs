@@ -478,7 +478,7 @@ impl Gate {
     /// whether it [sleeps](Gate::puller_sleeps).
     #[cfg(test)]
     pub(crate) fn is_pulled_without_a_thread(&self) {
-        let _ = self.intake.set(thread::current());
+        let _ = self.intake.set(RunsOn::Thread(thread::current()));
     }
 
     /// Whether whoever pulls sleeps, or lingers, and was not called since.

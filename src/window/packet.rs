@@ -10,10 +10,12 @@ use crate::window::delimiters::{Delimiters, nth_end};
 use crate::window::unwind::Payload;
 
 /// Which session answered, for the errors of `decode`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Label {
     pub(crate) worker: usize,
     pub(crate) pid: Option<u32>,
+    /// The machine, where that is another one.
+    pub(crate) host: Option<Arc<str>>,
     pub(crate) command: Arc<str>,
 }
 

@@ -65,6 +65,7 @@ impl Replies {
     /// Says of an error of `decode` whom it concerns.
     pub(crate) fn explain(&self, packet: PacketId, error: Error) -> Error {
         let error = error.by(self.label.worker, self.label.pid, &self.label.command);
+        let error = error.on(self.label.host.clone());
         let asked = self.requests.as_ref().and_then(|run| {
             let at = usize::try_from(packet.since(run.first())).ok()?;
             (at < run.len()).then(|| run.batch.request(run.from + at))

@@ -14,6 +14,7 @@
 //!    closed at once, so that it cannot go on writing; its input only when it is dead: a shell would run the
 //!    half of a line that it has.
 
+mod far;
 #[cfg(test)]
 mod tests;
 
@@ -30,12 +31,14 @@ use crate::subprocess::event_loop::{EventLoop, Machine, Rest};
 use crate::subprocess::evidence::Look;
 use crate::subprocess::exit::announce_lost_statuses;
 use crate::subprocess::os::{Port, Setup, Unix};
-use crate::subprocess::protocol::{Operation, Spawned, StartError, Time};
+use crate::subprocess::protocol::{Operation, Sighting, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
 use crate::subprocess::unread::Unread;
 use crate::template::Spec;
 use crate::window::joins::ExecutorThread;
 use crate::window::unwind::{self, Payload};
+
+use far::Far;
 
 /// The slot of the only child.
 const SLOT: usize = 0;
@@ -81,7 +84,7 @@ fn run(plan: Plan, talk: impl Talk, poller: Arc<Readiness>) {
     let (spec, command) = (Arc::clone(&plan.spec), Arc::clone(&plan.command));
     // What lies in a pipe is ahead of the consumer, and not counted: it stays as small as it is.
     let os = Unix::new(
-        Setup { spec, command, slots: 1, enlarges: false, counts_leftovers: false },
+        Setup { spec, command, slots: 1, enlarges: false, counts_leftovers: false, stats: None },
         poller,
     );
     let mut event_loop = EventLoop::new(Solo::new(plan, talk), os, 1);
@@ -104,6 +107,8 @@ struct Solo<T> {
     said: usize,
     /// There is something in `say` that the loop does not know of.
     writes: bool,
+    /// It runs behind a launcher.
+    far: Option<Far>,
     /// Our end of its input is open.
     input_open: bool,
     unread: Unread,
@@ -138,6 +143,7 @@ impl<T: Talk> Solo<T> {
             say: Vec::new(),
             said: 0,
             writes: false,
+            far: None,
             input_open: false,
             unread: Unread::default(),
             eof: false,
@@ -263,13 +269,28 @@ impl<T: Talk> Solo<T> {
             child.is_not_awaited();
         }
         child.is_read(wants, self.now);
-        let operation = match child.step(&self.plan.spec.policy, self.now) {
+        let step = child.step(&self.plan.spec.policy, self.now);
+        if matches!(step, Step::Finish | Step::Abandon) {
+            let far = self.far.as_ref().and_then(|far| far.may_survive(SLOT));
+            self.operations.extend(far);
+        }
+        let operation = match step {
             Step::Nothing => return,
             Step::Signal(signal) => Operation::Signal { slot: SLOT, signal },
             Step::Finish => Operation::Finish { slot: SLOT },
             Step::Abandon => Operation::Abandon { slot: SLOT },
         };
         self.operations.push_back(operation);
+    }
+
+    /// Looks after a launcher's time.
+    fn tick(&mut self) {
+        let Some(far) = &mut self.far else { return };
+        match far.tick(&mut self.unread, self.now) {
+            Ok(false) => {}
+            Ok(true) => self.hear(),
+            Err(error) => self.talk.broke_off(error),
+        }
     }
 
     fn child(&mut self) -> Option<&mut Child> {
@@ -295,6 +316,7 @@ impl<T: Talk> Machine for Solo<T> {
             }
             return;
         }
+        self.tick();
         self.offer();
         self.attend();
         self.step();
@@ -337,6 +359,11 @@ impl<T: Talk> Machine for Solo<T> {
         self.eof = !spawned.outputs[self.plan.output];
         self.offer = self.eof;
         self.state = State::Started(Child::new(usize::from(!self.eof), spawned.stderr));
+        let seat = self.plan.spec.seat_of(SLOT);
+        self.far = self.plan.spec.link(&seat).map(|link| Far::new(link, self.now));
+        if let Some(line) = self.far.as_ref().and_then(Far::line) {
+            self.say.extend_from_slice(&line);
+        }
         self.talk.started(spawned.pid, self.now);
     }
 
@@ -363,14 +390,28 @@ impl<T: Talk> Machine for Solo<T> {
             child.heard(now);
         }
         self.unread.filled(n);
+        if let Some(far) = &mut self.far {
+            if let Err(error) = far.pass(n, &mut self.unread, now) {
+                self.talk.broke_off(error);
+            }
+            if far.has_said_goodbye() && !self.eof {
+                // What its launcher still does is of no interest.
+                return self.read_closed(SLOT, self.plan.output);
+            }
+        }
         self.hear();
     }
 
     fn read_closed(&mut self, _: usize, _: usize) {
+        if std::mem::replace(&mut self.eof, true) {
+            return;
+        }
         if let Some(child) = self.child() {
             child.output_closed();
         }
-        self.eof = true;
+        if let Some(error) = self.far.as_ref().and_then(Far::broke_off) {
+            self.talk.broke_off(error);
+        }
         if self.stand == Stand::Go {
             self.leaving.get_or_insert(self.now);
         }
@@ -421,6 +462,8 @@ impl<T: Talk> Machine for Solo<T> {
 
     fn looked(&mut self, _: usize, _: Look) {}
 
+    fn sighted(&mut self, _: usize, _: u32, _: Sighting) {}
+
     fn exited(&mut self, _: usize) {
         let now = self.now;
         if let Some(child) = self.child() {
@@ -429,6 +472,15 @@ impl<T: Talk> Machine for Solo<T> {
     }
 
     fn ended(&mut self, _: usize, status: Option<ExitStatus>) {
+        let status = match &self.far {
+            Some(far) => far.true_status(status),
+            None => status,
+        };
+        if !self.eof
+            && let Some(error) = self.far.as_ref().and_then(Far::broke_off)
+        {
+            self.talk.broke_off(error);
+        }
         let Some(child) = self.child() else { return };
         let (stderr, signalled) = (child.stderr().clone(), child.signalled());
         let overstayed = self.overstayed;
@@ -460,6 +512,9 @@ impl<T: Talk> Machine for Solo<T> {
         let limits = self.talk.limits().filter(|_| self.talk.stand() == Stand::Go);
         let limits = limits.map(|limit| limit.deadline().left(now)).min();
         let leaves_by = self.leaves_by().map(|at| at.left(now));
+        let far = self.far.as_ref().filter(|_| self.talk.stand() == Stand::Go && !self.eof);
+        let far = far.and_then(|far| far.deadline(&self.unread));
+        let far = far.map(|at| at.saturating_sub(now.patient));
         let (leaves_by, child) = match &self.state {
             State::Started(child) => {
                 let deadline = child.deadline().map(|at| at.saturating_sub(now.real));
@@ -468,7 +523,7 @@ impl<T: Talk> Machine for Solo<T> {
             State::Unstarted | State::Reaped(_) => (None, None),
         };
         let again = self.talk.asks_again().map(|at| at.saturating_sub(now.real));
-        Rest::Until(limits.into_iter().chain(leaves_by).chain(child).chain(again).min())
+        Rest::Until(limits.into_iter().chain(far).chain(leaves_by).chain(child).chain(again).min())
     }
 
     fn wake(&mut self) {}

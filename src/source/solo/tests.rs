@@ -370,6 +370,14 @@ impl Os for Fake {
         Vec::new()
     }
 
+    fn look_far(&mut self, _: usize, _: u32) {}
+
+    fn sighting(&mut self) -> Option<(usize, u32, Sighting)> {
+        None
+    }
+
+    fn kill_far(&mut self, _: usize, _: Option<u32>) {}
+
     fn release(&mut self, _: usize) -> Option<ExitStatus> {
         self.note(Released);
         self.left.push(self.in_output.len());

@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::subprocess::evidence::Look;
 use crate::subprocess::os::{Event, Os, Port};
-use crate::subprocess::protocol::{Now, Operation, Spawned, StartError, Time};
+use crate::subprocess::protocol::{Now, Operation, Sighting, Spawned, StartError, Time};
 use crate::tuning::{READS_IN_A_ROW, SLICES, YIELDS, YIELDS_A_START};
 
 use clock::Clock;
@@ -84,6 +84,8 @@ pub(crate) trait Machine {
 
     /// What a look at a quiet child has shown.
     fn looked(&mut self, slot: usize, look: Look);
+    /// What a look at the far process with this pid, of a child that is a launcher, has shown.
+    fn sighted(&mut self, slot: usize, pid: u32, sighting: Sighting);
     /// A child has exited. What it wrote may still be on its way.
     fn exited(&mut self, slot: usize);
     /// A child is over and its slot empty.
@@ -256,6 +258,9 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             self.machine.wait_failed(error);
             events.clear();
         }
+        while let Some((slot, pid, sighting)) = self.os.sighting() {
+            self.machine.sighted(slot, pid, sighting);
+        }
         let some = !events.is_empty();
         let mut exits = false;
         for event in &events {
@@ -316,6 +321,8 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                 Operation::Signal { slot, signal } => self.os.signal(slot, signal),
                 // Workers stall together: one look at the system serves them all.
                 Operation::Look { slot } => suspects.push(slot),
+                Operation::LookFar { slot, pid } => self.os.look_far(slot, pid),
+                Operation::KillFar { slot, pid } => self.os.kill_far(slot, pid),
                 Operation::Finish { slot } => {
                     self.count_unread(slot);
                     self.release(slot);

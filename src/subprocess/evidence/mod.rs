@@ -62,7 +62,6 @@ pub(crate) enum Obstacle {
     /// What reads our channel has left the process group.
     ReaderLeft,
     /// The worker is on another machine, or in a container: we see its launcher.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no launchers yet"))]
     Launcher,
     /// `/proc` keeps the answer from us: a set-uid tool, a hardened kernel, a 32-bit program.
     Hidden,

@@ -12,7 +12,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::subprocess::evidence::Look;
-use crate::subprocess::protocol::{Now, Spawned, StartError};
+use crate::subprocess::protocol::{Now, Sighting, Spawned, StartError};
 use crate::template::policy::Signal;
 
 pub(crate) use unix::{Setup, Unix};
@@ -89,6 +89,16 @@ pub(crate) trait Os: fmt::Debug {
 
     /// Looks at what the children in these slots, which all have one, are doing at this time.
     fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look>;
+
+    /// Has somebody look at the far process with this pid, by way of the launcher in this slot. Never blocks: what
+    /// the look shows is a [`sighting`](Os::sighting), of which a wait tells by its end.
+    fn look_far(&mut self, slot: usize, pid: u32);
+
+    /// What looks have shown since this was last asked.
+    fn sighting(&mut self) -> Option<(usize, u32, Sighting)>;
+
+    /// Has the far process of the launcher in this slot killed, in the background.
+    fn kill_far(&mut self, slot: usize, pid: Option<u32>);
 
     /// Kills what is left of a child and its group, closes every channel and reaps it, without waiting: one
     /// that does not end even so is left to the reaper. The slot is empty then. The status is `None` if it

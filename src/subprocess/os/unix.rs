@@ -5,21 +5,24 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind};
-use crate::subprocess::evidence::Look;
+use crate::stats::Stats;
+use crate::subprocess::evidence::{Look, Obstacle};
 use crate::subprocess::exit::{ExitWatch, has_exited};
 use crate::subprocess::os::{Event, Os, Port};
 use crate::subprocess::probe::{ChannelId, Suspect, look_at_all};
 use crate::subprocess::process::{
-    Launcher, Process, block_sigpipe, enlarge, has_no_reader, reading_end, unread,
+    Process, Starter, block_sigpipe, enlarge, has_no_reader, reading_end, unread,
 };
-use crate::subprocess::protocol::{Now, Spawned, StartError};
+use crate::subprocess::protocol::{Now, Sighting, Spawned, StartError};
 use crate::subprocess::readiness::{Interest, Readiness, Ready};
+use crate::subprocess::remote::errand;
 use crate::template::Spec;
 use crate::template::policy::Signal;
 use crate::tuning::ENLARGED_WORKERS;
@@ -38,13 +41,15 @@ pub(crate) struct Setup {
     pub(crate) enlarges: bool,
     /// What a child leaves unread of an input must be known also after that was closed.
     pub(crate) counts_leftovers: bool,
+    /// Where to leave a word about what could not be killed.
+    pub(crate) stats: Option<Arc<Stats>>,
 }
 
 /// Processes, pipes and the poller.
 #[derive(Debug)]
 pub(crate) struct Unix {
     start: Instant,
-    launcher: Launcher,
+    starter: Starter,
     command: Arc<str>,
     poller: Arc<Readiness>,
     ready: Ready,
@@ -52,10 +57,16 @@ pub(crate) struct Unix {
     children: Vec<Option<Child>>,
     enlarges: bool,
     counts_leftovers: bool,
+    stats: Option<Arc<Stats>>,
+    /// What looks at far processes have shown.
+    sightings: (Sender<Sighted>, Receiver<Sighted>),
     terminal: bool,
     /// Children whose exit no descriptor tells of.
     unwatched: usize,
 }
+
+/// The slot and the pid of a far process, and what a look at it has shown.
+type Sighted = (usize, u32, Sighting);
 
 /// One live child.
 #[derive(Debug)]
@@ -82,13 +93,15 @@ impl Unix {
         Self {
             start: Instant::now(),
             terminal: spec.channels.pty,
-            launcher: Launcher::new(spec, Arc::clone(&setup.command)),
+            starter: Starter::new(spec, Arc::clone(&setup.command)),
             command: setup.command,
             poller,
             ready: Ready::new(),
             keys,
             children: (0..setup.slots).map(|_| None).collect(),
             counts_leftovers: setup.counts_leftovers,
+            stats: setup.stats,
+            sightings: channel(),
             enlarges: setup.enlarges && setup.slots <= ENLARGED_WORKERS,
             unwatched: 0,
         }
@@ -143,6 +156,33 @@ impl Unix {
         }
     }
 
+    /// Looks at children that are the workers themselves.
+    fn look_here(&self, slots: &[usize], at: Now) -> Vec<Look> {
+        let mut looks = Vec::with_capacity(slots.len());
+        for slots in slots.chunks(SUSPECTS_AT_ONCE) {
+            let children: Vec<_> = slots
+                .iter()
+                .map(|&slot| {
+                    let child = self.children[slot].as_ref();
+                    let open = child
+                        .into_iter()
+                        .flat_map(|child| child.process.inputs.iter().zip(&child.input_ids));
+                    let known =
+                        open.filter_map(|(file, id)| Some((file.as_ref()?.as_fd(), (*id)?)));
+                    (child.map(|child| child.process.pid()), known.collect::<Vec<_>>())
+                })
+                .collect();
+            let suspects: Vec<_> = children
+                .iter()
+                .filter_map(|(pid, inputs)| {
+                    Some(Suspect::new(Pid::from_raw((*pid)?.cast_signed()), inputs))
+                })
+                .collect();
+            looks.extend(look_at_all(&suspects, at));
+        }
+        looks
+    }
+
     /// Removes from the poller whatever is registered, which must come before it is closed.
     fn unwatch(&self, process: &Process, exit: Option<&ExitWatch>) {
         if let Some(ExitWatch::Pidfd(fd)) = exit {
@@ -192,7 +232,7 @@ impl Os for Unix {
 
     fn spawn(&mut self, slot: usize) -> Result<Spawned, StartError> {
         block_sigpipe(false);
-        let started = self.launcher.start(slot);
+        let started = self.starter.start(slot);
         block_sigpipe(true);
         let process = started?;
         let exit = match self.watch(slot, &process) {
@@ -295,30 +335,65 @@ impl Os for Unix {
         matches!(input, Some(Some(input)) if has_no_reader(input))
     }
 
-    fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look> {
-        let mut looks = Vec::with_capacity(slots.len());
-        for slots in slots.chunks(SUSPECTS_AT_ONCE) {
-            let children: Vec<_> = slots
-                .iter()
-                .map(|&slot| {
-                    let child = self.children[slot].as_ref();
-                    let open = child
-                        .into_iter()
-                        .flat_map(|child| child.process.inputs.iter().zip(&child.input_ids));
-                    let known =
-                        open.filter_map(|(file, id)| Some((file.as_ref()?.as_fd(), (*id)?)));
-                    (child.map(|child| child.process.pid()), known.collect::<Vec<_>>())
-                })
-                .collect();
-            let suspects: Vec<_> = children
-                .iter()
-                .filter_map(|(pid, inputs)| {
-                    Some(Suspect::new(Pid::from_raw((*pid)?.cast_signed()), inputs))
-                })
-                .collect();
-            looks.extend(look_at_all(&suspects, at));
+    fn look_far(&mut self, slot: usize, pid: u32) {
+        let (tell, poller) = (self.sightings.0.clone(), Arc::clone(&self.poller));
+        let answer = move |sighting| {
+            // Nobody may be left to hear it.
+            let _ = tell.send((slot, pid, sighting));
+            poller.wake();
+        };
+        match self.starter.look_words(slot, pid) {
+            Some((words, mark)) => {
+                let told = answer.clone();
+                let sockets = self.starter.sockets();
+                let sent = errand::start(&words, sockets, move |said| {
+                    told(errand::sighting(said, &mark));
+                });
+                if sent.is_err() {
+                    answer(Sighting::There);
+                }
+            }
+            None => answer(Sighting::There),
         }
-        looks
+    }
+
+    fn sighting(&mut self) -> Option<(usize, u32, Sighting)> {
+        self.sightings.1.try_recv().ok()
+    }
+
+    fn kill_far(&mut self, slot: usize, pid: Option<u32>) {
+        let Some(kill) = self.starter.kill_words(slot, pid) else { return };
+        let stats = self.stats.clone();
+        let survives = move |host: &str, what: &str| {
+            let pid = pid.map_or_else(String::new, |pid| format!(" {pid}"));
+            let hint = format!("a process{pid} on {host} may have survived: {what}");
+            #[cfg(feature = "tracing")]
+            tracing::warn!(target: "subfeed", host, state = "left behind", hint);
+            if let Some(stats) = &stats {
+                stats.hint(hint);
+            }
+        };
+        let (host, told) = (Arc::clone(&kill.host), survives.clone());
+        let sent = errand::start(&kill.words, self.starter.sockets(), move |said| {
+            if kill.mark.is_some_and(|mark| !errand::has_killed(said, &mark)) {
+                told(&host, "the host did not answer when it was to be killed");
+            }
+        });
+        if let Err(error) = sent {
+            survives(&kill.host, &format!("the command that kills it cannot be started: {error}"));
+        }
+    }
+
+    fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look> {
+        if self.starter.is_remote() {
+            // A launcher shows nothing of its tool; a worker beside it that runs here is looked at alone.
+            let look = |&slot: &usize| match self.starter.is_far(slot) {
+                true => vec![Look::obstructed(at, vec![0], Obstacle::Launcher)],
+                false => self.look_here(&[slot], at),
+            };
+            return slots.iter().flat_map(look).collect();
+        }
+        self.look_here(slots, at)
     }
 
     fn release(&mut self, slot: usize) -> Option<ExitStatus> {

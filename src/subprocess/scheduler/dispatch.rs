@@ -111,11 +111,16 @@ impl Scheduler {
     /// Whether a session is on its way, or could be started now.
     fn is_starting(&self) -> bool {
         let now = self.now.patient;
-        self.slots.iter().any(|slot| match slot {
-            Slot::Vacant { not_before } => *not_before <= now,
+        self.slots.iter().enumerate().any(|(number, slot)| match slot {
+            Slot::Vacant { not_before } => *not_before <= now && self.has_host(number),
             Slot::Starting => true,
             Slot::Live { .. } => false,
         })
+    }
+
+    /// Whether the host of a slot lets a session start there now.
+    fn has_host(&self, slot: usize) -> bool {
+        self.hosts.may_start(slot).is_some_and(|at| at <= self.now.patient)
     }
 
     /// Whether room has turned up since the last dispatch, and there is something to put there.
@@ -184,13 +189,14 @@ impl Scheduler {
     /// would make room for another one like it.
     fn make_room_for(&mut self, jobs: usize) {
         let alone = self.backlog.has_alone();
-        let coming = |slot: &Slot| match slot {
-            Slot::Vacant { .. } | Slot::Starting => true,
+        let coming = |(number, slot): &(usize, &Slot)| match slot {
+            Slot::Vacant { .. } => !self.hosts.has_failed(*number),
+            Slot::Starting => true,
             Slot::Live { session, .. } => {
                 !session.is_open() || session.is_quarantined() || session.is_fresh()
             }
         };
-        let coming = self.slots.iter().filter(|slot| coming(slot)).count();
+        let coming = self.slots.iter().enumerate().filter(coming).count();
         for _ in coming..jobs {
             let emptiest = self.slots.iter().enumerate().filter_map(|(i, slot)| match slot {
                 Slot::Live { session, .. }

@@ -30,12 +30,15 @@ macro_rules! context {
             stopping: $self.shutdown.is_stopping(),
             #[cfg(feature = "tracing")]
             span: &$self.span,
+            usual_answer: $self.answers.usual(),
         }
     };
 }
 
+mod answers;
 mod backlog;
 mod dispatch;
+mod hosts;
 mod journal;
 mod last;
 mod recording;
@@ -54,7 +57,7 @@ use crate::error::{Error, ErrorKind, Limit};
 use crate::record::{Batch, PacketId, Pool, Requests, Run};
 use crate::stats::{Counters, Stats};
 use crate::subprocess::evidence::Look;
-use crate::subprocess::protocol::{Now, Operation, Time};
+use crate::subprocess::protocol::{Now, Operation, Sighting, Time};
 use crate::subprocess::session::{Care, Context, News, Session};
 use crate::template::Spec;
 use crate::tuning::{LARGEST_SPARE_BATCH, READ_BYTES};
@@ -65,11 +68,13 @@ use crate::window::outlet::Order;
 use crate::window::packet::{End, Outcome, Span};
 use crate::window::unwind::Payload;
 
+use answers::Answers;
 use backlog::Backlog;
 use dispatch::Lines;
+use hosts::Hosts;
 use journal::Journal;
 use last::LastItem;
-use redelivery::Attempts;
+use redelivery::{Attempts, Losses};
 use shutdown::Shutdown;
 use starts::Starts;
 use tally::Tallies;
@@ -130,6 +135,9 @@ pub(crate) struct Scheduler {
     backlog: Backlog,
     lines: Lines,
     attempts: Attempts,
+    losses: Losses,
+    hosts: Hosts,
+    answers: Answers,
     timers: Timers,
     starts: Starts,
     shutdown: Shutdown,
@@ -161,16 +169,26 @@ impl Scheduler {
     pub(crate) fn new(mut plan: Plan) -> Self {
         let workers = plan.workers;
         let mut timers = Timers::new(workers);
+        if let Some(launch) = &plan.spec.launch
+            && let Some(idle) = launch.idle()
+        {
+            plan.stats.hint(format!(
+                "{workers} workers are fewer than there are hosts, so that {idle} has none: Launcher::slots() is the sum of the weights"
+            ));
+        }
         if let Some(limit) = plan.spec.policy.run_timeout {
             timers.arm_feed_really(limit);
         }
         Self {
-            command: Arc::from(plan.spec.command.display()),
+            command: Arc::from(plan.spec.display()),
             pool: Arc::new(Pool::new(64, 2 * READ_BYTES)),
             slots: (0..workers).map(|_| Slot::Vacant { not_before: Now::ZERO }).collect(),
             backlog: Backlog::new(plan.origin),
             lines: Lines::default(),
             attempts: Attempts::default(),
+            losses: Losses::default(),
+            hosts: Hosts::new(&plan.spec, workers),
+            answers: Answers::default(),
             timers,
             starts: Starts::new(workers),
             shutdown: Shutdown::new(workers),
@@ -228,7 +246,8 @@ impl Scheduler {
         self.timers.next(self.now)
     }
 
-    pub(crate) fn stats(&self) -> &Stats {
+    /// Where whoever asks learns what it has done.
+    pub(crate) fn stats(&self) -> &Arc<Stats> {
         &self.plan.stats
     }
 
@@ -375,6 +394,12 @@ impl Scheduler {
         self.awaits_end |= std::mem::take(&mut self.news.awaits_end);
         self.withholding |= std::mem::take(&mut self.news.withholds);
         self.closes_sleepers &= !std::mem::take(&mut self.news.closed_in_vain);
+        if let Some(took) = self.news.answer_took.take() {
+            self.answers.took(took);
+        }
+        if std::mem::take(&mut self.news.greeted) {
+            self.host_is_reached(slot);
+        }
         if std::mem::take(&mut self.news.writes) {
             self.effects.writers.push(slot);
         }
@@ -392,6 +417,7 @@ impl Scheduler {
                     self.log_replies(slot, &span, run.as_ref());
                 }
                 self.attempts.forget(span.first, span.count);
+                self.losses.forget(span.first, span.count);
                 self.emit(span);
             }
             self.news.spans = spans;
@@ -485,7 +511,7 @@ impl Scheduler {
     /// A worker has written this on stderr.
     pub(crate) fn heard_stderr(&mut self, slot: usize, bytes: &[u8]) {
         self.heard = self.now.patient;
-        self.at(slot, |session, cx, _| session.heard_stderr(bytes, cx));
+        self.at(slot, |session, cx, news| session.heard_stderr(bytes, cx, news));
     }
 
     /// Its stderr has come to its end.
@@ -523,6 +549,11 @@ impl Scheduler {
         self.at(slot, |session, cx, news| session.looked(look, cx, news));
     }
 
+    /// What a look at the far process of a session has shown.
+    pub(crate) fn sighted(&mut self, slot: usize, pid: u32, sighting: Sighting) {
+        self.at(slot, |session, cx, news| session.sighted(pid, sighting, cx, news));
+    }
+
     /// A process has exited. What it wrote may still be on its way.
     pub(crate) fn exited(&mut self, slot: usize) {
         self.at(slot, |session, cx, _| session.exited(cx));
@@ -541,6 +572,7 @@ impl Scheduler {
         }
         self.timers.disarm(slot);
         self.tallies.turned(session.rest(self.now.real));
+        self.hosts.ended(slot);
         let mut news = std::mem::take(&mut self.news);
         let ended = session.ended(status, &self.context(), &mut news);
         let (answered, busy) = ended.tally(self.now.real);
@@ -680,6 +712,7 @@ impl Scheduler {
         let error = error.at(packet.0).asked(run.request());
         self.log_failure(packet, run.sent(0), &error);
         self.attempts.forget(packet, 1);
+        self.losses.forget(packet, 1);
         // What it has of the packet is held until it is yielded.
         let weight = error.weight();
         self.plan.gate.hold(weight);

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::record::{PacketId, Run};
 use crate::stats::Counters;
 use crate::subprocess::scheduler::Scheduler;
-use crate::subprocess::session::{Care, Ended, Obligation, Session};
+use crate::subprocess::session::{Care, Ended, Loss, Obligation, Session};
 
 /// How often packets have been charged.
 #[derive(Debug, Default)]
@@ -40,6 +40,19 @@ impl Attempts {
     }
 }
 
+/// How often the connection was lost under a packet that was next to be answered.
+#[derive(Debug, Default)]
+pub(super) struct Losses(Attempts);
+
+/// A packet may be lost so often with the connection of its session.
+const MOST_LOSSES: u32 = 3;
+
+impl Losses {
+    pub(super) fn forget(&mut self, first: PacketId, count: u64) {
+        self.0.forget(first, count);
+    }
+}
+
 impl Scheduler {
     /// A session is over: what is said of it, and what becomes of what it has left.
     pub(super) fn settle(&mut self, slot: usize, mut ended: Ended) {
@@ -54,11 +67,19 @@ impl Scheduler {
         if let Some(error) = ended.miscounted(&self.context()) {
             return self.fail_with(&mut ended, error);
         }
-        if let Some(error) = self.count_progress(slot, &ended) {
+        if let Some(error) = self.count_end(slot, &ended) {
             return self.fail_with(&mut ended, error);
         }
         let obligations = ended.obligations(&self.context());
         self.meet(slot, obligations);
+    }
+
+    /// What the end of a session says about its host, or about its tool.
+    fn count_end(&mut self, slot: usize, ended: &Ended) -> Option<Error> {
+        if ended.loss() == Some(Loss::Unreached) {
+            return self.host_has_failed(slot, ended);
+        }
+        self.all_hosts_are_out().or_else(|| self.count_progress(slot, ended))
     }
 
     fn settle_drained(&mut self, slot: usize, mut ended: Ended) {
@@ -69,7 +90,7 @@ impl Scheduler {
         }
         let obligations = ended.drained(&self.context());
         self.meet(slot, obligations);
-        if let Some(error) = self.count_progress(slot, &ended) {
+        if let Some(error) = self.count_end(slot, &ended) {
             self.fail(error);
         }
     }
@@ -130,6 +151,20 @@ impl Scheduler {
                     }
                 }
                 Obligation::Lost(run, error) => self.emit_failure(run, error),
+                Obligation::BrokenOff(run, error) => {
+                    let losses = self.losses.0.charge(run.first());
+                    match losses {
+                        MOST_LOSSES.. => self.emit_failure(
+                            run,
+                            error.hint(
+                                "it was sent three times, and the connection was lost each time",
+                            ),
+                        ),
+                        // If it is the cause, it is to take no other packet with it.
+                        2 => self.send_again(run, Care::Alone),
+                        _ => self.send_again(run, Care::Free),
+                    }
+                }
                 Obligation::TakenBack(run) => {
                     self.take_back(slot, &run);
                     self.send_again(run, Care::Free);

@@ -10,11 +10,12 @@
 
 use std::time::Duration;
 
-use crate::error::Limit;
+use crate::error::{Error, ErrorKind, Limit};
 use crate::stats::Counters;
 use crate::subprocess::protocol::{Now, Spawned, StartError};
+use crate::subprocess::scheduler::hosts::Verdict;
 use crate::subprocess::scheduler::{Scheduler, Slot};
-use crate::subprocess::session::Session;
+use crate::subprocess::session::{Ended, Session};
 
 /// How long no session may be startable for want of something, with none alive, before that is fatal.
 const LONGEST_FAILING: Duration = Duration::from_secs(30);
@@ -22,6 +23,14 @@ const LONGEST_FAILING: Duration = Duration::from_secs(30);
 /// How long it is at least, and at most, until such a start is tried again.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// A host is out, or in again.
+fn tell_of_host(host: &str, state: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "subfeed", host, state);
+    #[cfg(not(feature = "tracing"))]
+    let _ = (host, state);
+}
 
 /// What is known of the starts so far.
 #[derive(Debug, Default)]
@@ -84,13 +93,16 @@ impl Scheduler {
         for i in 0..n {
             let slot = (self.starts.next + i) % n;
             let Slot::Vacant { not_before } = self.slots[slot] else { continue };
+            let Some(at) = self.hosts.may_start(slot) else { continue };
+            let not_before = not_before.max(at);
             if not_before > self.now.patient {
                 self.timers.arm_feed(not_before);
                 continue;
             }
             // Once the feed is running, a slot is refilled when there is work for it, or at once
             // while its tool has shown that it answers.
-            if self.backlog.is_empty() && self.starts.streaks[slot] > 0 {
+            let has_failed = self.starts.streaks[slot] > 0 || self.hosts.has_failed(slot);
+            if self.backlog.is_empty() && has_failed {
                 continue;
             }
             self.starts.next = slot + 1;
@@ -106,6 +118,7 @@ impl Scheduler {
         self.starts.count += 1;
         self.tallies.started(slot, serial);
         self.starts.failing_since = None;
+        self.hosts.started(slot, self.now.patient);
         let counters = self.counters();
         Counters::add(&counters.starts, 1);
         let restart = serial >= self.slots.len() as u64;
@@ -114,6 +127,9 @@ impl Scheduler {
         let session =
             Session::new(slot, serial, restart, &self.command, spawned, &self.context(), &mut news);
         self.news = news;
+        if session.is_greeted() {
+            self.hosts.greeted(slot);
+        }
         self.slots[slot] = Slot::Live { session: Box::new(session), queued: false };
         self.record_start(slot, serial, spawned.pid);
         let stopping = self.shutdown.is_stopping();
@@ -144,6 +160,33 @@ impl Scheduler {
             }
             StartError::Never(error) => self.fail(error),
         }
+    }
+
+    /// The session in a slot has said hello.
+    pub(super) fn host_is_reached(&mut self, slot: usize) {
+        if let Some((number, name)) = self.hosts.greeted(slot) {
+            self.plan.stats.withdraw_hint_about_host(number);
+            tell_of_host(&name, "in again");
+        }
+    }
+
+    /// The session in a slot has ended without a hello: its host has failed. Says whether that is fatal.
+    pub(super) fn host_has_failed(&mut self, slot: usize, ended: &Ended) -> Option<Error> {
+        let (now, said) = (self.now.patient, ended.describe_loss());
+        let policy = &self.plan.spec.policy;
+        let verdict = self.hosts.failed(slot, ended.started(), now, policy, said);
+        if let (Verdict::Out(words), Some(number)) = (verdict, self.hosts.number(slot)) {
+            tell_of_host(&words, "out");
+            self.plan.stats.hint_about_host(number, words);
+        }
+        self.all_hosts_are_out()
+    }
+
+    /// The error of a feed that has no host left.
+    pub(super) fn all_hosts_are_out(&self) -> Option<Error> {
+        let said = self.hosts.all_out()?;
+        let error = Error::new(ErrorKind::Transport, format!("no host can be reached: {said}"));
+        Some(error.running(&self.command))
     }
 
     /// After a session that came to nothing the next one waits a while.

@@ -113,9 +113,11 @@ impl Session {
             }
             Step::Finish => {
                 self.is_read_out(cx, news);
+                news.operations.extend(self.may_survive());
                 news.operations.push(Operation::Finish { slot });
             }
             Step::Abandon => {
+                news.operations.extend(self.may_survive());
                 tell!(warn, self, "abandoned");
                 news.operations.push(Operation::Abandon { slot });
                 cx.stats.hint(format!(
@@ -130,7 +132,11 @@ impl Session {
     /// still holds a pipe.
     fn is_read_out(&mut self, cx: &Context<'_>, news: &mut News) {
         let mut news_of_it = false;
+        let breaks_off = self.breaks_off();
         for output in &mut self.outputs {
+            if breaks_off {
+                output.breaks_off();
+            }
             news_of_it |= output.close();
         }
         if news_of_it {

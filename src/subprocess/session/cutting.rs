@@ -104,7 +104,7 @@ impl Session {
             let position = Position::new(
                 packet.map_or(u64::MAX, |packet| packet.0),
                 limit,
-                output.is_closed(),
+                output.is_at_end(),
             );
             let scanned = output.scan(&cx.spec.replies, from, position);
             let said = |session: &Self| excerpt(&session.outputs[0].uncut()[from..]);
@@ -190,6 +190,9 @@ impl Session {
     /// Replies came, to the packets that are next.
     pub(super) fn answered(&mut self, cutting: Cutting, cx: &Context<'_>, news: &mut News) {
         let now = cx.now.patient;
+        if self.far.is_some() {
+            news.answer_took = Some(now.saturating_sub(self.head_since));
+        }
         self.moved = now;
         self.head_since = now;
         if self.flight.replies() == 0 {

@@ -34,6 +34,10 @@ enum Deadline {
     Age,
     /// It moves; otherwise it is looked at.
     Quiet,
+    /// It moves; otherwise its host is asked about it.
+    Silent,
+    /// More follows what may be the beginning of its goodbye.
+    Doubted,
 }
 
 impl Session {
@@ -55,7 +59,9 @@ impl Session {
         let age = policy.recycle_age.filter(|_| idle && self.flight.given() > 0);
         let (first, first_since, what) = self.first_reply(policy);
         let never = owes && self.flight.replies() == 0;
+        let connect = self.connect_limit();
         [
+            limit(connect.is_some(), self.started, connect, Limit::Connect),
             limit(self.in_banner, self.started, ready, Limit::Ready),
             clogged.then(|| (self.moved.saturating_add(CLOGGED_GRACE), Deadline::Clogged)),
             limit(
@@ -76,6 +82,8 @@ impl Session {
             limit(owes && closed_input, self.moved, Some(CLOSED_GRACE), Limit::ClosedStdin),
             limit(owes && !never, self.head_since, policy.packet_timeout, Limit::PacketTimeout),
             limit(never, first_since, first, what),
+            self.doubted_until().map(|at| (at, Deadline::Doubted)),
+            self.silent_until(cx).map(|at| (at, Deadline::Silent)),
             self.quiet_until(cx).map(|at| (at, Deadline::Quiet)),
         ]
         .into_iter()
@@ -118,6 +126,14 @@ impl Session {
             return;
         }
         match limit {
+            // Whoever is behind a launcher has ended, if it has said goodbye, or is lost.
+            Deadline::Limit(Limit::ClosedStdout(_)) if self.has_said_goodbye() => {
+                self.lingered = self.owed() == 0;
+                self.kill(cx, news);
+            }
+            Deadline::Limit(Limit::ClosedStdout(_) | Limit::Connect(_)) if self.breaks_off() => {
+                self.exceeds(limit, cx, news);
+            }
             Deadline::Limit(Limit::ClosedStdout(_)) => {
                 // An answer can never come any more.
                 let owed = self.owed();
@@ -141,6 +157,8 @@ impl Session {
             }
             Deadline::Age => self.recycle(cx, news),
             Deadline::Quiet => self.look(cx, news),
+            Deadline::Silent => self.look_far(cx, news),
+            Deadline::Doubted => self.show_doubted(cx, news),
         }
     }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Depth {
     limit: u64,
+    /// So much is in flight once it has answered, however fast it is.
+    least: u64,
     /// The limit found by doubling.
     grown: u64,
     /// The rate before the last doubling.
@@ -23,9 +25,10 @@ pub(crate) struct Depth {
 }
 
 impl Depth {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(least: u64) -> Self {
         Self {
             limit: 1,
+            least,
             grown: 2,
             rate_before: 0.0,
             turn_start: None,
@@ -37,11 +40,11 @@ impl Depth {
 
     /// For a tool known to withhold its replies: as much as the window allows.
     pub(crate) fn unlimited() -> Self {
-        Self { limit: u64::MAX, ..Self::new() }
+        Self { limit: u64::MAX, ..Self::new(1) }
     }
 
     pub(crate) fn limit(&self) -> u64 {
-        self.limit
+        if self.warm { self.limit.max(self.least) } else { self.limit }
     }
 
     /// Whether this session has answered before.
@@ -125,7 +128,7 @@ mod tests {
 
     /// Runs a simulated worker that takes `service` a packet and answers after `delay` more.
     fn settle(service: Duration, delay: Duration) -> u64 {
-        let mut depth = Depth::new();
+        let mut depth = Depth::new(1);
         let mut now = Duration::ZERO;
         let mut in_flight: std::collections::VecDeque<Duration> = Default::default();
         let mut free = Duration::ZERO;

@@ -14,6 +14,7 @@ impl Session {
     pub(super) fn describe(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::new(kind, message.into())
             .by(self.slot, self.label.pid, &self.label.command)
+            .on(self.label.host.clone())
             .said(self.child.stderr())
     }
 
@@ -24,7 +25,9 @@ impl Session {
         message: impl Into<String>,
         status: Option<ExitStatus>,
     ) -> Error {
-        let error = self.describe(kind, message).exited(status, self.child.signalled());
+        // What its launcher was sent says nothing about a tool that has said goodbye.
+        let sent = self.child.signalled().filter(|_| !self.has_said_goodbye());
+        let error = self.describe(kind, message).exited(status, sent);
         match self.limit {
             Some(limit) => error.limited(limit),
             None => error,

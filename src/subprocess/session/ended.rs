@@ -44,6 +44,8 @@ pub(crate) enum Obligation {
     /// It failed with this and is not sent again: it was skipped, or may have been read where that must not
     /// happen twice.
     Lost(Run, Error),
+    /// The connection to its host was lost with this while it was at it. It is sent again, but not for ever.
+    BrokenOff(Run, Error),
     /// It was handed over and never read: it is taken back and sent again.
     TakenBack(Run),
     /// It was handed over, and it was read in part: it is taken back and failed with this.
@@ -54,7 +56,10 @@ pub(crate) enum Obligation {
 #[derive(Debug)]
 pub(crate) struct Ended {
     session: Session,
+    /// Of the tool, as far as is known.
     status: Option<ExitStatus>,
+    /// Of the process that we started, which may be a launcher.
+    launcher_status: Option<ExitStatus>,
 }
 
 impl Session {
@@ -62,10 +67,11 @@ impl Session {
     /// that were held are delivered, or let go.
     pub(crate) fn ended(
         mut self,
-        status: Option<ExitStatus>,
+        launcher_status: Option<ExitStatus>,
         cx: &Context<'_>,
         news: &mut News,
     ) -> Ended {
+        let status = self.true_status(launcher_status);
         if !cx.stopping {
             self.settle_held(status, cx, news);
         }
@@ -89,7 +95,7 @@ impl Session {
             news.closed_in_vain |= !paid && ended_well && self.why.is_some_and(Why::is_asked);
         }
         news.released += self.flight.held_bytes();
-        Ended { session: self, status }
+        Ended { session: self, status, launcher_status }
     }
 
     /// Delivers the replies that were held, if they are believed.
@@ -144,6 +150,14 @@ impl Session {
 }
 
 impl Ended {
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) fn launcher_status(&self) -> Option<ExitStatus> {
+        self.launcher_status
+    }
+
     fn is_asked(&self) -> bool {
         self.session.why.is_some_and(Why::is_asked)
     }
@@ -211,6 +225,9 @@ impl Ended {
         let failed = self.status.is_none_or(|status| !cx.spec.accepts_status(status));
         let bad = session.child.is_abandoned() || failed;
         (session.flight.len() == 0 && bad && self.is_asked()).then(|| {
+            if self.loss().is_some() {
+                return self.lost_connection().hint("it had answered everything that it was asked");
+            }
             let message = "a worker ended badly after its last answer";
             let error = session.describe_end(ErrorKind::Died, message, self.status);
             error.hint(wording::bad_exit(session.child.signalled().is_some()))
@@ -289,6 +306,9 @@ impl Ended {
         let unread = self.session.unread();
         let mut runs = self.session.flight.take_all();
         let why = self.session.why;
+        if self.loss().is_some() {
+            return self.broken_off(runs, unread, cx);
+        }
         if why == Some(Why::Distrusted) {
             // The packet concerned has its error already.
             self.resend(runs, unread, cx, &mut obligations);

@@ -43,6 +43,7 @@ mod depth;
 mod diagnostics;
 mod drain;
 mod ended;
+mod far;
 mod flight;
 mod input;
 mod output;
@@ -53,6 +54,7 @@ mod together;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Limit, StderrExcerpt, excerpt};
 use crate::record::{PacketId, Pool, Run};
@@ -64,6 +66,7 @@ use crate::window::packet::{Label, Span};
 use crate::window::unwind::Payload;
 
 use depth::Depth;
+use far::Far;
 use flight::Flight;
 use input::Input;
 use output::Output;
@@ -72,6 +75,7 @@ use tally::AtWork;
 use together::output_name;
 
 pub(crate) use ended::{Care, Ended, Obligation};
+pub(crate) use far::Loss;
 pub(crate) use tally::Turn;
 
 /// What a session must know of its feed.
@@ -101,6 +105,8 @@ pub(crate) struct Context<'a> {
     /// The span in which the feed was started.
     #[cfg(feature = "tracing")]
     pub(crate) span: &'a tracing::Span,
+    /// How long an answer usually takes, as far as is known.
+    pub(crate) usual_answer: Option<Duration>,
 }
 
 /// Why a session does not go on. The first reason counts.
@@ -172,12 +178,18 @@ pub(crate) struct News {
     pub(crate) awaits_end: bool,
     /// A session that slept was closed, and did not answer for that.
     pub(crate) closed_in_vain: bool,
+    /// It has said hello.
+    pub(crate) greeted: bool,
+    /// A reply from afar took so long.
+    pub(crate) answer_took: Option<Duration>,
 }
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Session {
     slot: usize,
+    /// It runs behind a launcher.
+    far: Option<Box<Far>>,
     serial: u64,
     label: Arc<Label>,
     /// Open as long as this is there.
@@ -247,10 +259,23 @@ impl Session {
             .map(|(framing, &piped)| Output::new(framing, piped))
             .collect();
         let piped = spawned.outputs.iter().filter(|&&piped| piped).count();
-        let label = Label { worker: slot, pid: Some(spawned.pid), command: Arc::clone(command) };
+        let seat = spec.seat_of(slot);
+        let far = spec.link(&seat).map(|link| Box::new(Far::new(link)));
+        let label = Label {
+            worker: slot,
+            pid: Some(spawned.pid),
+            host: far.as_ref().map(|far| Arc::clone(far.host())),
+            command: Arc::clone(command),
+        };
+        let depth = if cx.withholding || spec.policy.at_eof() {
+            Depth::unlimited()
+        } else {
+            Depth::new(far.as_ref().map_or(1, |far| far.least_in_flight()))
+        };
         let now = cx.now.patient;
         let mut session = Self {
             slot,
+            far,
             serial,
             #[cfg(feature = "tracing")]
             span: tracing::debug_span!(
@@ -270,11 +295,7 @@ impl Session {
             inputs,
             outputs,
             flight: Flight::default(),
-            depth: if cx.withholding || spec.policy.at_eof() {
-                Depth::unlimited()
-            } else {
-                Depth::new()
-            },
+            depth,
             stall: Stall::default(),
             why: None,
             limit: None,
@@ -295,6 +316,10 @@ impl Session {
             lingered: false,
         };
         tell!(debug, session, "started", restart = restart);
+        if let Some(line) = session.first_line() {
+            session.inputs[0].push_words(line);
+            news.writes = true;
+        }
         if let Some(preamble) = &spec.words.preamble {
             session.inputs[0].push_words(Arc::clone(preamble));
             news.writes = true;
@@ -363,6 +388,7 @@ impl Session {
     /// dispatcher: nobody asks it again.
     pub(crate) fn takes_more(&self, spec: &Spec, backlog: u64) -> bool {
         self.is_open()
+            && self.is_greeted()
             && !self.quarantined
             && self.flight.len() < self.most_in_flight(spec)
             && spec.session_records().is_none_or(|most| self.flight.given() < most)
@@ -472,6 +498,10 @@ impl Session {
 
     /// So many bytes of an input lay in the pipe when nobody could read them any more.
     pub(crate) fn left_unread(&mut self, channel: usize, bytes: u64) {
+        if self.far.is_some() {
+            // The pipe leads to the launcher, who has sent on what it took.
+            return;
+        }
         self.inputs[channel].left_unread(bytes);
     }
 
@@ -489,11 +519,17 @@ impl Session {
         self.has_spoken(cx);
         self.child.heard(cx.now);
         self.outputs[output].filled(n);
+        if self.far.is_some() {
+            self.pass_output(output, n, cx, news);
+        }
         self.cut(cx, news);
     }
 
     /// An output has come to its end.
     pub(crate) fn read_closed(&mut self, output: usize, cx: &Context<'_>, news: &mut News) {
+        if self.breaks_off() {
+            self.outputs[output].breaks_off();
+        }
         if !self.outputs[output].close() {
             return;
         }
@@ -519,8 +555,10 @@ impl Session {
     }
 
     /// It has written this on stderr.
-    pub(crate) fn heard_stderr(&mut self, bytes: &[u8], cx: &Context<'_>) {
+    pub(crate) fn heard_stderr(&mut self, bytes: &[u8], cx: &Context<'_>, news: &mut News) {
         Counters::add(&cx.stats.counters.read_bytes, bytes.len() as u64);
+        let passed = if self.far.is_some() { self.pass_stderr(bytes, cx, news) } else { None };
+        let bytes = passed.as_deref().unwrap_or(bytes);
         self.child.heard_stderr(bytes);
         if cx.spec.policy.keep_stderr {
             self.stderr_since.push(bytes);

@@ -33,6 +33,8 @@ pub(super) struct Output {
     /// The whole output is one reply.
     until_eof: bool,
     eof: bool,
+    /// It has come to its end where it should not: what was read is not all.
+    broken_off: bool,
     /// Whole parts of replies, where there are side outputs.
     parts: VecDeque<Vec<u8>>,
 }
@@ -66,6 +68,7 @@ impl Output {
             until_eof: framing.is_until_eof(),
             framing_is_fresh: true,
             eof: !piped,
+            broken_off: false,
             parts: VecDeque::new(),
         }
     }
@@ -77,6 +80,26 @@ impl Output {
 
     pub(super) fn is_closed(&self) -> bool {
         self.eof
+    }
+
+    /// Whether its end is the tool's: what was read is all that there is.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.eof && !self.broken_off
+    }
+
+    /// It has come to its end, or will, in the middle of what the tool says.
+    pub(super) fn breaks_off(&mut self) {
+        self.broken_off = true;
+    }
+
+    /// How many bytes of what was read are not shown.
+    pub(super) fn hidden(&self) -> usize {
+        self.unread.hidden()
+    }
+
+    /// What was read, with what is not shown of it.
+    pub(super) fn unread(&mut self) -> &mut Unread {
+        &mut self.unread
     }
 
     /// It has come to its end. Says whether that is news.
@@ -165,7 +188,7 @@ impl Output {
 
     /// Whether an output without a byte is a reply, as the whole output of a process is.
     pub(super) fn may_be_empty(&self) -> bool {
-        self.eof && self.until_eof
+        self.is_at_end() && self.until_eof
     }
 
     /// Cuts replies off the front: where the body of each is, and where it ends with all that frames it,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::subprocess::evidence::{Look, Obstacle};
 use crate::subprocess::os::{Event, Os, Port};
-use crate::subprocess::protocol::{Now, Spawned, StartError};
+use crate::subprocess::protocol::{Now, Sighting, Spawned, StartError};
 use crate::template::policy::{DROP_GRACE, Signal};
 use crate::window::gate::Gate;
 
@@ -591,6 +591,14 @@ impl Os for World {
         });
         looks
     }
+
+    fn look_far(&mut self, _slot: usize, _pid: u32) {}
+
+    fn sighting(&mut self) -> Option<(usize, u32, Sighting)> {
+        None
+    }
+
+    fn kill_far(&mut self, _slot: usize, _pid: Option<u32>) {}
 
     fn release(&mut self, slot: usize) -> Option<ExitStatus> {
         let unknown = self.fails("release") || self.rng.one_in(self.schedule.unknown_status);

@@ -1,0 +1,190 @@
+//! By way of a real Slurm of four nodes.
+//!
+//! `Launcher::srun` reads the environment of its process. So each of these tests runs in a process of its own, with the
+//! environment that it would have inside the allocation.
+
+use std::process::Command;
+use std::time::Duration;
+
+use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
+use subfeed::{ErrorKind, FeedExt, Launcher, Template};
+
+use crate::common::{kill, numbers, tools, within};
+use crate::kit::{Slurm, all_answer, below, stop};
+
+/// Which test runs in a process of its own, and the pids of the nodes' daemons.
+const INSIDE: &str = "SUBFEED_TEST_INSIDE";
+
+fn here() -> bool {
+    tools::here(&["srun", "slurmctld", "slurmd", "munged", "setpriv", "ps"])
+}
+
+/// Runs the test of this name inside an allocation.
+#[track_caller]
+fn inside(name: &str, test: fn(&Nodes)) {
+    if let Some(pids) = std::env::var_os(INSIDE) {
+        let pids = pids.into_string().expect("pids");
+        let pids = pids.split(' ').map(|pid| pid.parse().expect("a pid")).collect();
+        return within(move || test(&Nodes(pids)));
+    }
+    if !here() {
+        return;
+    }
+    let slurm = Slurm::start();
+    let pids = (1..=4).map(|node| slurm.slurmd(node).to_string()).collect::<Vec<_>>().join(" ");
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", &format!("slurm::{name}"), "--nocapture", "--test-threads=1"])
+        .envs(slurm.environment())
+        .env(INSIDE, pids)
+        .output()
+        .expect("this program again");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success() && said.contains("1 passed"), "{}: {said}", output.status);
+}
+
+/// The nodes, as a test inside sees them.
+#[derive(Debug)]
+struct Nodes(Vec<u32>);
+
+impl Nodes {
+    /// The daemons of steps that have a worker of ours on some node: those above a `cat`.
+    fn stepds() -> Vec<u32> {
+        let all = crate::kit::processes(|words| {
+            words.first().is_some_and(|word| word.starts_with("slurmstepd"))
+        });
+        let job = std::env::var("SLURM_CONF").expect("inside");
+        let ours = |pid: &u32| {
+            let of = |pid: &u32| std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let has = |pid: &u32| of(pid).windows(job.len()).any(|part| part == job.as_bytes());
+            below(*pid).iter().any(has)
+        };
+        let working = |pid: &u32| {
+            below(*pid).iter().any(|child| {
+                let name = std::fs::read_to_string(format!("/proc/{child}/comm"));
+                name.is_ok_and(|name| name.trim() == "cat")
+            })
+        };
+        all.into_iter().filter(ours).filter(working).collect()
+    }
+}
+
+fn cat() -> Template {
+    let quick = Launcher::srun().silence(Duration::from_millis(1_500));
+    Template::new("cat").via(quick)
+}
+
+/// As in the tests of ssh: a fault in the middle costs nothing but time.
+fn survives(fault: impl FnOnce()) -> subfeed::Snapshot {
+    let count = 40_000;
+    let mut fault = Some(fault);
+    let mut feed = numbers(count).feed(cat()).workers(8).buffer(2_000).start();
+    let monitor = feed.monitor();
+    for n in 0..count {
+        if n == 10_000 {
+            fault.take().expect("once")();
+        }
+        let reply = feed.next().expect("an item");
+        assert_eq!(reply.expect("a reply"), n.to_string());
+    }
+    drop(feed);
+    let seen = monitor.snapshot();
+    assert_eq!((seen.failed, seen.retries), (0, 0), "{seen:?}");
+    seen
+}
+
+#[test]
+fn replies_come_back_in_order_from_four_nodes() {
+    inside("replies_come_back_in_order_from_four_nodes", |_| {
+        assert_eq!(Launcher::srun().slots(), 16);
+        let feed = numbers(100_000).feed(cat()).workers(8).buffer(10_000).start();
+        for (n, reply) in feed.enumerate() {
+            assert_eq!(reply.expect("a reply"), n.to_string());
+        }
+        // Every node has a part of it, and any byte comes through.
+        let template = Template::shell("while read -r x; do echo {host} $SLURMD_NODENAME $A; done");
+        let template = template.env("A", "{slot}").via(Launcher::srun());
+        let seats =
+            (1..=4).flat_map(|node| (0..2).map(move |slot| format!("n{node} n{node} {slot}")));
+        let seats: Vec<String> = seats.collect();
+        all_answer(template, 8, &seats.iter().map(|seat| &**seat).collect::<Vec<_>>());
+        let every: Vec<Vec<u8>> =
+            (0..64u8).map(|n| (0..=255).map(|b: u8| b ^ n).collect()).collect();
+        let template = cat().requests(RequestFraming::prefixed(Prefix::u16_be()));
+        let template = template.replies(ReplyFraming::prefixed(Prefix::u16_be()));
+        let feed = every.clone().into_iter().feed_subprocesses_ordered(template, 4, 16);
+        assert!(feed.zip(&every).all(|(reply, sent)| reply.unwrap() == *sent));
+        // Status 0 of a step whose node is gone is not believed, and a tool's own is told.
+        let template = Template::shell("read -r x; exit 42").via(Launcher::srun());
+        let error =
+            ["x"].into_iter().feed_subprocesses(template, 1, 1).next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Died);
+        assert_eq!((error.exit_status().unwrap().code(), error.host()), (Some(42), Some("n1")));
+    });
+}
+
+#[test]
+fn a_step_that_is_killed_or_cancelled_costs_nothing_but_time() {
+    inside("a_step_that_is_killed_or_cancelled_costs_nothing_but_time", |_| {
+        // Its launcher hangs for ever: only the look tells.
+        let seen = survives(|| kill(Nodes::stepds()[0]));
+        assert!(seen.redeliveries > 0, "{seen:?}");
+        let seen = survives(|| {
+            let job = std::env::var("SLURM_JOB_ID").expect("a job");
+            let steps =
+                Command::new("squeue").args(["-s", "-h", "-o", "%i"]).output().expect("squeue");
+            let steps = String::from_utf8(steps.stdout).expect("text");
+            // One that is dead is listed as well: the last to be started is one of ours.
+            let number = |step: &&str| step.strip_prefix(&format!("{job}."))?.parse::<u32>().ok();
+            let step = steps.split_whitespace().max_by_key(number).expect("a step").to_owned();
+            let status = Command::new("scancel").arg(step).status().expect("scancel");
+            assert!(status.success());
+        });
+        assert!(seen.redeliveries > 0, "{seen:?}");
+    });
+}
+
+#[test]
+fn a_step_that_freezes_is_noticed_by_its_silence() {
+    inside("a_step_that_freezes_is_noticed_by_its_silence", |_| {
+        // The process is there, and the step is not: only a limit tells, and it is the user's.
+        let count = 20_000;
+        let template = cat().packet_timeout(Duration::from_secs(4)).retries(2);
+        let mut feed = numbers(count).feed(template).workers(4).buffer(1_000).start();
+        for n in 0..count {
+            if n == 5_000 {
+                stop(Nodes::stepds()[0]);
+            }
+            assert_eq!(feed.next().expect("an item").expect("a reply"), n.to_string());
+        }
+    });
+}
+
+#[test]
+fn a_node_that_is_lost_costs_nothing_but_time() {
+    inside("a_node_that_is_lost_costs_nothing_but_time", |nodes| {
+        let slurmd = nodes.0[1];
+        let seen = survives(move || {
+            // The daemon alone does no harm; the host as a whole does.
+            kill(slurmd);
+            for pid in Nodes::stepds().into_iter().take(2) {
+                for child in below(pid).into_iter().chain([pid]) {
+                    kill(child);
+                }
+            }
+        });
+        assert!(seen.redeliveries > 0, "{seen:?}");
+    });
+}
+
+#[test]
+fn outside_of_an_allocation_it_is_an_error_that_says_how_to_get_one() {
+    let template = Template::new("cat").via(Launcher::srun());
+    let error = ["x"].into_iter().feed_subprocesses(template, 1, 1).next().unwrap().unwrap_err();
+    let line = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(line.contains("salloc") && line.contains("sbatch"), "{line}");
+}
