@@ -101,7 +101,7 @@ impl Sink {
                 oracle.item(schedule, packet, item, children)
             })?
         } else {
-            match outlet.poll_next(&self.waiter) {
+            match outlet.poll_next(|| self.waiter.clone()) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(None) => Poll::Ready(false),
                 Poll::Ready(Some((packet, given))) => {
