@@ -384,17 +384,15 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
 
 impl<I, T, E, D> FeedBuilder<I, E, D, FeedWithInput<T, D>>
 where
-    I: SendIterator<Item = T>,
-    T: Send,
-    E: Encode<T>,
-    D: Decode,
+    I: Iterator<Item = T>,
 {
     /// Starts now: see [`start`](FeedBuilder::start).
     pub fn start(self) -> FeedWithInput<T, D>
     where
-        I: 'static,
-        T: 'static,
-        E: 'static,
+        I: SendIterator + 'static,
+        T: Send + 'static,
+        E: Encode<T> + 'static,
+        D: Decode,
     {
         self.start_anywhere()
     }
@@ -405,9 +403,10 @@ where
         scope: &'scope Scope<'scope, '_>,
     ) -> Scoped<'scope, FeedWithInput<T, D>>
     where
-        I: 'scope,
-        T: 'scope,
-        E: 'scope,
+        I: SendIterator + 'scope,
+        T: Send + 'scope,
+        E: Encode<T> + 'scope,
+        D: Decode,
     {
         self.start_in(scope)
     }
@@ -415,17 +414,15 @@ where
 
 impl<I, T, X, E, D> FeedBuilder<I, E, D, TryFeed<D, X>>
 where
-    I: SendIterator<Item = Result<T, X>>,
-    X: From<Error> + Send,
-    E: Encode<T>,
-    D: Decode,
+    I: Iterator<Item = Result<T, X>>,
 {
     /// Starts now: see [`start`](FeedBuilder::start).
     pub fn start(self) -> TryFeed<D, X>
     where
-        I: 'static,
-        X: 'static,
-        E: 'static,
+        I: SendIterator + 'static,
+        X: From<Error> + Send + 'static,
+        E: Encode<T> + 'static,
+        D: Decode,
     {
         self.start_anywhere()
     }
@@ -436,9 +433,10 @@ where
         scope: &'scope Scope<'scope, '_>,
     ) -> Scoped<'scope, TryFeed<D, X>>
     where
-        I: 'scope,
-        X: 'scope,
-        E: 'scope,
+        I: SendIterator + 'scope,
+        X: From<Error> + Send + 'scope,
+        E: Encode<T> + 'scope,
+        D: Decode,
     {
         self.start_in(scope)
     }
@@ -446,17 +444,15 @@ where
 
 impl<I, T, M, E, D> FeedBuilder<I, E, D, MarkedFeed<D, M>>
 where
-    I: SendIterator<Item = Marked<T, M>>,
-    M: Send,
-    E: Encode<T>,
-    D: Decode,
+    I: Iterator<Item = Marked<T, M>>,
 {
     /// Starts now: see [`start`](FeedBuilder::start).
     pub fn start(self) -> MarkedFeed<D, M>
     where
-        I: 'static,
-        M: 'static,
-        E: 'static,
+        I: SendIterator + 'static,
+        M: Send + 'static,
+        E: Encode<T> + 'static,
+        D: Decode,
     {
         self.start_anywhere()
     }
@@ -467,9 +463,10 @@ where
         scope: &'scope Scope<'scope, '_>,
     ) -> Scoped<'scope, MarkedFeed<D, M>>
     where
-        I: 'scope,
-        M: 'scope,
-        E: 'scope,
+        I: SendIterator + 'scope,
+        M: Send + 'scope,
+        E: Encode<T> + 'scope,
+        D: Decode,
     {
         self.start_in(scope)
     }
