@@ -1,7 +1,6 @@
 //! The workers of `docs/workers.md`, each taken out of the page and run, where its language is there.
 
 #[path = "common/mod.rs"]
-#[allow(dead_code, reason = "for all tests")]
 mod common;
 
 use std::fs;

@@ -68,8 +68,7 @@ fn every_feature_is_named_where_features_are_listed() {
     let features = features.lines().take_while(|line| !line.starts_with('['));
     for feature in features.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name) {
         if feature != "default" {
-            for (path, list) in [("src/lib.rs", "//! # Features\n"), ("README.md", "## Features\n")]
-            {
+            for (path, list) in [("src/lib.rs", "//! # Features\n"), ("README.md", "## Links\n")] {
                 let text = read(path);
                 let list = text.split_once(list).expect("a list").1;
                 assert!(list.contains(&format!("`{feature}`")), "{path}: {feature}");
