@@ -26,7 +26,7 @@ const NOT: [(&str, &str); 17] = [
 ];
 
 /// Names of `std` and of other crates.
-const THEIRS: [&str; 1] = ["drop_in_place"];
+const THEIRS: [&str; 2] = ["drop_in_place", "futures_core"];
 
 /// `kill_ladder`, `KillLadder` and `KILL_LADDER` have the same segments.
 fn segments(word: &str) -> Vec<String> {
