@@ -17,8 +17,10 @@ use std::sync::Arc;
 
 use bstr::{BStr, ByteSlice};
 
+#[cfg(feature = "threads")]
+pub(crate) use self::answers::remaining;
 use self::answers::take_rest;
-pub(crate) use self::answers::{Answers, decoded, remaining};
+pub(crate) use self::answers::{Answers, decoded};
 use self::builder::Shape;
 pub use self::scoped::Scoped;
 pub(crate) use self::scoped::{Running, Stops};

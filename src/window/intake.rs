@@ -370,7 +370,7 @@ impl<B: Batch, R> Intake<B, R> {
     }
 
     /// During a pause for want of room: hands the open batch over, so that its bytes are counted where the gate looks.
-    pub(super) fn hand_over(&self) {
+    pub(super) fn flush_parked(&self) {
         let slot = self.handover.slot();
         // If nobody is there to take it, the feed has ended, which the gate says.
         let _ = self.flush(slot.unpark());

@@ -88,7 +88,7 @@ impl<P, B: Batch, R> PolledIntake<P, B, R> {
         let is_enough = source.is_enough();
         self.short_of_room = source.short_of_room && !self.ended;
         if self.short_of_room {
-            self.intake.hand_over();
+            self.intake.flush_parked();
         }
         !self.ended && is_enough
     }
