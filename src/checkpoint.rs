@@ -130,18 +130,26 @@ impl Checkpoint {
         self
     }
 
-    /// One more item is done.
-    fn acknowledge(&mut self) -> Result<(), Error> {
-        self.count += 1;
+    /// So many more items are done with: for what is no [`Checkpointed`] feed, such as a feed of
+    /// [`blocks`](crate::blocks), whose consumer is done with a block at a time. They are written down as
+    /// [`every`](Self::every) says.
+    ///
+    /// # Errors
+    /// The count was to be written down and could not be.
+    pub fn acknowledge(&mut self, items: u64) -> Result<(), Error> {
+        self.count += items;
         let fresh = self.count - self.written;
         if fresh >= self.items || self.written_at.elapsed() >= self.time {
-            return self.write();
+            return self.settle();
         }
         Ok(())
     }
 
     /// Writes down what is not.
-    fn settle(&mut self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn settle(&mut self) -> Result<(), Error> {
         if self.count == self.written { Ok(()) } else { self.write() }
     }
 
@@ -295,7 +303,7 @@ impl<F> Checkpointed<F> {
     /// # Errors
     /// The count was to be written down and could not be.
     pub fn ack(&mut self) -> Result<(), Error> {
-        if std::mem::take(&mut self.open) { self.checkpoint.acknowledge() } else { Ok(()) }
+        if std::mem::take(&mut self.open) { self.checkpoint.acknowledge(1) } else { Ok(()) }
     }
 
     /// How many items have been acknowledged, in this run and those before it.
