@@ -4,6 +4,7 @@ mod doctor;
 mod header;
 mod options;
 mod progress;
+mod resume;
 mod signals;
 
 use std::fs::File;
@@ -70,6 +71,7 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
     let progress = Progress::new(run);
     let mut input = progress.count(unbuffered(&io::stdin()));
     let mut out = unbuffered(&io::stdout());
+    let mut resume = resume::Resume::open(run)?;
     if run.header > 0 {
         if run.null || run.requests.is_some() || run.replies.is_some() {
             let message = "--header is about lines, and goes with no other framing";
@@ -77,14 +79,17 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
         }
         let header = header::take(&mut input, run.header)?;
         let made = header::made_of(&header, &run.command)?;
-        if let Err(error) = out.write_all(&made) {
+        if resume.count() == 0
+            && let Err(error) = out.write_all(&made)
+        {
             return write_failed(error);
         }
         let lines = made.iter().filter(|&&byte| byte == b'\n').count();
         template = template.preamble(header).skip_lines(lines);
     }
+    let input = resume.skip(input, run.delimiter())?;
     let reading = blocks(input).delimiter(run.delimiter()).record_limit(run.record_limit);
-    let mut feed = reading.feed(template).max_bytes(run.max_bytes).first_record(1);
+    let mut feed = reading.feed(template).max_bytes(run.max_bytes).first_record(resume.count() + 1);
     if let Some(jobs) = run.jobs {
         feed = feed.workers(jobs);
     }
@@ -94,12 +99,16 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
     if run.any_order {
         feed = feed.order(Order::Completion);
     }
+    if run.timeline.is_some() {
+        feed = feed.timeline(EVENTS);
+    }
     if let Some(path) = &run.joblog {
         feed = feed.job_log(path);
     }
     let mut feed = feed.start();
     signals.end(feed.stopper())?;
-    progress.watch(feed.monitor())?;
+    let monitor = feed.monitor();
+    progress.watch(monitor.clone())?;
     let (mut failures, mut fatal) = (0u64, None);
     for item in feed.by_ref() {
         match item {
@@ -110,6 +119,7 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
                     progress.clear();
                     return write_failed(error);
                 }
+                resume.done(block.len() as u64)?;
                 progress.wrote(block.len() as u64, block.as_bytes().len() as u64);
             }
             Err(error) if error.is_fatal() && error.kind() != ErrorKind::Halted => {
@@ -119,11 +129,21 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
             Err(error) if error.kind() == ErrorKind::Halted => fatal = fatal.or(Some(error)),
             Err(error) => {
                 failures += 1;
+                resume.done(1)?;
                 progress.say(&told(&error));
             }
         }
     }
     let remark = feed.finish().err();
+    resume.settle()?;
+    if let Some(path) = &run.timeline {
+        let written = File::create(path).and_then(|file| {
+            let mut file = io::BufWriter::new(file);
+            monitor.timeline().write_to(&mut file)?;
+            file.flush()
+        });
+        written.with_context(|| format!("the timeline `{}` cannot be written", path.display()))?;
+    }
     progress.finish(failures);
     if let Some(signal) = signals.first() {
         return Ok(Outcome::Signal(signal));
@@ -135,6 +155,9 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
     }
     Ok(if failures > 0 { Outcome::Failures } else { Outcome::Good })
 }
+
+/// So many events of a timeline are kept, the newest: about 10 MB.
+const EVENTS: usize = 100_000;
 
 /// An error by its record, counted from 1.
 fn told(error: &Error) -> String {

@@ -111,6 +111,13 @@ pub(crate) struct Run {
     /// Write a line for each record into this file, in the columns of GNU parallel's job log.
     #[arg(long, value_name = "FILE")]
     pub(crate) joblog: Option<PathBuf>,
+    /// Count in this file what was written, and go on behind that if it is there. After a crash, what was written within a
+    /// second may come again; nothing is left out.
+    #[arg(long, value_name = "FILE", conflicts_with = "any_order")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Write into this file what every worker did, as a Chrome trace (for Perfetto or chrome://tracing).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) timeline: Option<PathBuf>,
     /// Show a progress bar on standard error, if that is a terminal.
     #[arg(long)]
     pub(crate) bar: bool,

@@ -408,3 +408,54 @@ fn the_doctor_says_how_a_tool_behaves_and_what_to_say_for_it() {
     ended(&output, 3);
     assert!(text(&output.stdout).contains("not found"));
 }
+
+#[test]
+fn a_run_that_was_interrupted_goes_on_where_it_was() {
+    let dir = Dir::new("checkpoint");
+    let done = dir.0.join("done").display().to_string();
+    let args = ["-j2", "--window", "20", "--checkpoint", &done, "--", "cat"];
+    let mut written = Vec::new();
+    // Twice its reader goes after some lines, which it has read to the end of what was written.
+    for enough in [100, 5_000] {
+        let mut child = subfeed().args(args).spawn().expect("it starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let writer = std::thread::spawn(move || {
+            // It may end before it has read everything.
+            let _ = stdin.write_all(&lines(10_000));
+            stdin
+        });
+        let mut stdout = child.stdout.take().expect("a pipe");
+        let mut read = vec![0; enough];
+        stdout.read_exact(&mut read).expect("so much at least");
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("a signal");
+        stdout.read_to_end(&mut read).expect("the rest");
+        written.extend(read);
+        assert_eq!(wait(&mut child).signal(), Some(Signal::SIGTERM as i32));
+        drop(writer.join());
+    }
+    let output = run(&args, &lines(10_000));
+    ended(&output, 0);
+    written.extend(&output.stdout);
+    assert!(written == lines(10_000), "each line once, in order");
+    // There is nothing more to do; another command is another run; and so is an input that is shorter.
+    let output = run(&args, &lines(10_000));
+    ended(&output, 0);
+    assert_eq!(text(&output.stdout), "");
+    let output = run(&["--checkpoint", &done, "--", "tac"], &lines(10_000));
+    ended(&output, 3);
+    assert!(text(&output.stderr).contains("another run"), "{}", text(&output.stderr));
+    let output = run(&args, &lines(10));
+    ended(&output, 3);
+    assert!(text(&output.stderr).contains("another input"), "{}", text(&output.stderr));
+    ended(&run(&["--any-order", "--checkpoint", &done, "--", "cat"], b""), 2);
+}
+
+#[test]
+fn a_timeline_is_a_trace() {
+    let dir = Dir::new("timeline");
+    let file = dir.0.join("trace").display().to_string();
+    ended(&run(&["-j2", "--timeline", &file, "--", "cat"], &lines(500)), 0);
+    let trace = fs::read_to_string(&file).expect("a trace");
+    assert!(trace.starts_with("{\"displayTimeUnit\"") && trace.contains("cat"), "{trace:.200}");
+    ended(&run(&["--timeline", "/no/such/folder/t", "--", "cat"], b"one\n"), 3);
+}
