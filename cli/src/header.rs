@@ -1,6 +1,5 @@
 //! `--header N`: lines that every worker must have seen first, and whose answer is wanted once.
 
-use std::ffi::OsString;
 use std::io::{self, Read};
 
 use anyhow::{Context, bail};
@@ -26,12 +25,8 @@ pub(crate) fn take(input: &mut impl Read, lines: usize) -> anyhow::Result<Vec<u8
 }
 
 /// What the tool makes of the header alone: a process of its own says it.
-pub(crate) fn made_of(header: &[u8], command: &[OsString]) -> anyhow::Result<Vec<u8>> {
-    let Some((program, args)) = command.split_first() else { return Ok(Vec::new()) };
-    let template = Template::new(program)
-        .args(args)
-        .requests(RequestFraming::raw())
-        .replies(ReplyFraming::until_eof());
+pub(crate) fn made_of(header: &[u8], worker: Template) -> anyhow::Result<Vec<u8>> {
+    let template = worker.requests(RequestFraming::raw()).replies(ReplyFraming::until_eof());
     // One record, which is the whole header: no byte ends it.
     let text = header.strip_suffix(b"\n").unwrap_or(header).to_vec();
     let absent = (0..=u8::MAX).find(|byte| !header.contains(byte));

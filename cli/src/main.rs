@@ -63,7 +63,7 @@ fn unbuffered(stream: &impl AsRawFd) -> ManuallyDrop<File> {
 }
 
 fn run(run: &Run) -> anyhow::Result<Outcome> {
-    let Some(mut template) = run.template() else {
+    let (Some(mut template), Some(worker)) = (run.template(), run.worker()) else {
         let message = "no command: put it behind `--`, as in `subfeed -- jq -c .name`";
         Options::command().error(Usage::MissingRequiredArgument, message).exit();
     };
@@ -78,7 +78,7 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
             Options::command().error(Usage::ArgumentConflict, message).exit();
         }
         let header = header::take(&mut input, run.header)?;
-        let made = header::made_of(&header, &run.command)?;
+        let made = header::made_of(&header, worker)?;
         if resume.count() == 0
             && let Err(error) = out.write_all(&made)
         {
@@ -90,7 +90,7 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
     let input = resume.skip(input, run.delimiter())?;
     let reading = blocks(input).delimiter(run.delimiter()).record_limit(run.record_limit);
     let mut feed = reading.feed(template).max_bytes(run.max_bytes).first_record(resume.count() + 1);
-    if let Some(jobs) = run.jobs {
+    if let Some(jobs) = run.jobs.or_else(|| run.launcher().map(|launcher| launcher.slots())) {
         feed = feed.workers(jobs);
     }
     if let Some(window) = run.window {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use subfeed::Template;
 use subfeed::channel::LineBuffered;
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use subfeed::policy::Halt;
+use subfeed::{Host, Launcher, Template};
 
 /// Feed lines through persistent workers, in order and in bounded memory.
 ///
@@ -96,6 +96,9 @@ pub(crate) struct Run {
     /// The standard output of each worker is a pseudo-terminal: for tools that answer at once only there.
     #[arg(long)]
     pub(crate) pty: bool,
+    /// Workers on these machines, by ssh: `8/node1,4/node2,:` is 8 on node1, 4 on node2, and 1 here.
+    #[arg(short = 'S', long, value_name = "LIST", value_parser = hosts)]
+    pub(crate) hosts: Option<Hosts>,
     /// How often a record is tried in all, if the worker dies that has it alone.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: Option<u32>,
@@ -130,6 +133,23 @@ pub(crate) struct Run {
     /// The tool, and its arguments.
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Machines, and how many workers each is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hosts(Vec<Host>);
+
+fn hosts(text: &str) -> Result<Hosts, String> {
+    let hosts = text.split(',').map(|item| {
+        let (weight, name) = item.split_once('/').unwrap_or(("1", item));
+        let weight: u32 =
+            weight.parse().map_err(|_| format!("`{weight}` is no number of workers"))?;
+        if name.is_empty() || weight == 0 {
+            return Err(format!("`{item}` is no machine with workers"));
+        }
+        Ok(Host::new(name).weight(weight))
+    });
+    hosts.collect::<Result<_, _>>().map(Hosts)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -234,10 +254,24 @@ impl Run {
         if self.null { 0 } else { b'\n' }
     }
 
+    /// Where the workers are to be, if that is said.
+    pub(crate) fn launcher(&self) -> Option<Launcher> {
+        self.hosts.as_ref().map(|Hosts(hosts)| Launcher::ssh(hosts.clone()))
+    }
+
+    /// What to run, and where.
+    pub(crate) fn worker(&self) -> Option<Template> {
+        let (program, args) = self.command.split_first()?;
+        let template = Template::new(program).args(args);
+        Some(match self.launcher() {
+            Some(launcher) => template.via(launcher),
+            None => template,
+        })
+    }
+
     /// What to run and how to talk to it.
     pub(crate) fn template(&self) -> Option<Template> {
-        let (program, args) = self.command.split_first()?;
-        let mut template = Template::new(program).args(args);
+        let mut template = self.worker()?;
         template = template.requests(match self.requests {
             Some(requests) => requests.framing(),
             None => RequestFraming::delimited(self.delimiter()),
@@ -299,6 +333,16 @@ mod tests {
         );
         for bad in ["", "s", "-1s", "1d", "1e400"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn machines_are_counted() {
+        let found = hosts("8/node1,node2,2/:").unwrap();
+        let expected = [Host::new("node1").weight(8), Host::new("node2"), Host::local().weight(2)];
+        assert_eq!(found, Hosts(expected.to_vec()));
+        for bad in ["", ",", "x/node", "0/node", "3/"] {
+            assert!(hosts(bad).is_err(), "{bad}");
         }
     }
 

@@ -459,3 +459,14 @@ fn a_timeline_is_a_trace() {
     assert!(trace.starts_with("{\"displayTimeUnit\"") && trace.contains("cat"), "{trace:.200}");
     ended(&run(&["--timeline", "/no/such/folder/t", "--", "cat"], b"one\n"), 3);
 }
+
+#[test]
+fn workers_are_where_they_are_said_to_be() {
+    // Here, by the same list; a real ssh is the launchers' own tests'.
+    let output = run(&["-S", "2/:", "--header", "1", "--stats", "--", "cat"], &lines(1_000));
+    ended(&output, 0);
+    assert!(output.stdout == lines(1_000));
+    for bad in ["", "0/node", "x/node"] {
+        ended(&run(&["-S", bad, "--", "cat"], b"one\n"), 2);
+    }
+}
