@@ -1,32 +1,50 @@
 //! Deterministic simulation of the scheduler: simulated children, a simulated clock, schedules from seeds.
 //!
 //! # What is simulated
-//! The real [`Scheduler`](super::scheduler::Scheduler), the real gate and the real window run against
+//! The event loop that ships, with its [`Scheduler`](super::scheduler::Scheduler), the gate, the hand-over and the outlet,
+//! runs on an operating system ([`world`]) that is simulated:
 //! - children ([`worker`], [`script`]) behind pipes of limited room: prompt, slow, bursty, withholding
-//!   (replies or even requests) until a block is full or their stdin ends, leaving after k replies,
-//!   dying at any point, hanging, answering too much or too little, closing pipes early, ignoring the
-//!   end of their stdin or SIGTERM, leaving a grandchild that holds their stdout, failing to start;
-//! - an intake ([`source`]) that trickles, bursts, pauses, refuses items or blocks for ever;
-//! - a consumer ([`sink`]) that is fast, slow, rests, stops early or is dropped at any moment;
-//! - the event loop ([`world`]), which wakes only for what would wake the real one.
+//!   (replies or even requests) until a block is full or their stdin ends, leaving after k replies or unread,
+//!   dying at any point, also while they start, hanging, answering too much, at any point, or too little, closing
+//!   pipes early, ignoring the end of their stdin or SIGTERM, leaving a process behind that holds their outputs,
+//!   failing to start, now and then or always, broken in one slot only; with a banner, READY, a preamble, last
+//!   words on either side; with side channels, or a standard stream that leads elsewhere; with a thread
+//!   beside them that sleeps, polls or reads; and sound tools that a close of their stdin harms;
+//! - an intake ([`source`]) that trickles, bursts, pauses, refuses items or blocks for ever, and sleeps at the gate until
+//!   that calls it;
+//! - a consumer ([`sink`]) that is fast, slow, rests, stops early, waits elsewhere than in `next()` or is dropped at
+//!   any moment; or that drains;
+//! - a loop that is held up, exit statuses that nobody knows, looks that show nothing; and in a [`sweep`] every call of
+//!   the system fails once.
 //!
-//! Not simulated: side channels, panics of closures, the hand-overs' atomics (those are under a model
-//! checker), and anything that the kernel does.
+//! All [`options`] of a template and of the builder that have an effect on the swarm are drawn in combination, and an
+//! option that is added does not compile before it is listed there, as drawn or with the reason why not. The faults
+//! that were found elsewhere are schedules by [name](`named`).
+//!
+//! Not simulated: sources (their own tests run the same loop on a system of their own), panics of closures, the
+//! hand-overs' atomics (those are under a model checker), and what the kernel does.
 //!
 //! # What is checked ([`check`])
-//! - after every step: each packet that arrived is in exactly one place; the queues are in order; the
-//!   bytes that the gate counts are those that are there, and within the bound; nothing is written to
+//! - after every step: each packet that arrived is in exactly one of the queues, sessions and outcomes; the queues are in
+//!   order; the bytes that the gate counts are those that are there, and within the bound; nothing is written to
 //!   a closed channel; no stdin is closed after half a request unless its reader was killed first;
 //! - at every pull: the look-ahead;
-//! - at every item: it comes once, in its place, and is the right function of its request, or an error
-//!   that the faults of the seed justify, with the attempts that it is due;
+//! - at every item: it comes once, in its turn, and is the right function of its request, or an error
+//!   that the faults of the seed justify, with the attempts that it may have;
+//! - where nothing comes back: what is accepted was read in full by exactly one child;
 //! - liveness: as long as it is not finished something can move, and it ends within bounds;
-//! - at the end: nobody is alive, no slot is taken, nothing is held, nothing is missing.
+//! - at the end: nobody is alive, no slot is taken, nothing is held, nothing is missing, and no more sessions were
+//!   started than the settings and the packets account for.
 //!
 //! # By hand
 //! ```text
 //! SUBFEED_SEED=123 cargo test --lib sim::replay -- --nocapture       # one seed, with a trace
+//! SUBFEED_SEED=123 SUBFEED_CALL=45 cargo test --lib sim::replay -- --nocapture       # with that call failing
 //! SUBFEED_SCHEDULES=1000000 cargo test --release --lib sim::schedules
+//! SUBFEED_SCHEDULES=10000000 cargo test --release --lib sim::options -- --nocapture  # the table of pairs
+//! SUBFEED_SWEEP=200 cargo test --release --lib sim::sweep
+//! tests/mutants/run                                                                  # whether it finds mistakes
+//! .ci/coverage                                                                       # what it reaches
 //! ```
 
 mod check;
