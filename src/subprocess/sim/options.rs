@@ -150,7 +150,9 @@ fn of_policy(policy: &Policy) -> Vec<Drawn> {
 
 fn of_spec(spec: &Spec, schedule: &Schedule) -> Vec<Drawn> {
     let Spec {
-        command: _, // what is run is simulated
+        command: _,   // what is run is simulated
+        launchers: _, // not drawn: hosts and their words have tests of their own
+        launch: _,
         channels,
         requests: _, // drawn together with the replies
         replies: _,
