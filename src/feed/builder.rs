@@ -307,8 +307,9 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
     /// An item counts as accepted when it has been written to its worker in full. Nothing that a worker
     /// may have read is sent again, since its lines would be written twice: if the worker dies in the
     /// middle of it, the item is among the failed ones. What lies unread in the pipe of a worker that
-    /// dies before its input has ended is taken back and goes to another one. What workers print to a
-    /// stdout that leads here is read and dropped.
+    /// dies before its input has ended is taken back and goes to another one. What a worker has read into a
+    /// buffer of its own and not used, as `head -n 1` does, cannot be told from what it has used. What workers
+    /// print to a stdout that leads here is read and dropped.
     ///
     /// The end waits for the workers as long as they need, unless
     /// [`Template::end_timeout`] is set.

@@ -179,7 +179,8 @@ fn every_tool_that_a_test_asks_for_has_its_package_on_the_list() {
 /// The kinds of the field trials, by their names.
 fn kinds() -> Vec<String> {
     let letters = [("A", 1..=9), ("B", 0..=9), ("C", 1..=11), ("D", 0..=10)];
-    letters.into_iter().flat_map(|(letter, n)| n.map(move |n| format!("{letter}{n}"))).collect()
+    let kinds = letters.into_iter().flat_map(|(letter, n)| n.map(move |n| format!("{letter}{n}")));
+    kinds.chain(["E1", "E2", "E3", "E4", "E8"].map(str::to_owned)).collect()
 }
 
 #[test]

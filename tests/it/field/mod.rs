@@ -1,5 +1,5 @@
 //! The kinds of faults that the field trials of version 0.1 found, one module for each of their letters: hangs,
-//! wrong results, who pays for a failure, messages.
+//! wrong results, who pays for a failure, messages, what could not be done.
 //!
 //! A test shows the smallest input of its kind or a relative of it, and says what is right; the page
 //! `docs/reliability.md` has all of them by kind. One that is ignored, with its kind as the reason, fails until that
@@ -9,6 +9,7 @@ mod a;
 mod b;
 mod c;
 mod d;
+mod e;
 mod tails;
 
 use std::time::Duration;
