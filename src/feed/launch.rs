@@ -116,7 +116,8 @@ impl Launch {
         let mut spec = self.spec;
         let poller = poller.and_then(|poller| spec.begin(workers).map(|()| poller));
         let spec = Arc::new(spec);
-        let stats = Stats::new(Arc::clone(outlet.gate()), workers);
+        // A number of workers that is refused has no place here.
+        let stats = Stats::new(Arc::clone(outlet.gate()), workers.min(MOST_WORKERS));
         let stats = Arc::new(self.watch.recording(stats, &spec));
         let started = poller.and_then(|poller| {
             let log = self.watch.open_log(outlet.gate())?;

@@ -154,8 +154,8 @@ fn an_idle_input_is_no_silence_of_the_workers() {
 fn the_whole_run_ends_in_time_whatever_it_is_doing() {
     within(|| {
         let feed = (0u64..).map(|n| n.to_string());
-        let mut feed = feed.feed_subprocesses(child("echo").run_timeout(SHORT), 2, 8);
         let start = Instant::now();
+        let mut feed = feed.feed_subprocesses(child("echo").run_timeout(SHORT), 2, 8);
         let error = soon(|| feed.find_map(Result::err)).expect("an end");
         assert!(start.elapsed() >= SHORT);
         // Those before it may be halted in their places; one of them has the cause.
