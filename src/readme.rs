@@ -13,3 +13,6 @@ struct Migrating;
 
 #[doc = include_str!("../docs/workers.md")]
 struct Workers;
+
+#[doc = include_str!("../docs/machines.md")]
+struct Machines;

@@ -229,6 +229,25 @@ with_sshd!(a_drop_leaves_no_process_there_and_no_folder_here, |sshd| {
     wait_gone(&[pid]);
 });
 
+with_sshd!(the_example_counts_words_on_two_hosts_as_one_would_here, |sshd| {
+    // `cargo test` builds the examples beside the tests.
+    let tests = std::env::current_exe().expect("this program");
+    let example = tests.parent().and_then(|deps| deps.parent()).expect("a folder");
+    let example = example.join("examples/machines");
+    if !example.exists() {
+        assert!(std::env::var_os("SUBFEED_ALL_TOOLS").is_none(), "no {}", example.display());
+        return eprintln!("skipped: {} is not built", example.display());
+    }
+    let mut command = std::process::Command::new(example);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.arg("node1,node2").arg(sshd.0.dir.path("ssh_config")).output();
+    let output = output.expect("the example");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complains = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complains}");
+    assert!(said.contains("node1") && said.contains("node2"), "{said}");
+});
+
 with_sshd!(hosts_that_cannot_be_reached_are_named_with_what_was_said, |sshd| {
     for (host, says) in [
         ("closed", &["Connection refused"][..]),
@@ -323,11 +342,13 @@ with_sshd!(tools_that_are_killed_there_cost_nothing_but_time, |sshd| {
 });
 
 with_sshd!(a_connection_that_many_share_may_be_killed, |sshd| {
-    survives(sshd.cat(&["node1"]), 4, || {
+    // A socket of its own tells the connection from those of other tests.
+    let socket = sshd.0.dir.at("m");
+    let launcher = sshd.launcher(&["node1"]).option(format!("ControlPath={socket}"));
+    survives(Template::new("cat").via(launcher), 4, || {
         let masters = crate::kit::processes(|words| {
-            words.first().is_some_and(|word| word.starts_with("ssh: ") && word.contains("[mux]"))
+            words.first().is_some_and(|word| word.starts_with(&format!("ssh: {socket}")))
         });
-        // Those of other tests are killed as well, which they must survive.
         assert!(!masters.is_empty());
         for pid in masters {
             kill(pid);

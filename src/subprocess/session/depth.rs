@@ -13,6 +13,8 @@ pub(crate) struct Depth {
     limit: u64,
     /// So much is in flight once it has answered, however fast it is.
     least: u64,
+    /// How much work, in time, may wait.
+    target: Duration,
     /// The limit found by doubling.
     grown: u64,
     /// The rate before the last doubling.
@@ -25,10 +27,12 @@ pub(crate) struct Depth {
 }
 
 impl Depth {
-    pub(crate) fn new(least: u64) -> Self {
+    /// So much is in flight at least once it has answered, and as much as it answers in `target`.
+    pub(crate) fn new(least: u64, target: Duration) -> Self {
         Self {
             limit: 1,
             least,
+            target: target.max(DEPTH_TIME),
             grown: 2,
             rate_before: 0.0,
             turn_start: None,
@@ -40,7 +44,7 @@ impl Depth {
 
     /// For a tool known to withhold its replies: as much as the window allows.
     pub(crate) fn unlimited() -> Self {
-        Self { limit: u64::MAX, ..Self::new(1) }
+        Self { limit: u64::MAX, ..Self::new(1, DEPTH_TIME) }
     }
 
     pub(crate) fn limit(&self) -> u64 {
@@ -111,7 +115,7 @@ impl Depth {
 
     fn judge(&mut self, elapsed: Duration) {
         let rate = self.turn_answers as f64 / elapsed.as_secs_f64();
-        let by_time = (rate * DEPTH_TIME.as_secs_f64()).ceil() as u64;
+        let by_time = (rate * self.target.as_secs_f64()).ceil() as u64;
         if self.bound && self.limit <= self.grown && rate > self.rate_before * DEPTH_GAIN {
             self.grown = self.limit.saturating_mul(2);
             self.rate_before = rate;
@@ -128,7 +132,7 @@ mod tests {
 
     /// Runs a simulated worker that takes `service` a packet and answers after `delay` more.
     fn settle(service: Duration, delay: Duration) -> u64 {
-        let mut depth = Depth::new(1);
+        let mut depth = Depth::new(1, DEPTH_TIME);
         let mut now = Duration::ZERO;
         let mut in_flight: std::collections::VecDeque<Duration> = Default::default();
         let mut free = Duration::ZERO;

@@ -70,8 +70,9 @@ impl Far {
         &self.link.host
     }
 
-    pub(super) fn least_in_flight(&self) -> u64 {
-        self.link.least_in_flight
+    /// How many packets may be in flight at least, and how much work in time.
+    pub(super) fn depth(&self) -> (u64, Duration) {
+        (self.link.least_in_flight, self.link.turn)
     }
 
     /// Whether its hello has come, or none is to come.

@@ -270,7 +270,10 @@ impl Session {
         let depth = if cx.withholding || spec.policy.at_eof() {
             Depth::unlimited()
         } else {
-            Depth::new(far.as_ref().map_or(1, |far| far.least_in_flight()))
+            {
+                let (least, target) = far.as_ref().map_or((1, Duration::ZERO), |far| far.depth());
+                Depth::new(least, target)
+            }
         };
         let now = cx.now.patient;
         let mut session = Self {

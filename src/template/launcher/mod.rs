@@ -42,6 +42,10 @@ const AT_ONCE: usize = 8;
 /// How far apart the starts on one host are.
 const APART: Duration = Duration::from_millis(5);
 
+/// How much work waits in a step, in time: more than twice the 44 ms for which Slurm 22.05 holds back what it has, so
+/// that from turn to turn more is under way, until nothing is held back.
+const SRUN_TURN: Duration = Duration::from_millis(100);
+
 /// Workers that share one connection. The default of sshd is ten sessions.
 pub(crate) const WORKERS_A_CONNECTION: usize = 8;
 
@@ -174,6 +178,7 @@ pub struct Launcher {
     at_once: usize,
     apart: Duration,
     least_in_flight: u64,
+    turn: Duration,
     silence: Option<Duration>,
     connect: Duration,
     bare: bool,
@@ -192,6 +197,7 @@ impl Launcher {
             at_once: AT_ONCE,
             apart: APART,
             least_in_flight: 1,
+            turn: Duration::ZERO,
             silence: Some(SILENCE),
             connect: CONNECT,
             bare: false,
@@ -226,11 +232,11 @@ impl Launcher {
     /// of the workers as it has processors there. Outside of one it is an error.
     ///
     /// Each worker is a step of its own: `srun -u --exact --overlap -n1 -N1 -w NODE`. At least 32 packets are
-    /// in a worker at a time where there are as many, since Slurm 22.05 answers fewer large ones 23 times
-    /// a second.
+    /// in a worker at a time where there are as many, and as many as it answers in 100 ms, since Slurm 22.05 holds
+    /// answers back for 44 ms where little is under way.
     #[must_use]
     pub fn srun() -> Self {
-        Self { least_in_flight: 32, ..Self::new(Form::Srun) }
+        Self { least_in_flight: 32, turn: SRUN_TURN, ..Self::new(Form::Srun) }
     }
 
     /// A podman container that runs, by name or id.
@@ -630,6 +636,8 @@ pub(crate) struct Link {
     pub(crate) connect: Duration,
     pub(crate) silence: Option<Duration>,
     pub(crate) least_in_flight: u64,
+    /// How much work, in time, hides the delays of the way there.
+    pub(crate) turn: Duration,
     /// What is written before the template's own preamble.
     pub(crate) line: Option<Arc<[u8]>>,
 }
@@ -807,6 +815,7 @@ impl Spec {
             connect: outermost.connect,
             silence: outermost.silence,
             least_in_flight: least.unwrap_or(1),
+            turn: self.launchers.iter().map(|launcher| launcher.turn).max().unwrap_or_default(),
             line: self.setting(seat).line().map(Into::into),
         })
     }
