@@ -160,8 +160,6 @@ fn of_spec(spec: &Spec, schedule: &Schedule) -> Vec<Drawn> {
         check,
         accept_status,
         policy,
-        launchers: _, // what stands in front of the command
-        launch: _,    // the hosts: they have schedules of their own
     } = spec;
     let Channels { stdin, stdout, stderr, pty, side_inputs, side_outputs } = channels;
     let Words { preamble, farewell, banner, skip_at_end } = words;

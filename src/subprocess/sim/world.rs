@@ -600,14 +600,6 @@ impl Os for World {
 
     fn kill_far(&mut self, _slot: usize, _pid: Option<u32>) {}
 
-    fn look_far(&mut self, _: usize, _: u32) {}
-
-    fn sighting(&mut self) -> Option<(usize, u32, Sighting)> {
-        None
-    }
-
-    fn kill_far(&mut self, _: usize, _: Option<u32>) {}
-
     fn release(&mut self, slot: usize) -> Option<ExitStatus> {
         let unknown = self.fails("release") || self.rng.one_in(self.schedule.unknown_status);
         let Some(ports) = self.ports[slot].take() else {
