@@ -177,11 +177,16 @@ impl World {
         let late = if asleep { 40 } else { 4 };
         self.now += Duration::from_micros(self.rng.below(late));
         if let Some(stop) = self.schedule.late
-            && self.rng.one_in(60)
+            && self.rng.one_in(if self.schedule.manners.alike { 6 } else { 60 })
         {
             self.say(|| format!("the loop is held up for {stop:?}"));
             let from = self.now;
-            self.elapse(stop)?;
+            if self.rng.one_in(2) {
+                // The machine was stopped, and everybody on it.
+                self.now += stop;
+            } else {
+                self.elapse(stop)?;
+            }
             if let Some(since) = self.dropped_at.into_iter().chain(self.stopped_at).min() {
                 self.lateness += self.now - from.max(since);
             }
