@@ -3,6 +3,7 @@
 mod doctor;
 mod header;
 mod options;
+mod picture;
 mod progress;
 mod resume;
 mod signals;
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match &options.what {
         Some(What::Doctor(doctor)) => doctor::examine(&doctor.command),
+        Some(What::Timeline { trace }) => picture(trace),
         None => run(&options.run),
     };
     let outcome = outcome.unwrap_or_else(|error| {
@@ -53,6 +56,15 @@ fn main() -> ExitCode {
         Outcome::Usage => ExitCode::from(2),
         Outcome::Fatal => ExitCode::from(3),
         Outcome::Signal(signal) => die_of(signal),
+    }
+}
+
+/// Draws a trace.
+fn picture(trace: &Path) -> anyhow::Result<Outcome> {
+    let svg = picture::draw(trace)?;
+    match unbuffered(&io::stdout()).write_all(svg.as_bytes()) {
+        Ok(()) => Ok(Outcome::Good),
+        Err(error) => write_failed(error),
     }
 }
 

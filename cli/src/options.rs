@@ -44,6 +44,11 @@ pub(crate) struct Options {
 pub(crate) enum What {
     /// Find out how a tool behaves, from a few records on standard input, and print the options for it.
     Doctor(Doctor),
+    /// Draw a trace that --timeline has written, as an SVG on standard output.
+    Timeline {
+        /// The trace.
+        trace: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]

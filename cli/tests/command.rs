@@ -458,6 +458,17 @@ fn a_timeline_is_a_trace() {
     let trace = fs::read_to_string(&file).expect("a trace");
     assert!(trace.starts_with("{\"displayTimeUnit\"") && trace.contains("cat"), "{trace:.200}");
     ended(&run(&["--timeline", "/no/such/folder/t", "--", "cat"], b"one\n"), 3);
+    let drawn = run(&["timeline", &file], b"");
+    ended(&drawn, 0);
+    let svg = text(&drawn.stdout);
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg:.200}");
+    assert!(
+        svg.contains(">worker 0<") && svg.contains(">worker 1<") && svg.contains("<title>busy"),
+        "{svg}"
+    );
+    ended(&run(&["timeline", "/no/such/trace"], b""), 3);
+    fs::write(&file, "no trace").expect("a file");
+    ended(&run(&["timeline", &file], b""), 3);
 }
 
 #[test]
@@ -468,5 +479,39 @@ fn workers_are_where_they_are_said_to_be() {
     assert!(output.stdout == lines(1_000));
     for bad in ["", "0/node", "x/node"] {
         ended(&run(&["-S", bad, "--", "cat"], b"one\n"), 2);
+    }
+}
+
+#[test]
+fn a_browser_draws_a_timeline() {
+    let dir = Dir::new("browser");
+    let trace = dir.0.join("trace").display().to_string();
+    let tool = "while read -r x; do echo \"<$x>\"; done";
+    ended(&run(&["-j2", "--timeline", &trace, "--", "sh", "-c", tool], &lines(2_000)), 0);
+    let svg = dir.0.join("run.svg");
+    fs::write(&svg, run(&["timeline", &trace], b"").stdout).expect("a file");
+    for picture in
+        [svg, PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/timeline.svg"))]
+    {
+        let drawn = Command::new("chromium")
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
+            .arg(format!("--user-data-dir={}", dir.0.join("chromium").display()))
+            .arg(format!("file://{}", fs::canonicalize(&picture).expect("a path").display()))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output();
+        let Ok(drawn) = drawn else {
+            assert!(
+                std::env::var_os("SUBFEED_ALL_TOOLS").is_none(),
+                "chromium is on the list of tools"
+            );
+            eprintln!("skipped: chromium is missing");
+            return;
+        };
+        let dom = text(&drawn.stdout);
+        assert!(
+            dom.contains("<svg") && dom.contains("worker 1") && !dom.contains("parsererror"),
+            "{dom:.400}"
+        );
     }
 }
