@@ -195,6 +195,7 @@ impl<R> Outbox<R> {
     }
 
     /// Outlet: nobody waits any more.
+    #[cfg(any(test, feature = "async"))]
     pub(crate) fn forget_waiter(&self) {
         let waiter = lock(&self.state).waiter.take();
         drop(waiter);
