@@ -246,8 +246,8 @@ impl Monitor {
     /// What each worker does, in the order of their numbers.
     ///
     /// The event loop answers at the end of its turn, which is at once unless a closure of yours holds it up:
-    /// then what it said last is given, after 100 ms. Nothing is kept for this while nobody asks. With
-    /// a thousand workers an answer takes a fraction of a millisecond, so ten a second cost nothing.
+    /// then what it said last is given, after 100 ms. Nothing is kept for this while nobody asks. `benches/watching.rs`
+    /// prints what an answer for a thousand workers takes; for two hundred it took 5.5 ms on a busy machine.
     ///
     /// Before the feed has begun, and where it could not be started, no worker has a session. When it has ended
     /// they stay as they were then.

@@ -78,7 +78,7 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     ///
     /// A thread of its own writes it. Up to 1 MiB waits to be written; while there is more, no reply is read.
     /// Before the feed's end everything is written; a drop waits for that 100 ms, and leaves the rest to the
-    /// thread. A line takes the event loop about a microsecond: meant for packets that take far longer.
+    /// thread. A line takes the event loop one to two microseconds: meant for packets that take far longer.
     ///
     /// # Errors
     /// A file that cannot be opened is the feed's only item, a fatal `Err` of kind
