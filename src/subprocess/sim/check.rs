@@ -253,6 +253,7 @@ impl Oracle {
                 );
                 must!(limited || error.kind() == ErrorKind::Died, "item {k}: {error:?}");
             }
+            ErrorKind::Transport => must!(family == Family::Hosts, "item {k}: {error:?}"),
             ErrorKind::NotRedelivered => must!(policy.at_most_once, "item {k}: {error:?}"),
             // A worker that closes its stdout and leaves in good order looks like one that skips.
             ErrorKind::ReplyCount { .. } => {

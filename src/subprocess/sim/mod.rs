@@ -48,6 +48,7 @@
 //! ```
 
 mod check;
+mod link;
 mod named;
 mod options;
 mod play;

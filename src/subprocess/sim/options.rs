@@ -280,6 +280,7 @@ fn of_world(schedule: &Schedule) -> Vec<Drawn> {
                 super::schedule::Family::Pipes => "pipes",
                 super::schedule::Family::Slot => "slot",
                 super::schedule::Family::Harmed => "harmed",
+                super::schedule::Family::Hosts => "hosts",
                 super::schedule::Family::Mixed => "mixed",
             },
         ),

@@ -11,6 +11,7 @@ use crate::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use crate::record::PacketId;
 use crate::subprocess::protocol::Now;
 use crate::template::channel::{Redirect, SideInput, SideOutput, Stream};
+use crate::template::launcher::Launcher;
 use crate::template::policy::{Halt, OnStall, Signal};
 use crate::template::{AcceptStatus, Spec, Template};
 use crate::window::outlet::Order;
@@ -38,9 +39,14 @@ pub(super) enum Family {
     Slot,
     /// Sound tools that look idle while they work, and drop what they had when their input is closed.
     Harmed,
+    /// Workers on hosts that refuse, print before the hello, drop connections at random, and freeze.
+    Hosts,
     /// All of it at once.
     Mixed,
 }
+
+/// One seed in so many is about hosts.
+const HOSTS_EVERY: u64 = 14;
 
 const FAMILIES: [Family; 14] = [
     Family::Clean,
@@ -108,6 +114,19 @@ pub(super) struct Input {
     pub(super) record: u64,
 }
 
+/// What is wrong with hosts: one session in so many, 0 for none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HostFaults {
+    /// It says no hello.
+    pub(super) refuses: u64,
+    /// Its connection breaks off after some bytes, and the launcher ends.
+    pub(super) breaks: u64,
+    /// Nothing more is heard of it after some bytes.
+    pub(super) freezes: u64,
+    /// The longest noise before a hello.
+    pub(super) noise: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Schedule {
     pub(super) seed: u64,
@@ -128,6 +147,7 @@ pub(super) struct Schedule {
     pub(super) spec: Arc<Spec>,
     /// Bytes that may wait to be written to a worker before it gets no more.
     pub(super) backlog: u64,
+    pub(super) faults: HostFaults,
     /// Nothing comes back.
     pub(super) drain: bool,
     /// One start in so many fails for now.
@@ -168,6 +188,7 @@ impl Schedule {
             poison: Vec::new(),
             spec: Arc::new(Template::new("simulated").spec),
             backlog: 1 << 20,
+            faults: HostFaults::default(),
             drain: false,
             start_fails: u64::MAX,
             unknown_status: u64::MAX,
@@ -176,8 +197,58 @@ impl Schedule {
         }
     }
 
+    /// Sound tools on hosts of which some are not.
+    fn on_hosts(seed: u64, rng: &mut Rng) -> Self {
+        let plain = Self::plain(Family::Hosts);
+        let workers = rng.skewed(6) as usize;
+        let mut spec = Template::new("simulated").spec;
+        let names = &[":", "a", "b", "c"][usize::from(!rng.one_in(6))..];
+        let names = &names[..rng.range(1, 3) as usize];
+        let launcher = Launcher::remote(["launcher"]).hosts(names.iter().copied());
+        let launcher = launcher.least_in_flight(rng.pick(&[1, 1, 32]));
+        spec.launchers.push(launcher.starts(rng.range(1, 8) as usize, MS * rng.below(6) as u32));
+        spec.begin(workers).expect("hosts are named");
+        spec.policy.give_up = rng.pick(&[u32::MAX, u32::MAX, 1, 3]);
+        spec.policy.at_most_once = rng.one_in(6);
+        let mut manners = plain.manners.clone();
+        manners.startup = rng.pick(&[Duration::ZERO, MS, 40 * MS]);
+        manners.service = rng.pick(&[Duration::ZERO, MS / 10, 4 * MS, 60 * MS]);
+        let total = rng.skewed(60);
+        Self {
+            seed,
+            workers,
+            window: rng.pick(&[1, 8, 64]),
+            order: if rng.one_in(3) { Order::Completion } else { Order::Input },
+            origin: PacketId(rng.pick(&[0, u64::MAX - 7])),
+            keep_requests: rng.one_in(4),
+            most: rng.one_in(2).then_some(total),
+            input: Input {
+                total: Some(total),
+                pause: rng.pick(&[Duration::ZERO, MS, 300 * MS]),
+                ..plain.input
+            },
+            consumer: Consumer {
+                take: rng.one_in(12).then(|| rng.below(total + 1)),
+                ..Consumer::PLAIN
+            },
+            manners,
+            spec: Arc::new(spec),
+            backlog: rng.pick(&[1, 40, 1 << 20]),
+            faults: HostFaults {
+                refuses: rng.pick(&[0, 0, 3, 10]),
+                breaks: rng.pick(&[0, 2, 5]),
+                freezes: rng.pick(&[0, 0, 4]),
+                noise: rng.pick(&[0, 0, 7, 300]),
+            },
+            ..plain
+        }
+    }
+
     pub(super) fn new(seed: u64) -> Self {
         let rng = &mut Rng::new(seed);
+        if seed % HOSTS_EVERY == HOSTS_EVERY - 1 {
+            return Self::on_hosts(seed, rng);
+        }
         let family = rng.pick(&FAMILIES);
         let talk = rng.pick(&[
             Talk::Line,
@@ -268,6 +339,7 @@ impl Schedule {
                 _ => rng.pick(&[u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, 3]),
             },
             unknown_status: rng.pick(&[u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, 2]),
+            faults: HostFaults::default(),
             late: rng.one_in(8).then(|| MS * rng.pick(&[50, 900, 7_000])),
             manners,
         }

@@ -266,7 +266,7 @@ impl Manners {
             noisy: rng.one_in(8),
             leaves_behind: rng.pick(&[u64::MAX, u64::MAX, u64::MAX, 2]),
             faulty: match family {
-                Family::Clean | Family::Poison | Family::Harmed => u64::MAX,
+                Family::Clean | Family::Poison | Family::Harmed | Family::Hosts => u64::MAX,
                 Family::Slot => 1,
                 _ => rng.pick(&[1, 2, 2, 5]),
             },
@@ -290,7 +290,7 @@ impl Manners {
 fn faults(family: Family) -> &'static [Fault] {
     use Fault::*;
     match family {
-        Family::Clean | Family::Poison | Family::Harmed => &[],
+        Family::Clean | Family::Poison | Family::Harmed | Family::Hosts => &[],
         Family::Slot => &[DieStarting, LeaveUnread, DieUnread],
         Family::Deaths => &[DieStarting, DieUnread, DieRead, DieHalf, DieAnswered],
         Family::Hangs => &[Hang, Hang, Stuck, HangStarting],

@@ -21,6 +21,7 @@ use crate::template::policy::{DROP_GRACE, Signal};
 use crate::window::gate::Gate;
 
 use super::check::{Failure, MUST_WAIT, Oracle, is_torn, must};
+use super::link::Link;
 use super::rng::Rng;
 use super::schedule::{Family, Schedule};
 use super::script::{Script, SideInput, Talk, body, whole};
@@ -40,6 +41,8 @@ struct Ports {
     /// The inputs that are watched.
     watched: Vec<bool>,
     exit_is_told: bool,
+    /// It is on another machine.
+    link: Option<Link>,
     /// A signal was sent to it.
     signalled: bool,
     /// What was written on each input of the request that is not yet whole.
@@ -68,6 +71,8 @@ pub(super) struct World {
     pub(super) children: Vec<Child>,
     ports: Vec<Option<Ports>>,
     events: Vec<Event>,
+    /// What looks at far processes will have shown, and when.
+    sightings: Vec<(Now, usize, u32, Sighting)>,
     /// Another thread has called the event loop.
     woken: Arc<AtomicBool>,
     /// When the consumer has dropped the outlet, and when the feed was first seen to be stopping.
@@ -110,6 +115,7 @@ impl World {
             oracle: Oracle::default(),
             children: Vec::new(),
             events: Vec::new(),
+            sightings: Vec::new(),
             woken,
             dropped_at: None,
             stopped_at: None,
@@ -233,12 +239,16 @@ impl World {
     fn next_event(&self) -> Option<Now> {
         let live = self.ports.iter().flatten().map(|ports| &self.children[ports.child]);
         let children = live.filter_map(|child| child.wake);
-        children.chain(self.source.wake()).chain(self.sink.wake).min()
+        let sightings = self.sightings.iter().map(|(at, ..)| *at);
+        children.chain(sightings).chain(self.source.wake()).chain(self.sink.wake).min()
     }
 
     /// Everything that is due happens, in any order.
     pub(super) fn happen(&mut self) -> Result<(), Failure> {
         self.sink.hear(self.now);
+        if self.sightings.iter().any(|(at, ..)| *at <= self.now) {
+            self.woken.store(true, SeqCst);
+        }
         let n = self.ports.len();
         let from = if n > 1 { self.rng.below(n as u64) as usize } else { 0 };
         for i in 0..n {
@@ -430,7 +440,16 @@ impl Os for World {
             preamble: if channel == 0 { manners.words.preamble.len() } else { 0 },
             bytes: Vec::new(),
         };
+        let template = self.schedule.spec.link(&self.schedule.spec.seat_of(slot));
+        let faults = &self.schedule.faults;
+        let link = template.and_then(|link| Link::new(&link, pid as u32, faults, &mut self.rng));
+        let is_refused = link.as_ref().is_some_and(Link::is_refused);
+        if link.is_some() {
+            // Its hello is there to be read.
+            self.events.push(Event { slot, port: Port::Output(0), hung_up: false });
+        }
         let ports = Ports {
+            link,
             child: pid,
             inputs: inputs.clone(),
             outputs: outputs.clone(),
@@ -441,6 +460,9 @@ impl Os for World {
             tails: (0..inputs.len()).map(tail).collect(),
         };
         self.children.push(Child::new(pid as u32, script, rooms, rng, self.now));
+        if is_refused {
+            self.children[pid].signal(Signal::Kill, self.now);
+        }
         if self.ports[slot].replace(ports).is_some() {
             self.note(Err(Failure::new(format!("slot {slot} is taken"))));
         }
@@ -453,9 +475,9 @@ impl Os for World {
         let terminal = self.schedule.manners.ends.terminal;
         let Some(ports) = &mut self.ports[slot] else { return Err(closed()) };
         let child = &mut self.children[ports.child];
-        let (pipe, open) = match port {
-            Port::Output(output) => (child.output(output), ports.outputs[output]),
-            _ => (&mut child.stderr, ports.stderr),
+        let open = match port {
+            Port::Output(output) => ports.outputs[output],
+            _ => ports.stderr,
         };
         if !open {
             self.note(Err(Failure::new(format!("slot {slot}: {port:?} is read and closed"))));
@@ -467,6 +489,22 @@ impl Os for World {
                 _ => io::Error::from_raw_os_error(5),
             });
         }
+        if let (Port::Output(_), Some(link)) = (port, &mut ports.link) {
+            let n = link.read(child, room);
+            if link.broken {
+                child.signal(Signal::Kill, self.now);
+            }
+            child.nudge(self.now);
+            return match n {
+                None => Ok(0),
+                Some(0) => Err(io::ErrorKind::WouldBlock.into()),
+                Some(n) => Ok(n),
+            };
+        }
+        let pipe = match port {
+            Port::Output(output) => child.output(output),
+            _ => &mut child.stderr,
+        };
         let n = pipe.bytes.len().min(room.len());
         if n == 0 {
             return if pipe.writer { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) };
@@ -583,6 +621,9 @@ impl Os for World {
     fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look> {
         let fails = self.fails("look");
         let look = |&slot: &usize| {
+            if self.ports[slot].as_ref().is_some_and(|ports| ports.link.is_some()) {
+                return Look::obstructed(at, vec![0], Obstacle::Launcher);
+            }
             let child = self.ports[slot].as_ref().map(|ports| &self.children[ports.child]);
             match child {
                 Some(child) if !self.schedule.manners.opaque && !fails => child.look(at),
@@ -597,10 +638,18 @@ impl Os for World {
         looks
     }
 
-    fn look_far(&mut self, _slot: usize, _pid: u32) {}
+    fn look_far(&mut self, slot: usize, pid: u32) {
+        let Some(ports) = &self.ports[slot] else { return };
+        let Some(link) = &ports.link else { return };
+        let (at, sighting) = link.look(&self.children[ports.child], self.now);
+        self.say(|| format!("slot {slot}: will be {sighting:?} at {at:?}"));
+        self.sightings.push((at, slot, pid, sighting));
+    }
 
     fn sighting(&mut self) -> Option<(usize, u32, Sighting)> {
-        None
+        let at = self.sightings.iter().position(|(at, ..)| *at <= self.now)?;
+        let (_, slot, pid, sighting) = self.sightings.swap_remove(at);
+        Some((slot, pid, sighting))
     }
 
     fn kill_far(&mut self, _slot: usize, _pid: Option<u32>) {}
