@@ -311,6 +311,10 @@ impl Machine for Swarm {
         self.scheduler.write_closed(slot, channel);
     }
 
+    fn write_failed(&mut self, slot: usize, channel: usize, error: io::Error) {
+        self.scheduler.write_failed(slot, channel, error);
+    }
+
     fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64) {
         self.scheduler.left_unread(slot, channel, bytes);
     }

@@ -458,6 +458,11 @@ impl<T: Talk> Machine for Solo<T> {
         self.close_what_is_said();
     }
 
+    fn write_failed(&mut self, _: usize, _: usize, error: io::Error) {
+        let message = "the input of the source's command cannot be written";
+        self.broken(Error::new(ErrorKind::Channel, message).because(error));
+    }
+
     fn left_unread(&mut self, _: usize, _: usize, _: u64) {}
 
     fn looked(&mut self, _: usize, _: Look) {}

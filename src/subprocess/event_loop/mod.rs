@@ -79,6 +79,9 @@ pub(crate) trait Machine {
     fn wrote(&mut self, slot: usize, channel: usize, n: usize);
     /// Nobody reads an input any more.
     fn write_closed(&mut self, slot: usize, channel: usize);
+    /// The system does not let us write an input, or wait for room in it, which says nothing of its reader. A request
+    /// may be written in part. That the input is closed is told as well, after this.
+    fn write_failed(&mut self, slot: usize, channel: usize, error: io::Error);
     /// So many bytes of an input will never be read.
     fn left_unread(&mut self, slot: usize, channel: usize, bytes: u64);
 
@@ -468,9 +471,12 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             // If it was enlarged there is room now, and no event will tell of that.
             Ok(true) => connection.is_writable(channel),
             Ok(false) => {}
-            // Out of memory for one more registration: nothing would ever tell when there is room, so
-            // this child cannot be fed any more.
-            Err(_) => self.machine.write_closed(slot, channel),
+            // Out of memory for one more registration: nothing would ever tell when there is room, and half a
+            // request is written, which must not be taken for a whole one.
+            Err(error) => {
+                self.machine.write_failed(slot, channel, error);
+                self.machine.write_closed(slot, channel);
+            }
         }
     }
 

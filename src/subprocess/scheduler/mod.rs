@@ -508,6 +508,11 @@ impl Scheduler {
         self.at(slot, |session, cx, news| session.read_failed(output, error, cx, news));
     }
 
+    /// An input cannot be written.
+    pub(crate) fn write_failed(&mut self, slot: usize, channel: usize, error: io::Error) {
+        self.at(slot, |session, cx, news| session.write_failed(channel, error, cx, news));
+    }
+
     /// A worker has written this on stderr.
     pub(crate) fn heard_stderr(&mut self, slot: usize, bytes: &[u8]) {
         self.heard = self.now.patient;

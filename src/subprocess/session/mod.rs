@@ -557,6 +557,22 @@ impl Session {
         news.fatal = Some(self.describe(ErrorKind::Channel, message).because(error));
     }
 
+    /// The system does not let us write an input. Fatal like a read that fails: another session would fare no better.
+    pub(crate) fn write_failed(
+        &mut self,
+        channel: usize,
+        error: io::Error,
+        cx: &Context<'_>,
+        news: &mut News,
+    ) {
+        let name = match channel {
+            0 => "stdin".to_owned(),
+            side => format!("side input `{}`", cx.spec.side_input_names()[side - 1]),
+        };
+        let message = format!("the worker's {name} cannot be written");
+        news.fatal = Some(self.describe(ErrorKind::Channel, message).because(error));
+    }
+
     /// It has written this on stderr.
     pub(crate) fn heard_stderr(&mut self, bytes: &[u8], cx: &Context<'_>, news: &mut News) {
         Counters::add(&cx.stats.counters.read_bytes, bytes.len() as u64);

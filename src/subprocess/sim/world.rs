@@ -533,10 +533,13 @@ impl Os for World {
             return Err(closed());
         }
         if fails {
-            // A signal of the user's; or what says that nobody reads, which a process that is to be asked one
-            // thing would take for its end.
+            // A signal of the user's; or what says that nobody reads. A process that is to be asked one thing, or
+            // says something at the end of its input, would take the close that follows for that end.
+            let manners = &self.schedule.manners;
+            let speaks_at_end =
+                manners.talk == Talk::UntilEof || self.schedule.spec.words.skip_at_end.is_some();
             let kind = match self.calls % 2 {
-                1 if self.schedule.manners.talk != Talk::UntilEof => io::ErrorKind::BrokenPipe,
+                1 if !speaks_at_end => io::ErrorKind::BrokenPipe,
                 _ => io::ErrorKind::Interrupted,
             };
             return Err(kind.into());
