@@ -538,11 +538,12 @@ impl Os for World {
             let manners = &self.schedule.manners;
             let speaks_at_end =
                 manners.talk == Talk::UntilEof || self.schedule.spec.words.skip_at_end.is_some();
-            let kind = match self.calls % 2 {
-                1 if !speaks_at_end => io::ErrorKind::BrokenPipe,
-                _ => io::ErrorKind::Interrupted,
-            };
-            return Err(kind.into());
+            if self.calls.is_multiple_of(2) || speaks_at_end {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            // It is true then: the worker has closed its end.
+            pipe.reader = false;
+            return Err(closed());
         }
         let n = wanted.min(pipe.free());
         if n == 0 {
