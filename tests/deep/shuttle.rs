@@ -35,9 +35,10 @@ mod sync {
             TrySendError, sync_channel as bounded,
         };
 
-        /// Senders of one type, as crossbeam's are.
+        /// Senders of one type, as crossbeam's are. No check sends as many, and the model makes something for each that
+        /// it could hold, in every run.
         pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
-            bounded(1 << 20)
+            bounded(256)
         }
     }
 
