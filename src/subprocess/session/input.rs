@@ -111,13 +111,15 @@ impl Input {
         unread
     }
 
-    /// How many of these packets, the newest given, the worker has not read in full, as far as is known. A channel
-    /// that it does not read at all says nothing.
+    /// How many of these packets, the newest given, the worker has not read in full, as far as is known. A side
+    /// channel that it does not read at all says nothing.
     pub(super) fn not_read_in_full<'a, I>(&self, newest_first: I) -> u64
     where
         I: Iterator<Item = (&'a Run, usize)>,
     {
-        let Some(read) = self.read().filter(|&read| read > 0) else { return 0 };
+        let Some(read) = self.read().filter(|&read| read > 0 || self.channel == 0) else {
+            return 0;
+        };
         let mut count = 0;
         for (_, end) in self.ranges(newest_first) {
             if end <= read {
