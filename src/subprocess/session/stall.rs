@@ -218,8 +218,11 @@ impl Session {
             (Evidence::EventLoop | Evidence::Opaque(_) | Evidence::Deaf { .. }, _) => {
                 let never = self.flight.replies() == 0;
                 let deaf = matches!(evidence, Evidence::Deaf { .. });
-                if closing_reason.is_none() && self.may_be_given_more(cx) && !deaf {
+                let waits = closing_reason.is_none();
+                if waits && self.may_be_given_more(cx) && (!deaf || cx.input_has_ended) {
                     self.depth.widen();
+                } else if waits && deaf {
+                    // It may still be loading: closed now, it would do so for each record once.
                 } else if cx.input_has_ended && (never || late) {
                     self.guess(closing_reason.unwrap_or(Why::Recycled), cx, news);
                 }
