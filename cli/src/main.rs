@@ -79,7 +79,7 @@ fn run(run: &Run) -> anyhow::Result<Outcome> {
         let message = "no command: put it behind `--`, as in `subfeed -- jq -c .name`";
         Options::command().error(Usage::MissingRequiredArgument, message).exit();
     };
-    let signals = Signals::block()?;
+    let signals = Signals::catch()?;
     let progress = Progress::new(run);
     let mut input = progress.count(unbuffered(&io::stdin()));
     let mut out = unbuffered(&io::stdout());

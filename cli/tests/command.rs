@@ -268,7 +268,7 @@ fn a_reader_that_goes_ends_the_workers_and_then_the_program_by_sigpipe() {
 
 #[test]
 fn the_first_signal_lets_what_was_read_be_answered() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let dir = Dir::new(signal.as_str());
         let pids = dir.0.join("pids");
         let mut child =
@@ -312,6 +312,27 @@ fn the_second_signal_ends_it_at_once_and_leaves_nobody() {
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("a signal");
     assert_eq!(wait(&mut child).signal(), Some(Signal::SIGINT as i32));
     dir.nobody_is_left();
+}
+
+#[test]
+fn a_stdout_that_nobody_reads_does_not_keep_it() {
+    let dir = Dir::new("unread");
+    let pids = dir.0.join("pids");
+    let mut child = subfeed().arg("-j1").args(noted(&pids, "exec cat")).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // More than the pipe to us takes. It fails when the child has gone.
+    let writer = std::thread::spawn(move || stdin.write_all(&lines(1_000_000)));
+    eventually("somebody was started", || !dir.sessions().is_empty());
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("a signal");
+    let mut said = String::new();
+    while !said.contains("once more") {
+        assert!(stderr.read_line(&mut said).expect("a line") > 0, "{said}");
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("a signal");
+    assert_eq!(wait(&mut child).signal(), Some(Signal::SIGTERM as i32));
+    dir.nobody_is_left();
+    let _ = writer.join().expect("a writer");
 }
 
 #[test]
