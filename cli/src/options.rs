@@ -120,7 +120,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) joblog: Option<PathBuf>,
     /// Count in this file what was written, and go on behind that if it is there. After a crash, what was written within a
-    /// second may come again; nothing is left out.
+    /// second may come again; nothing is left out. A record that failed has been said on stderr and counts as done.
     #[arg(long, value_name = "FILE", conflicts_with = "any_order")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Write into this file what every worker did, as a Chrome trace (for Perfetto or chrome://tracing).

@@ -6,7 +6,7 @@ use subfeed::channel::LineBuffered;
 use subfeed::{FeedExt, Template};
 
 use crate::common::tools::here;
-use crate::common::{numbers, texts, within};
+use crate::common::{Dir, numbers, texts, within};
 
 /// Each record must come back before the next is given, and nobody may have been recycled for it.
 fn answers_each(template: Template, inputs: &[&str], expected: &[&str]) {
@@ -161,5 +161,21 @@ fn a_full_window_is_answered_without_a_full_batch() {
             let feed = numbers(60).feed_subprocesses_ordered(template.answers_at_eof(1_000), 2, 7);
             assert_eq!(texts(feed), numbers(60).collect::<Vec<_>>());
         }
+    });
+}
+
+/// A worker that reads nothing while it loads has not seen the end of the input either: it is given its share and answers
+/// it, whether the input has ended meanwhile or not.
+#[test]
+fn a_model_that_sleeps_while_it_loads_is_loaded_once_by_each_worker() {
+    within(|| {
+        let dir = Dir::new();
+        let loads = dir.at("loads");
+        let script = format!("echo load >>{loads}; sleep 2; exec cat");
+        let replies =
+            texts(numbers(20).feed_subprocesses_ordered(Template::shell(script), 2, 1_000));
+        assert_eq!(replies, numbers(20).collect::<Vec<_>>());
+        let loads = std::fs::read_to_string(loads).expect("it was started").lines().count();
+        assert_eq!(loads, 2);
     });
 }
