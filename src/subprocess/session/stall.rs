@@ -219,10 +219,11 @@ impl Session {
                 let never = self.flight.replies() == 0;
                 let deaf = matches!(evidence, Evidence::Deaf { .. });
                 let waits = closing_reason.is_none();
-                if waits && self.may_be_given_more(cx) && (!deaf || cx.input_has_ended) {
+                if waits && deaf {
+                    // It may still be loading, and then has no use for more; closed now, it would load once for
+                    // each record.
+                } else if waits && self.may_be_given_more(cx) {
                     self.depth.widen();
-                } else if waits && deaf {
-                    // It may still be loading: closed now, it would do so for each record once.
                 } else if cx.input_has_ended && (never || late) {
                     self.guess(closing_reason.unwrap_or(Why::Recycled), cx, news);
                 }
