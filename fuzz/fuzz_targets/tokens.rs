@@ -3,10 +3,14 @@
 use libfuzzer_sys::fuzz_target;
 
 /// The tokens, and what each becomes: the longest that fits wins, and an escape is longer than its token.
-const TOKENS: [(&[u8], &[u8]); 6] = [
+const TOKENS: [(&[u8], &[u8]); 10] = [
     (b"{{fd:side}}", b"{fd:side}"),
     (b"{{fd:none}}", b"{fd:none}"),
     (b"{{id}}", b"{id}"),
+    (b"{{host}}", b"{host}"),
+    (b"{{slot}}", b"{slot}"),
+    (b"{host}", b"localhost"),
+    (b"{slot}", b"3"),
     (b"{fd:side}", b"/dev/fd/11"),
     (b"{fd:none}", b"{fd:none}"),
     (b"{id}", b"3"),
@@ -14,7 +18,8 @@ const TOKENS: [(&[u8], &[u8]); 6] = [
 
 // Tokens are more than a fuzzer guesses, so the first bytes of the alphabet stand for pieces of them.
 fuzz_target!(|data: &[u8]| {
-    let pieces: [&[u8]; 8] = [b"{", b"}", b"{id}", b"id", b"{fd:", b"side", b"none", b":"];
+    let pieces: [&[u8]; 10] =
+        [b"{", b"}", b"{id}", b"id", b"{fd:", b"side", b"none", b":", b"host", b"slot"];
     let text: Vec<u8> = data
         .iter()
         .flat_map(|byte| match pieces.get(usize::from(*byte)) {

@@ -1037,9 +1037,12 @@ fn regrouped() -> u32 {
         stat.rsplit_once(") ")?.1.split(' ').nth(2)?.parse().ok()
     };
     let own = nix::unistd::getpgrp().as_raw();
-    let has_left = || children().first().copied().filter(|pid| group(*pid) == Some(own));
-    eventually("it has left its group", || has_left().is_some());
-    has_left().expect("as just before")
+    let seen = std::cell::Cell::new(None);
+    eventually("it has left its group", || {
+        seen.set(children().first().copied().filter(|pid| group(*pid) == Some(own)));
+        seen.get().is_some()
+    });
+    seen.get().expect("it was waited for")
 }
 
 #[test]
