@@ -3,12 +3,15 @@
 use libfuzzer_sys::fuzz_target;
 
 /// The tokens, and what each becomes: the longest that fits wins, and an escape is longer than its token.
-const TOKENS: [(&[u8], &[u8]); 10] = [
+const TOKENS: [(&[u8], &[u8]); 12] = [
     (b"{{fd:side}}", b"{fd:side}"),
     (b"{{fd:none}}", b"{fd:none}"),
     (b"{{id}}", b"{id}"),
     (b"{{host}}", b"{host}"),
     (b"{{slot}}", b"{slot}"),
+    // What only the command that kills a far worker has.
+    (b"{{pid}}", b"{pid}"),
+    (b"{pid}", b"{pid}"),
     (b"{host}", b"localhost"),
     (b"{slot}", b"3"),
     (b"{fd:side}", b"/dev/fd/11"),
@@ -18,8 +21,8 @@ const TOKENS: [(&[u8], &[u8]); 10] = [
 
 // Tokens are more than a fuzzer guesses, so the first bytes of the alphabet stand for pieces of them.
 fuzz_target!(|data: &[u8]| {
-    let pieces: [&[u8]; 10] =
-        [b"{", b"}", b"{id}", b"id", b"{fd:", b"side", b"none", b":", b"host", b"slot"];
+    let pieces: [&[u8]; 11] =
+        [b"{", b"}", b"{id}", b"id", b"{fd:", b"side", b"none", b":", b"host", b"slot", b"pid"];
     let text: Vec<u8> = data
         .iter()
         .flat_map(|byte| match pieces.get(usize::from(*byte)) {
