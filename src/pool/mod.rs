@@ -57,7 +57,7 @@ use crate::window::unwind;
 /// # }
 /// use std::time::Duration;
 /// use subfeed::{Pool, Template};
-/// let bc = Template::new("sh").args(["-c", "while read -r x; do echo $((x)); done"]);
+/// let bc = Template::new("sh").args(["-c", "while read -r x; do echo $(($x)); done"]);
 /// let pool = Pool::new(bc, 2, 100).idle_after(Duration::from_secs(60));
 /// # block_on(async {
 /// assert_eq!(pool.call("6 * 7").await?, "42");
