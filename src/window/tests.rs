@@ -160,6 +160,7 @@ fn a_toy_lets_the_window_be_used_in_full_wherever_the_consumer_sleeps() {
 
 /// Arrows point down: the window knows nobody who uses it.
 #[test]
+#[cfg_attr(miri, ignore = "it reads source text, slowly")]
 fn the_window_names_no_executor() {
     let names = [["sub", "process"].concat(), ["ra", "yon"].concat()];
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/window");
