@@ -213,16 +213,14 @@ impl Session {
                     self.guess(why, cx, news);
                 }
             }
+            // It may still be loading, and then has no use for more; closed now, it would load once for each
+            // record.
+            (Evidence::Deaf { .. }, None) => {}
             // What cannot be seen is treated as a pipeline in a shell would: its input ends when there is
             // no more.
             (Evidence::EventLoop | Evidence::Opaque(_) | Evidence::Deaf { .. }, _) => {
                 let never = self.flight.replies() == 0;
-                let deaf = matches!(evidence, Evidence::Deaf { .. });
-                let waits = closing_reason.is_none();
-                if waits && deaf {
-                    // It may still be loading, and then has no use for more; closed now, it would load once for
-                    // each record.
-                } else if waits && self.may_be_given_more(cx) {
+                if closing_reason.is_none() && self.may_be_given_more(cx) {
                     self.depth.widen();
                 } else if cx.input_has_ended && (never || late) {
                     self.guess(closing_reason.unwrap_or(Why::Recycled), cx, news);
