@@ -173,6 +173,11 @@ impl Error {
         Self::new(ErrorKind::Config, message).fatal()
     }
 
+    /// A thread, or what one waits in, could not be had.
+    pub(crate) fn no_thread(message: &'static str, cause: io::Error) -> Self {
+        Self::new(ErrorKind::Thread, message).because(cause).fatal()
+    }
+
     pub(crate) fn halted() -> Self {
         Self::new(ErrorKind::Halted, "the feed was ended before this packet was answered").fatal()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::feed::watched::Watch;
 use crate::stats::Stats;
 use crate::subprocess::readiness::Readiness;
@@ -98,11 +98,9 @@ impl Launch {
         let workers = self.workers.number();
         let valid = problem.map_or_else(|| self.validate(workers), Err);
         let poller = valid.and_then(|()| {
-            Readiness::new().map(Arc::new).map_err(|error| {
-                Error::new(ErrorKind::Thread, "the feed's poller could not be created")
-                    .because(error)
-                    .fatal()
-            })
+            Readiness::new()
+                .map(Arc::new)
+                .map_err(|error| Error::no_thread("the feed's poller could not be created", error))
         });
         // The event loop's alone: its descriptors are closed with it, even while the window lives on.
         let to_wake = poller.as_ref().map(Arc::downgrade).unwrap_or_default();
@@ -134,11 +132,8 @@ impl Launch {
                 stats: Arc::clone(&stats),
                 log,
             });
-            let not_started = |error: std::io::Error| {
-                Error::new(ErrorKind::Thread, "a thread of the feed could not be started")
-                    .because(error)
-                    .fatal()
-            };
+            let not_started =
+                |error| Error::no_thread("a thread of the feed could not be started", error);
             let event_loop = ExecutorThread::spawn("subfeed-loop", move || {
                 swarm::run(scheduler, supply, outbox, poller);
             });

@@ -4,7 +4,7 @@ use std::fmt;
 use std::thread::{self, JoinHandle};
 
 use super::inlet::{Inlet, Producer, Stopped, inlet};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::ext::FeedExt;
 use crate::feed::drained::Drained;
 use crate::template::Template;
@@ -77,11 +77,9 @@ impl<T: Send + 'static> Feeder<T> {
     {
         let (producer, items) = inlet(capacity);
         let thread = thread::Builder::new().name("subfeed-feeder".to_owned());
-        let drain = thread.spawn(move || drain(items)).map_err(|error| {
-            Error::new(ErrorKind::Thread, "a thread of the feeder cannot be started")
-                .because(error)
-                .fatal()
-        });
+        let drain = thread
+            .spawn(move || drain(items))
+            .map_err(|error| Error::no_thread("a thread of the feeder cannot be started", error));
         Self { producer, drain: Some(drain) }
     }
 }

@@ -14,7 +14,7 @@ use super::items::Items;
 use super::jobs::{Bell, Call, Jobs};
 use super::task::Task;
 use super::worker_set::{Values, WorkerSet};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::feed::Scoped;
 use crate::feed::stopper::Stopper;
 use crate::record::PacketId;
@@ -118,8 +118,7 @@ where
         Ok(intake) => outlet.keep_intake(intake),
         // The feed's only item.
         Err(error) => {
-            let what = "a thread of the feed cannot be started";
-            outlet.fail(Error::new(ErrorKind::Thread, what).because(error).fatal());
+            outlet.fail(Error::no_thread("a thread of the feed cannot be started", error));
         }
     }
     FeedThreads { outlet, _worker_set: worker_set, passing: None, hint, stopper }

@@ -99,10 +99,10 @@ impl JobLog {
             theirs.ended.store(true, SeqCst);
             wake();
         };
-        thread::Builder::new().name("subfeed-log".to_owned()).spawn(run).map_err(|error| {
-            let message = "the job log's thread cannot be started";
-            Error::new(ErrorKind::Thread, message).because(error).fatal()
-        })?;
+        thread::Builder::new()
+            .name("subfeed-log".to_owned())
+            .spawn(run)
+            .map_err(|error| Error::no_thread("the job log's thread cannot be started", error))?;
         let lines = if is_new { HEADER.to_owned() } else { String::new() };
         Ok(Self { shared, lines, began: None })
     }

@@ -64,17 +64,15 @@ pub(super) fn spawn(
     poller: Arc<Readiness>,
 ) -> Result<ExecutorThread, Error> {
     ExecutorThread::spawn("subfeed-source", move || run(plan, talk, poller))
-        .map_err(|error| not_made("a thread of the source cannot be started", error))
+        .map_err(|error| Error::no_thread("a thread of the source cannot be started", error))
 }
 
 /// What the thread of a source waits in.
 pub(super) fn poller() -> Result<Arc<Readiness>, Error> {
     let poller = Readiness::new();
-    Ok(Arc::new(poller.map_err(|error| not_made("the source's poller cannot be made", error))?))
-}
-
-fn not_made(what: &'static str, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Thread, what).because(error).fatal()
+    Ok(Arc::new(
+        poller.map_err(|error| Error::no_thread("the source's poller cannot be made", error))?,
+    ))
 }
 
 /// The same on this thread.
