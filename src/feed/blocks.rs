@@ -12,7 +12,7 @@ use bstr::{BStr, ByteSlice};
 
 use crate::error::Error;
 use crate::feed::answers::take_rest;
-use crate::feed::launch::{Launch, Launched, named_intake, scribe};
+use crate::feed::launch::{Launch, Launched, scribe};
 use crate::feed::watched::Watch;
 use crate::record::{Buffer, PacketId};
 use crate::stats::{Monitor, Snapshot, Stats};
@@ -278,7 +278,7 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
             let writing = writing(spec, delimiter);
             IntakeThread::spawn(
                 move || intake.read(Cutter::new(reader, reading), writing),
-                |run| named_intake().spawn(run).map(Some),
+                |run| IntakeThread::builder().spawn(run).map(Some),
             )
         });
         let end = spec.replies.written_end(delimiter).into();

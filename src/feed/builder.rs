@@ -7,7 +7,7 @@ use std::thread::Scope;
 use crate::error::Error;
 use crate::ext::SendIterator;
 use crate::feed::drained::{Drained, Exit};
-use crate::feed::launch::{Launch, Launched, Started, named_intake, scribe};
+use crate::feed::launch::{Launch, Launched, Started, scribe};
 use crate::feed::stopper::{Gated, Stopper};
 use crate::feed::through::{MarkedFeed, TryFeed};
 use crate::feed::watched::Watch;
@@ -217,7 +217,7 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
         let (answers, store) = self.launch(D::FALLIBLE, |intake, source, writer| {
             IntakeThread::spawn(
                 move || intake.run(source, writer),
-                |run| named_intake().spawn_scoped(scope, run).map(|_| None),
+                |run| IntakeThread::builder().spawn_scoped(scope, run).map(|_| None),
             )
         });
         Scoped::new(F::of(answers.keeping_to_its_hint(), store))
@@ -574,6 +574,6 @@ where
 {
     IntakeThread::spawn(
         move || intake.run(source, writer),
-        |run| named_intake().spawn(run).map(Some),
+        |run| IntakeThread::builder().spawn(run).map(Some),
     )
 }

@@ -1,7 +1,6 @@
 //! The start of a feed of processes: its window, its event loop, its intake.
 
 use std::sync::Arc;
-use std::thread;
 
 use crate::error::Error;
 use crate::feed::watched::Watch;
@@ -24,10 +23,6 @@ const MOST_WORKERS: usize = 1 << 18;
 
 /// The intake's thread, unless a scope keeps it.
 pub(super) type Started = std::io::Result<Option<IntakeThread>>;
-
-pub(super) fn named_intake() -> thread::Builder {
-    thread::Builder::new().name("subfeed-intake".to_owned())
-}
 
 /// How the template writes requests.
 pub(super) fn scribe(spec: &Spec) -> Scribe {

@@ -112,7 +112,7 @@ where
     let hint = source.size_hint();
     let stopper = Stopper::default();
     let source = stopper.gates(source);
-    let builder = thread::Builder::new().name("subfeed-intake".to_owned());
+    let builder = IntakeThread::builder();
     let pull = move || intake.run(source, pack);
     match IntakeThread::spawn(pull, |pull| spawn(builder, pull)) {
         Ok(intake) => outlet.keep_intake(intake),

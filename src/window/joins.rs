@@ -114,6 +114,11 @@ const LEAVE_AFTER: Duration = Duration::from_millis(50);
 const ROUNDS: u32 = 9;
 
 impl IntakeThread {
+    /// The thread that is to be spawned for one, with its name.
+    pub(crate) fn builder() -> thread::Builder {
+        thread::Builder::new().name("subfeed-intake".to_owned())
+    }
+
     /// Has `pull` run on the thread that `spawn` makes, which may be one of a scope: then there is nothing to wait
     /// for here.
     pub(crate) fn spawn<'s>(
