@@ -293,20 +293,28 @@ with_sshd!(a_host_that_does_not_answer_is_given_up_in_time, |sshd| {
 
 // -------------------------------------------------------------------- faults while it streams
 
-/// Feeds without an end in sight, lets something happen again and again in the middle, and sees to it that nothing is
-/// lost, doubled or out of order, and that no packet is charged.
+/// Feeds without an end in sight, lets something happen three times in the middle, and sees to it that nothing is
+/// lost, doubled or out of order, and that no packet is charged. Nothing happens before every worker has answered: a
+/// connection may take longer than ten thousand records.
 fn survives(template: Template, workers: usize, mut fault: impl FnMut()) -> subfeed::Snapshot {
-    let count = 60_000;
-    let mut feed = numbers(count).feed(template).workers(workers).buffer(2_000).start();
-    let monitor = feed.monitor();
-    for n in 0..count {
-        if n % 20_000 == 10_000 {
+    let endless = (0u64..).map(|n| n.to_string());
+    let mut feed = endless.feed(template).workers(workers).buffer(2_000).start();
+    let (monitor, stopper) = (feed.monitor(), feed.stopper());
+    let all_answer = || monitor.workers().iter().all(|worker| worker.answered > 0);
+    let (mut faults, mut since) = (0, 10_000);
+    let mut count = 0u64;
+    for reply in feed.by_ref() {
+        assert_eq!(reply.expect("a reply"), count.to_string());
+        count += 1;
+        since += 1;
+        if faults < 3 && since % 20_000 == 0 && (faults > 0 || all_answer()) {
             fault();
+            (faults, since) = (faults + 1, 0);
+        } else if faults == 3 && since == 10_000 {
+            stopper.stop();
         }
-        let reply = feed.next().expect("an item");
-        assert_eq!(reply.expect("a reply"), n.to_string());
     }
-    assert!(feed.next().is_none());
+    assert!(faults == 3 && count >= 60_000, "{faults} faults, {count} replies");
     drop(feed);
     let seen = monitor.snapshot();
     assert_eq!((seen.failed, seen.retries), (0, 0), "{seen:?}");
