@@ -56,7 +56,12 @@ type Polled = PolledIntake<Writer<AsBytes, Nothing>, Requests, Lengths>;
 
 /// The packet and the length that come next.
 pub(crate) fn next(outlet: &mut Outlet<Requests, Lengths>) -> Option<(u64, usize)> {
-    match outlet.next()? {
+    came(outlet.next())
+}
+
+/// The same, of what an outlet gave.
+pub(crate) fn came(item: Option<(PacketId, Given<&mut Lengths>)>) -> Option<(u64, usize)> {
+    match item? {
         (packet, Given::Reply(lengths)) => Some((packet.0, lengths.pop_front()?)),
         (packet, given) => panic!("{packet:?}: {given:?}"),
     }
@@ -123,15 +128,11 @@ fn a_toy_is_pulled_in_polls_and_says_when_it_would_go_on() {
         let mut n = 0;
         while n < 1_000 {
             let next = || Poll::Ready(source.next());
-            let taken = intake.poll(&waker, next, || {
-                outlet.poll_next(|| Waiter::Task(waker.clone())).map(|next| match next {
-                    Some((packet, Given::Reply(lengths))) => (packet.0, lengths.pop_front()),
-                    other => panic!("{other:?}"),
-                })
-            });
+            let taken = intake
+                .poll(&waker, next, || outlet.poll_next(|| Waiter::Task(waker.clone())).map(came));
             match taken {
                 Poll::Ready(taken) => {
-                    assert_eq!(taken, (n, Some(n as usize % 10 + 1)));
+                    assert_eq!(taken, Some((n, n as usize % 10 + 1)));
                     n += 1;
                 }
                 Poll::Pending => thread::park(),

@@ -93,7 +93,7 @@ use window::joins::ExecutorThread;
 use window::outlet::{Given, Order, Outlet};
 use window::packet::{End, Outcome, Span};
 use window::seam::{Bounds, Ends, attach};
-use window::tests::{lengths, lengths_polled, next};
+use window::tests::{came, lengths, lengths_polled, next};
 use window::toy::Lengths;
 use window::waiter::Waiter;
 
@@ -137,14 +137,7 @@ fn every_item_to_a_task(n: u64, packets: usize) {
     shuttle::future::block_on(async move {
         for k in 0..=n {
             let polled = std::future::poll_fn(|context| {
-                match feed.poll_next(|| Waiter::Task(context.waker().clone())) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(None) => Poll::Ready(None),
-                    Poll::Ready(Some((packet, Given::Reply(lengths)))) => {
-                        Poll::Ready(lengths.pop_front().map(|length| (packet.0, length)))
-                    }
-                    Poll::Ready(Some(other)) => panic!("{other:?}"),
-                }
+                feed.poll_next(|| Waiter::Task(context.waker().clone())).map(came)
             });
             assert_eq!(polled.await, (k < n).then(|| (k, length(k))));
         }
@@ -207,14 +200,8 @@ fn every_item_of_a_stream(n: u64, packets: usize, max_bytes: usize) {
                     pulled += u64::from(matches!(next, Poll::Ready(Some(_))));
                     next
                 };
-                intake.poll(waker, next, || match feed.poll_next(|| Waiter::Task(waker.clone())) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(None) => Poll::Ready(None),
-                    Poll::Ready(Some((packet, Given::Reply(lengths)))) => {
-                        Poll::Ready(lengths.pop_front().map(|length| (packet.0, length)))
-                    }
-                    Poll::Ready(Some(other)) => panic!("{other:?}"),
-                })
+                intake
+                    .poll(waker, next, || feed.poll_next(|| Waiter::Task(waker.clone())).map(came))
             });
             assert_eq!(polled.await, (k < n).then(|| (k, length(k))));
         }

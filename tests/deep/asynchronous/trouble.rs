@@ -200,7 +200,10 @@ fn a_waker_that_panics_harms_nobody() {
 /// A task whose last handle is its waker: it goes, with its feed, on whichever thread wakes it or forgets it.
 #[test]
 fn a_feed_that_goes_with_its_waker_goes_without_a_deadlock() {
-    struct Task(#[allow(dead_code)] std::sync::Mutex<Option<Box<dyn Send>>>);
+    struct Task(
+        #[allow(dead_code, reason = "it goes with its waker")]
+        std::sync::Mutex<Option<Box<dyn Send>>>,
+    );
     impl Wake for Task {
         fn wake(self: Arc<Self>) {}
     }
