@@ -283,24 +283,30 @@ pub(crate) fn in_own_process(name: &str, test: impl FnOnce() + Send + 'static) {
     warden::watch();
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let word = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
-    let program = std::env::current_exe().expect("this program");
-    let output = Command::new(program)
+    if let Err(said) = again(name, |command| _ = command.env(MARK, &word)) {
+        // It has not come to its own end, and so perhaps not to that of its workers.
+        warden::end_all(&format!("{MARK}={word}"));
+        panic!("{said}");
+    }
+}
+
+/// Runs the test of this name once more, alone in this program started again, as `prepare` wants it.
+///
+/// An error is how it ended and what it said.
+pub(crate) fn again(name: &str, prepare: impl FnOnce(&mut Command)) -> Result<(), String> {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command
         .args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"])
-        .env(MARK, &word)
-        .stdin(Stdio::null())
-        .output()
-        .expect("this program again");
+        .stdin(Stdio::null());
+    prepare(&mut command);
+    let output = command.output().expect("this program again");
     let said = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
     let passed = output.status.success() && said.contains("1 passed");
-    if !passed {
-        // It has not come to its own end, and so perhaps not to that of its workers.
-        warden::end_all(&format!("{MARK}={word}"));
-    }
-    assert!(passed, "{}: {said}", output.status);
+    if passed { Ok(()) } else { Err(format!("{}: {said}", output.status)) }
 }
 
 /// The body of a test that needs a process of its own.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
 use subfeed::{ErrorKind, FeedExt, Launcher, Template};
 
-use crate::common::{kill, numbers, tools, within};
+use crate::common::{again, kill, numbers, tools, within};
 use crate::kit::{Slurm, all_answer, below, stop};
 
 /// Which test runs in a process of its own, and the pids of the nodes' daemons.
@@ -32,18 +32,10 @@ fn inside(name: &str, test: fn(&Nodes)) {
     }
     let slurm = Slurm::start();
     let pids = (1..=4).map(|node| slurm.slurmd(node).to_string()).collect::<Vec<_>>().join(" ");
-    let output = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", &format!("slurm::{name}"), "--nocapture", "--test-threads=1"])
-        .envs(slurm.environment())
-        .env(INSIDE, pids)
-        .output()
-        .expect("this program again");
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(output.status.success() && said.contains("1 passed"), "{}: {said}", output.status);
+    let passed = again(&format!("slurm::{name}"), |command| {
+        command.envs(slurm.environment()).env(INSIDE, pids);
+    });
+    passed.unwrap_or_else(|said| panic!("{said}"));
 }
 
 /// The nodes, as a test inside sees them.
