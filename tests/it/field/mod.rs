@@ -202,14 +202,11 @@ impl Told {
     }
 }
 
-/// A test for each door; those behind a kind are ignored for it.
+/// A test for each door.
 macro_rules! doors {
-    ($body:ident: $($fine:ident)* $(; $kind:literal: $($door:ident)*)?) => {
+    ($body:ident: $($door:ident)*) => {
         mod $body {
-            $(#[test] fn $fine() { super::$body(crate::field::Door::of(stringify!($fine))); })*
-            $($(#[test] #[ignore = $kind] fn $door() {
-                super::$body(crate::field::Door::of(stringify!($door)));
-            })*)?
+            $(#[test] fn $door() { super::$body(crate::field::Door::of(stringify!($door))); })*
         }
     };
 }
