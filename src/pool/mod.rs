@@ -503,9 +503,6 @@ fn park_until<A>(
 
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    loop {
-        if let Some(output) = park_until(None, |context| future.as_mut().poll(context)) {
-            return output;
-        }
-    }
+    let output = park_until(None, |context| future.as_mut().poll(context));
+    output.expect("without a deadline it waits until it is ready")
 }
