@@ -97,6 +97,12 @@ impl Policy {
     }
 }
 
+/// How long to wait after so many failures in a row: `first`, doubled for each but one, and `longest` at most.
+pub(crate) fn backed_off(first: Duration, longest: Duration, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(20);
+    first.saturating_mul(1 << doublings).min(longest)
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

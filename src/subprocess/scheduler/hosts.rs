@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::subprocess::protocol::Now;
 use crate::template::Spec;
 use crate::template::launcher::StartGate;
-use crate::template::policy::Policy;
+use crate::template::policy::{Policy, backed_off};
 
 /// How long a host that is out is left alone.
 const OUT_FOR: Duration = Duration::from_secs(60);
@@ -166,10 +166,9 @@ impl Hosts {
         }
         host.streak += 1;
         host.failed_at = now;
-        let doublings = (host.streak - 1).min(20);
         let first = policy.backoff.max(SHORTEST_WAIT);
         let longest = policy.backoff_cap.max(LONGEST_WAIT);
-        let wait = first.saturating_mul(1 << doublings).min(longest);
+        let wait = backed_off(first, longest, host.streak);
         let is_out = host.streak >= policy.give_up;
         host.not_before = now.saturating_add(if is_out { OUT_FOR } else { wait });
         if !is_out || std::mem::replace(&mut host.out, true) {

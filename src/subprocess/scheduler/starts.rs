@@ -16,6 +16,7 @@ use crate::subprocess::protocol::{Now, Spawned, StartError};
 use crate::subprocess::scheduler::hosts::Verdict;
 use crate::subprocess::scheduler::{Scheduler, Slot};
 use crate::subprocess::session::{Ended, Session};
+use crate::template::policy::backed_off;
 
 /// How long no session may be startable for want of something, with none alive, before that is fatal.
 const LONGEST_FAILING: Duration = Duration::from_secs(30);
@@ -192,8 +193,7 @@ impl Scheduler {
     /// After a session that came to nothing the next one waits a while.
     pub(super) fn back_off(&mut self, slot: usize) -> Duration {
         let policy = &self.plan.spec.policy;
-        let doublings = self.starts.streaks[slot].saturating_sub(1).min(20);
-        let wait = policy.backoff.saturating_mul(1 << doublings).min(policy.backoff_cap);
+        let wait = backed_off(policy.backoff, policy.backoff_cap, self.starts.streaks[slot]);
         let not_before = self.now.patient.saturating_add(wait);
         self.slots[slot] = Slot::Vacant { not_before };
         wait
