@@ -222,8 +222,8 @@ impl Machine for Swarm {
         }
     }
 
-    fn advance(&mut self) {
-        self.scheduler.tick();
+    fn advance(&mut self, reported: Time) {
+        self.scheduler.tick(reported);
         while self.scheduler.wants_input() && self.take_input() {}
         // An intake that was given up is not listened to, whatever comes.
         while self.scheduler.awaits_input()

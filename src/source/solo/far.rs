@@ -109,9 +109,10 @@ impl Far {
         deframer.is_doubtful(unread.hidden()).then(|| self.heard.saturating_add(DOUBTED_FOR))
     }
 
-    /// Its time has come. Says whether there is something new to be heard.
-    pub(super) fn tick(&mut self, unread: &mut Unread, now: Time) -> Result<bool, Error> {
-        if self.deadline(unread).is_none_or(|at| now.patient < at) {
+    /// What happened until `reported` is known: whether its time has come. Says whether there is something new to be
+    /// heard.
+    pub(super) fn tick(&mut self, unread: &mut Unread, reported: Now) -> Result<bool, Error> {
+        if self.deadline(unread).is_none_or(|at| reported < at) {
             return Ok(false);
         }
         match &mut self.deframer {

@@ -195,10 +195,10 @@ impl<T: Talk> Solo<T> {
     }
 
     /// Learns what the consumer wants, and whether the child is late with it.
-    fn attend(&mut self) {
+    fn attend(&mut self, reported: Time) {
         self.talk.attend(self.now, &mut self.say);
         if self.talk.stand() == Stand::Go {
-            let late = self.talk.limits().find(|limit| limit.deadline().has_passed(self.now));
+            let late = self.talk.limits().find(|limit| limit.deadline().has_passed(reported));
             if let Some(late) = late {
                 self.talk.is_late(&late);
             }
@@ -250,8 +250,10 @@ impl<T: Talk> Solo<T> {
     }
 
     /// Does what is to be done of the child's end.
-    fn step(&mut self) {
-        let late = self.leaves_by().is_some_and(|at| at.has_passed(self.now));
+    fn step(&mut self, reported: Time) {
+        // How long our own wait for its end may take is no matter of what it did in time.
+        let known = if self.stand == Stand::Go { reported } else { self.now };
+        let late = self.leaves_by().is_some_and(|at| at.has_passed(known));
         let wants = self.talk.wants(self.now);
         let State::Started(child) = &mut self.state else { return };
         if late && child.is_running() {
@@ -282,9 +284,9 @@ impl<T: Talk> Solo<T> {
     }
 
     /// Looks after a launcher's time.
-    fn tick(&mut self) {
+    fn tick(&mut self, reported: Time) {
         let Some(far) = &mut self.far else { return };
-        match far.tick(&mut self.unread, self.now) {
+        match far.tick(&mut self.unread, reported.patient) {
             Ok(false) => {}
             Ok(true) => self.hear(),
             Err(error) => self.talk.broke_off(error),
@@ -306,7 +308,7 @@ impl<T: Talk> Machine for Solo<T> {
 
     fn begin(&mut self) {}
 
-    fn advance(&mut self) {
+    fn advance(&mut self, reported: Time) {
         if matches!(self.state, State::Unstarted) {
             // What it would say is for a child that runs.
             if self.stand != Stand::Go || self.talk.stand() != Stand::Go {
@@ -314,10 +316,10 @@ impl<T: Talk> Machine for Solo<T> {
             }
             return;
         }
-        self.tick();
+        self.tick(reported);
         self.offer();
-        self.attend();
-        self.step();
+        self.attend(reported);
+        self.step(reported);
     }
 
     fn deliver(&mut self) -> bool {

@@ -30,6 +30,11 @@ impl Clock {
         self.budget = self.budget.saturating_add(timeout.unwrap_or(Duration::MAX));
     }
 
+    /// What was read last.
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
     /// It is this late really.
     pub(super) fn read(&mut self, real: Now) -> Time {
         let real = real.max(self.now.real);

@@ -39,7 +39,10 @@ pub(crate) trait Machine {
     /// A turn begins.
     fn begin(&mut self);
     /// Everything that has come is read: timers run, input is taken and given out.
-    fn advance(&mut self);
+    ///
+    /// What happened until `reported` has been told. A limit that runs out later is not judged yet: where this
+    /// process was stopped, a child may have done in time what was asked of it.
+    fn advance(&mut self, reported: Time);
     /// A turn is over: what has come of it is handed on. Says whether everything is over.
     fn deliver(&mut self) -> bool;
 
@@ -133,6 +136,8 @@ pub(crate) struct EventLoop<M, O> {
     clock: Clock,
     /// By the patient clock.
     now: Now,
+    /// When the last look for events began: what happened before has been told.
+    reported: Time,
     /// How often the others were let run since something happened.
     yields: u32,
 }
@@ -148,6 +153,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             to_read: Vec::new(),
             clock: Clock::default(),
             now: Now::ZERO,
+            reported: Time::default(),
             yields: 0,
         }
     }
@@ -242,7 +248,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     fn turn(&mut self) {
         self.machine.begin();
         self.read();
-        self.machine.advance();
+        self.machine.advance(self.reported);
         self.perform();
         self.machine.take_writers(&mut self.to_write);
         self.write();
@@ -252,6 +258,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     /// Waits for the children, another thread or the time. Says whether a child had something to say.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
         let mut events = std::mem::take(&mut self.events);
+        self.reported = self.clock.now();
         self.clock.waits(timeout);
         let waited = self.os.wait(timeout, &mut events);
         self.tell_time();

@@ -599,15 +599,15 @@ impl Scheduler {
 
     // ---------------------------------------------------------------- time
 
-    /// Time has passed.
-    pub(crate) fn tick(&mut self) {
-        while let Some(slot) = self.timers.pop(self.now) {
+    /// Time has passed. What happened until `reported` is known.
+    pub(crate) fn tick(&mut self, reported: Time) {
+        while let Some(slot) = self.timers.pop(reported) {
             let readable = self.may_read(slot);
-            self.at(slot, |session, cx, news| session.tick(readable, cx, news));
+            self.at(slot, |session, cx, news| session.tick(readable, reported.patient, cx, news));
         }
         // What a session's own limit has ended by now needs no limit of the feed's.
-        if self.timers.take_feed(self.now) {
-            self.look_at_feed();
+        if self.timers.take_feed(reported) {
+            self.look_at_feed(reported);
         }
     }
 
@@ -618,9 +618,9 @@ impl Scheduler {
     }
 
     /// The limits that concern the whole feed.
-    fn look_at_feed(&mut self) {
+    fn look_at_feed(&mut self, reported: Time) {
         self.look_at_last();
-        self.give_last_up();
+        self.give_last_up(reported.patient);
         if self.shutdown.is_stopping() {
             return;
         }
@@ -628,7 +628,7 @@ impl Scheduler {
         if let Some(limit) = policy.run_timeout
             && !self.all_resolved()
         {
-            if self.now.real < limit {
+            if reported.real < limit {
                 self.timers.arm_feed_really(limit);
             } else {
                 return self.run_out(Limit::RunTimeout(limit));
@@ -642,7 +642,7 @@ impl Scheduler {
                 self.heard = self.now.patient;
             }
             let deadline = self.heard.saturating_add(limit);
-            if self.now.patient >= deadline {
+            if reported.patient >= deadline {
                 return self.run_out(Limit::IdleTimeout(limit));
             }
             self.timers.arm_feed(deadline);
@@ -685,10 +685,9 @@ impl Scheduler {
         }
     }
 
-    /// The same if that has taken too long. Asked only when everything that has come is read: where this process was
-    /// stopped, the sessions may have ended long ago.
-    fn give_last_up(&mut self) {
-        if self.last.held_until().is_some_and(|until| self.now.patient >= until) {
+    /// The same if that has taken too long.
+    fn give_last_up(&mut self, reported: Now) {
+        if self.last.held_until().is_some_and(|until| reported >= until) {
             let message = "a worker that has answered did not close its stdout in time, so that it is not \
                            known whether it says more than it was asked";
             let remark = Error::new(
@@ -764,7 +763,7 @@ pub(crate) struct Audit {
     /// Bytes that it holds: of requests, of replies that are held, of spans that are not handed over.
     pub(crate) weight: usize,
     pub(crate) sessions: Vec<crate::subprocess::session::Audit>,
-    /// A slot that has room and does not stand in line, if there is one.
+    /// A slot that has room and does not stand in line.
     pub(crate) neglected: Option<usize>,
     pub(crate) stopping: bool,
     pub(crate) dropped: bool,

@@ -111,11 +111,17 @@ impl Session {
         self.deadlines(cx).map(|(at, _)| at).min()
     }
 
-    /// Time has passed. `readable` says whether its outputs were read.
-    pub(crate) fn tick(&mut self, readable: bool, cx: &Context<'_>, news: &mut News) {
+    /// Time has passed. `readable` says whether its outputs were read; what it did until `reported` is known.
+    pub(crate) fn tick(
+        &mut self,
+        readable: bool,
+        reported: Now,
+        cx: &Context<'_>,
+        news: &mut News,
+    ) {
         self.step(cx, news);
         let now = cx.now.patient;
-        let limit = self.deadlines(cx).find(|(at, _)| *at <= now);
+        let limit = self.deadlines(cx).find(|(at, _)| *at <= reported);
         let Some((_, limit)) = limit else { return };
         if !readable && self.closed_output_at.is_none() {
             // It may have answered long ago: it is we who do not read, for want of room. The time
