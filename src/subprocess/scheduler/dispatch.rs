@@ -54,10 +54,15 @@ impl Scheduler {
     /// A session has room, or may have: it asks for work once.
     pub(super) fn offer(&mut self, slot: usize) {
         let Slot::Live { session, queued } = &mut self.slots[slot] else { return };
-        if *queued || !session.takes_more(&self.plan.spec, self.plan.backlog) {
+        let careful = self.backlog.has_careful();
+        if (*queued && !careful) || !session.takes_more(&self.plan.spec, self.plan.backlog) {
             return;
         }
-        *queued = true;
+        // A careful run looks for a session among all, not in the lines.
+        self.careful_may_go |= careful;
+        if std::mem::replace(queued, true) {
+            return;
+        }
         self.lines.enter(slot, session, self.withholding);
     }
 
@@ -69,6 +74,7 @@ impl Scheduler {
         if self.backlog.has_careful() {
             self.dispatch_carefully();
         }
+        self.careful_may_go = false;
         // In rounds, so that a backlog is cut once for each session that shares it, not halved again and
         // again, and that all in line have a turn.
         let (mut warm, mut cold, mut share, mut warm_first) = (0, 0, 0, true);
@@ -126,7 +132,8 @@ impl Scheduler {
     /// Whether room has turned up since the last dispatch, and there is something to put there.
     pub(crate) fn can_dispatch(&self) -> bool {
         let line = !self.lines.is_empty() || (self.lines.has_last() && !self.is_starting());
-        line && !self.shutdown.is_stopping() && self.backlog.has_free()
+        let any = (line && self.backlog.has_free()) || self.careful_may_go;
+        any && !self.shutdown.is_stopping()
     }
 
     /// Whether what waits to be given out begins with the packet that the consumer waits for.
@@ -186,35 +193,38 @@ impl Scheduler {
     /// empty, or fresh. Without this they would wait for ever while the others go on.
     ///
     /// A session that was never given anything is on its way, even if it is not ready yet: to close it
-    /// would make room for another one like it.
+    /// would make room for another one like it. So is one that is empty already, and takes nothing for some other
+    /// reason: kept empty it would stay so for ever.
     fn make_room_for(&mut self, jobs: usize) {
         let alone = self.backlog.has_alone();
-        let coming = |(number, slot): &(usize, &Slot)| match slot {
-            Slot::Vacant { .. } => !self.hosts.has_failed(*number),
-            Slot::Starting => true,
-            Slot::Live { session, .. } => {
-                !session.is_open() || session.is_quarantined() || session.is_fresh()
-            }
-        };
-        let coming = self.slots.iter().enumerate().filter(coming).count();
+        let slots = 0..self.slots.len();
+        let coming = slots.clone().filter(|&slot| self.makes_room(slot, alone)).count();
         for _ in coming..jobs {
-            let emptiest = self.slots.iter().enumerate().filter_map(|(i, slot)| match slot {
-                Slot::Live { session, .. }
-                    if session.is_open() && !session.is_quarantined() && !session.is_fresh() =>
-                {
-                    Some((session.owed(), i))
-                }
-                _ => None,
-            });
+            let others = slots.clone().filter(|&slot| !self.makes_room(slot, alone));
+            let emptiest = others.filter_map(|slot| Some((self.session(slot)?.owed(), slot)));
             let Some((owed, slot)) = emptiest.min() else { return };
             self.at(slot, |session, cx, news| {
-                if owed == 0 && alone {
+                if owed == 0 {
                     session.recycle(cx, news);
                 } else {
                     // It gets nothing more until it is empty.
                     session.quarantine();
                 }
             });
+        }
+    }
+
+    /// Whether a careful run will find this slot, as it is, or what follows there: empty, or fresh if one must be `alone`.
+    fn makes_room(&self, slot: usize, alone: bool) -> bool {
+        match &self.slots[slot] {
+            Slot::Vacant { .. } => !self.hosts.has_failed(slot),
+            Slot::Starting => true,
+            Slot::Live { session, .. } => {
+                !session.is_open()
+                    || session.is_quarantined()
+                    || session.is_fresh()
+                    || (session.owed() == 0 && !alone)
+            }
         }
     }
 }

@@ -134,6 +134,8 @@ pub(crate) struct Scheduler {
     slots: Vec<Slot>,
     backlog: Backlog,
     lines: Lines,
+    /// Whether room has turned up since the last dispatch that a careful run may use.
+    careful_may_go: bool,
     attempts: Attempts,
     losses: Losses,
     hosts: Hosts,
@@ -185,6 +187,7 @@ impl Scheduler {
             slots: (0..workers).map(|_| Slot::Vacant { not_before: Now::ZERO }).collect(),
             backlog: Backlog::new(plan.origin),
             lines: Lines::default(),
+            careful_may_go: false,
             attempts: Attempts::default(),
             losses: Losses::default(),
             hosts: Hosts::new(&plan.spec, workers),
@@ -763,7 +766,7 @@ pub(crate) struct Audit {
     /// Bytes that it holds: of requests, of replies that are held, of spans that are not handed over.
     pub(crate) weight: usize,
     pub(crate) sessions: Vec<crate::subprocess::session::Audit>,
-    /// A slot that has room and does not stand in line.
+    /// A slot that has room and does not stand in line, or is kept empty for nothing, if there is one.
     pub(crate) neglected: Option<usize>,
     pub(crate) stopping: bool,
     pub(crate) dropped: bool,
@@ -781,7 +784,9 @@ impl Scheduler {
         let spans = spans + self.last.weight();
         let neglected = |slot: &Slot| match slot {
             Slot::Live { session, queued } => {
-                !queued && session.takes_more(&self.plan.spec, self.plan.backlog)
+                let stays_empty =
+                    session.is_quarantined() && session.is_open() && session.owed() == 0;
+                stays_empty || (!queued && session.takes_more(&self.plan.spec, self.plan.backlog))
             }
             _ => false,
         };
