@@ -240,7 +240,8 @@ impl Ended {
         let ended_well = self.status.is_some_and(|status| status.success());
         let owed = session.owed();
         session.flight.len() > 0
-            && (owed == 0 || session.unread() < owed)
+            // What it has not read in full on each input that it must read, it could not answer.
+            && (owed == 0 || session.not_read_in_full() < owed)
             && self.is_asked()
             && ended_well
             && !session.child.is_abandoned()
