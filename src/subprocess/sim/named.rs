@@ -348,6 +348,28 @@ fn an_intake_that_was_given_up_is_not_listened_to() {
     }
 }
 
+/// What single schedules of millions have shown, and the smaller ones above do not draw.
+#[test]
+fn what_failed_once_does_not_fail_again() {
+    let seeds = [
+        (
+            158_607,
+            "a limit was judged by the time that this process was stopped, before it read what had come",
+        ),
+        (201_590, "the same for a tool that withholds, where on_stall is Fail"),
+        (33_413, "a worker that was empty already was kept empty for packets of others, for ever"),
+        (
+            136_422,
+            "what a worker had not read on its stdin was taken for skipped because of its side channel",
+        ),
+    ];
+    for (seed, why) in seeds {
+        if let Err(failure) = Play::new(seed, false).run() {
+            panic!("seed {seed} ({why}): {}", failure.0);
+        }
+    }
+}
+
 #[test]
 fn an_input_that_ends_without_an_item_is_no_failure_of_workers() {
     let reports = play(Family::Clean, |schedule, spec| {

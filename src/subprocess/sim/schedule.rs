@@ -313,7 +313,7 @@ impl Schedule {
             _ => 1 << 20,
         };
         consumer.follows = !drain && max_bytes == 1 << 20 && rng.one_in(6);
-        Self {
+        let mut schedule = Self {
             seed,
             family,
             workers,
@@ -342,7 +342,13 @@ impl Schedule {
             faults: HostFaults::default(),
             late: rng.one_in(8).then(|| MS * rng.pick(&[50, 900, 7_000])),
             manners,
+        };
+        if schedule.late.is_some() {
+            // Each time that the process is stopped may count for 10 ms, in which no worker has run.
+            let policy = &mut Arc::make_mut(&mut schedule.spec).policy;
+            policy.end_timeout = policy.end_timeout.map(|limit| limit.max(150 * MS));
         }
+        schedule
     }
 
     fn input(rng: &mut Rng, talk: Talk) -> Input {
@@ -653,7 +659,8 @@ impl Draw<'_> {
             *limit = match rng.below(16) {
                 0 => Some(short),
                 1 => Some(Duration::MAX),
-                2 => Some(3_600_000 * MS),
+                // No feed of so few items takes a day, however many of them hang.
+                2 => Some(86_400_000 * MS),
                 _ => None,
             };
         }
