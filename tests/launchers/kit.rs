@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use subfeed::{FeedExt, Launcher, Template};
+use nix::sys::signal::Signal;
+use subfeed::{Error, ErrorKind, FeedExt, Launcher, Snapshot, Template};
 
 use crate::common::Dir;
 
@@ -74,7 +76,7 @@ impl Sshd {
 /// Feeds without an end until each of these replies has come.
 #[track_caller]
 pub(crate) fn all_answer(template: Template, workers: usize, replies: &[&str]) {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let mut missing: Vec<&str> = replies.to_vec();
     let endless = (0u64..).map(|n| n.to_string());
     for reply in endless.feed_subprocesses(template, workers, 64) {
@@ -85,6 +87,94 @@ pub(crate) fn all_answer(template: Template, workers: usize, replies: &[&str]) {
         }
         assert!(begun.elapsed() < crate::common::DEADLINE, "nobody says {missing:?}");
     }
+}
+
+/// Whether there is what an sshd takes.
+pub(crate) fn sshd_is_here() -> bool {
+    crate::common::tools::here(&["ssh", "sshd", "setpriv", "ps"])
+}
+
+/// A test that needs the daemon.
+#[macro_export]
+macro_rules! with_sshd {
+    ($name:ident, $test:expr) => {
+        #[test]
+        fn $name() {
+            if $crate::kit::sshd_is_here() {
+                $crate::common::within(|| {
+                    let test: fn($crate::kit::Sshd) = $test;
+                    test($crate::kit::Sshd::start());
+                });
+            }
+        }
+    };
+}
+
+/// The one error of a feed that has no other item than halted ones.
+#[track_caller]
+pub(crate) fn only_error(template: Template) -> Error {
+    let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 1);
+    let error = feed.next().expect("an item").expect_err("an error");
+    assert!(feed.next().is_none());
+    error
+}
+
+/// Whether it is of this kind and says all of this.
+#[track_caller]
+pub(crate) fn expect(error: &Error, kind: ErrorKind, says: &[&str]) {
+    let line = error.to_string();
+    assert_eq!(error.kind(), kind, "{line}");
+    for word in says {
+        assert!(line.contains(word), "no {word:?} in: {line}");
+    }
+}
+
+// -------------------------------------------------------------------- faults while it streams
+
+/// What is added to a promised bound of time, for a machine with other work on it.
+pub(crate) const BUSY: Duration = Duration::from_secs(6);
+
+/// Feeds without an end in sight, lets something happen so many times in the middle, and sees to it that nothing is
+/// lost, doubled or out of order, that no packet is charged, and that no pause is longer than `bound`.
+///
+/// Nothing happens before every worker has answered: a connection may take longer than ten thousand records.
+#[track_caller]
+pub(crate) fn survives(
+    template: Template,
+    workers: usize,
+    times: u32,
+    bound: Duration,
+    mut fault: impl FnMut(),
+) -> Snapshot {
+    let endless = (0u64..).map(|n| n.to_string());
+    let mut feed = endless.feed(template).workers(workers).buffer(2_000).start();
+    let (monitor, stopper) = (feed.monitor(), feed.stopper());
+    let all_answer = || monitor.workers().iter().all(|worker| worker.answered > 0);
+    let (mut faults, mut since) = (0, 10_000);
+    let mut count = 0u64;
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    for reply in feed.by_ref() {
+        assert_eq!(reply.expect("a reply"), count.to_string());
+        if faults > 0 {
+            longest = longest.max(last.elapsed());
+        }
+        last = Instant::now();
+        count += 1;
+        since += 1;
+        if faults < times && since % 20_000 == 0 && (faults > 0 || all_answer()) {
+            fault();
+            (faults, since) = (faults + 1, 0);
+        } else if faults == times && since == 10_000 {
+            stopper.stop();
+        }
+    }
+    assert_eq!(faults, times, "{count} replies");
+    drop(feed);
+    let seen = monitor.snapshot();
+    assert_eq!((seen.failed, seen.retries, seen.replies), (0, 0, count), "{seen:?}");
+    println!("the longest pause: {longest:?}");
+    assert!(longest < bound + BUSY, "nothing came for {longest:?}, and {bound:?} is the bound");
+    seen
 }
 
 // -------------------------------------------------------------------- processes
@@ -160,16 +250,29 @@ pub(crate) fn processes(are: impl Fn(&[String]) -> bool) -> Vec<u32> {
 
 /// Freezes a process.
 pub(crate) fn stop(pid: u32) {
-    use nix::sys::signal::{Signal, kill};
-    let _ = kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP);
+    signal(pid, Signal::SIGSTOP);
 }
 
-/// Waits until these are gone, for as long as is promised.
+/// Lets a frozen one go on.
+pub(crate) fn go_on(pid: u32) {
+    signal(pid, Signal::SIGCONT);
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal);
+}
+
+/// Whether its program is called so.
+pub(crate) fn is_called(pid: u32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+}
+
+/// Waits until these are gone, for as long as is promised: ten seconds.
 #[track_caller]
 pub(crate) fn wait_gone(pids: &[u32]) {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while pids.iter().any(|&pid| crate::common::is_running(pid)) {
-        assert!(begun.elapsed() < std::time::Duration::from_secs(15), "still there: {pids:?}");
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(begun.elapsed() < Duration::from_secs(10) + BUSY, "still there: {pids:?}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }

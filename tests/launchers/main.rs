@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
+mod framings;
 mod kit;
 mod podman;
 mod slurm;

@@ -3,14 +3,15 @@
 //! `Launcher::srun` reads the environment of its process. So each of these tests runs in a process of its own, with the
 //! environment that it would have inside the allocation.
 
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
 use subfeed::{ErrorKind, FeedExt, Launcher, Template};
 
-use crate::common::{again, kill, numbers, tools, within};
-use crate::kit::{Slurm, all_answer, below, stop};
+use crate::common::{Dir, again, eventually, kill, numbers, tools, within};
+use crate::framings::every_framing_keeps_order_and_values;
+use crate::kit::{Slurm, all_answer, below, is_called, stop, survives, wait_gone};
 
 /// Which test runs in a process of its own, and the pids of the nodes' daemons.
 const INSIDE: &str = "SUBFEED_TEST_INSIDE";
@@ -54,12 +55,7 @@ impl Nodes {
             let has = |pid: &u32| of(pid).windows(job.len()).any(|part| part == job.as_bytes());
             below(*pid).iter().any(has)
         };
-        let working = |pid: &u32| {
-            below(*pid).iter().any(|child| {
-                let name = std::fs::read_to_string(format!("/proc/{child}/comm"));
-                name.is_ok_and(|name| name.trim() == "cat")
-            })
-        };
+        let working = |pid: &u32| below(*pid).into_iter().any(|child| is_called(child, "cat"));
         all.into_iter().filter(ours).filter(working).collect()
     }
 }
@@ -69,24 +65,8 @@ fn cat() -> Template {
     Template::new("cat").via(quick)
 }
 
-/// As in the tests of ssh: a fault in the middle costs nothing but time.
-fn survives(fault: impl FnOnce()) -> subfeed::Snapshot {
-    let count = 40_000;
-    let mut fault = Some(fault);
-    let mut feed = numbers(count).feed(cat()).workers(8).buffer(2_000).start();
-    let monitor = feed.monitor();
-    for n in 0..count {
-        if n == 10_000 {
-            fault.take().expect("once")();
-        }
-        let reply = feed.next().expect("an item");
-        assert_eq!(reply.expect("a reply"), n.to_string());
-    }
-    drop(feed);
-    let seen = monitor.snapshot();
-    assert_eq!((seen.failed, seen.retries), (0, 0), "{seen:?}");
-    seen
-}
+/// What the look at a silent worker takes: until it is looked at, and until the look has had no answer.
+const LOOK: Duration = Duration::from_millis(11_500);
 
 #[test]
 fn replies_come_back_in_order_from_four_nodes() {
@@ -119,12 +99,20 @@ fn replies_come_back_in_order_from_four_nodes() {
 }
 
 #[test]
+fn every_framing_keeps_order_and_values_over_two_nodes() {
+    inside("every_framing_keeps_order_and_values_over_two_nodes", |_| {
+        let two = Launcher::srun().hosts(["n1", "n2"]);
+        every_framing_keeps_order_and_values(|template| template.via(&two));
+    });
+}
+
+#[test]
 fn a_step_that_is_killed_or_cancelled_costs_nothing_but_time() {
     inside("a_step_that_is_killed_or_cancelled_costs_nothing_but_time", |_| {
         // Its launcher hangs for ever: only the look tells.
-        let seen = survives(|| kill(Nodes::stepds()[0]));
+        let seen = survives(cat(), 8, 1, LOOK, || kill(Nodes::stepds()[0]));
         assert!(seen.redeliveries > 0, "{seen:?}");
-        let seen = survives(|| {
+        let seen = survives(cat(), 8, 1, Duration::from_secs(2), || {
             let job = std::env::var("SLURM_JOB_ID").expect("a job");
             let steps =
                 Command::new("squeue").args(["-s", "-h", "-o", "%i"]).output().expect("squeue");
@@ -158,10 +146,9 @@ fn a_step_that_freezes_is_noticed_by_its_silence() {
 #[test]
 fn a_node_that_is_lost_costs_nothing_but_time() {
     inside("a_node_that_is_lost_costs_nothing_but_time", |nodes| {
-        let slurmd = nodes.0[1];
-        let seen = survives(move || {
+        let seen = survives(cat(), 8, 1, LOOK, || {
             // The daemon alone does no harm; the host as a whole does.
-            kill(slurmd);
+            kill(nodes.0[1]);
             for pid in Nodes::stepds().into_iter().take(2) {
                 for child in below(pid).into_iter().chain([pid]) {
                     kill(child);
@@ -173,10 +160,89 @@ fn a_node_that_is_lost_costs_nothing_but_time() {
 }
 
 #[test]
-fn outside_of_an_allocation_it_is_an_error_that_says_how_to_get_one() {
-    let template = Template::new("cat").via(Launcher::srun());
-    let error = ["x"].into_iter().feed_subprocesses(template, 1, 1).next().unwrap().unwrap_err();
-    let line = error.to_string();
-    assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(line.contains("salloc") && line.contains("sbatch"), "{line}");
+fn a_node_s_daemon_that_is_killed_and_restarted_is_not_noticed() {
+    inside("a_node_s_daemon_that_is_killed_and_restarted_is_not_noticed", |nodes| {
+        let mut again = None;
+        let seen = survives(cat(), 8, 1, Duration::from_secs(2), || {
+            kill(nodes.0[1]);
+            // The process that runs this test ends before the daemons' script, and this one with it.
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "slurmd", "-D", "-N", "n2"]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            again = Some(command.spawn().expect("slurmd"));
+        });
+        assert_eq!((seen.deaths, seen.redeliveries), (0, 0), "{seen:?}");
+        // And it takes new steps.
+        let template = Template::new("cat").via(Launcher::srun().hosts(["n2"]));
+        eventually("the node is back", || {
+            let mut feed = ["x"].into_iter().feed_subprocesses(template.clone(), 1, 1);
+            feed.next().is_some_and(|reply| reply.is_ok())
+        });
+        let mut again = again.expect("it was started");
+        again.kill().expect("it ends");
+        again.wait().expect("it is reaped");
+    });
+}
+
+#[test]
+fn a_job_that_is_cancelled_is_one_fatal_error_that_names_the_nodes() {
+    inside("a_job_that_is_cancelled_is_one_fatal_error_that_names_the_nodes", |_| {
+        let endless = (0u64..).map(|n| n.to_string());
+        let template = cat().give_up_after(2);
+        let mut feed = endless.feed(template).workers(4).buffer(1_000).start();
+        let mut cancelled = None;
+        let mut fatal = None;
+        for (n, reply) in feed.by_ref().enumerate() {
+            if n == 10_000 {
+                let job = std::env::var("SLURM_JOB_ID").expect("a job");
+                let status = Command::new("scancel").arg(job).status().expect("scancel");
+                assert!(status.success());
+                cancelled = Some(Instant::now());
+            }
+            match reply {
+                Ok(reply) => assert_eq!(reply, n.to_string()),
+                Err(error) if error.kind() == ErrorKind::Halted => {}
+                Err(error) => assert!(fatal.replace(error).is_none(), "one only"),
+            }
+        }
+        let (cancelled, fatal) = (cancelled.expect("it was"), fatal.expect("an error"));
+        let line = fatal.to_string();
+        println!("{:?}: {line}", cancelled.elapsed());
+        assert!(fatal.is_fatal() && fatal.kind() == ErrorKind::Transport, "{line}");
+        assert!((1..=4).all(|node| line.contains(&format!("n{node}"))), "{line}");
+        assert!(cancelled.elapsed() < Duration::from_secs(20), "{:?}", cancelled.elapsed());
+    });
+}
+
+#[test]
+fn nothing_stays_there_when_this_side_is_killed() {
+    inside("nothing_stays_there_when_this_side_is_killed", |_| {
+        let dir = Dir::new();
+        let mut side = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "slurm::endless_feed_of_a_process_that_is_killed"])
+            .args(["--ignored", "--nocapture"])
+            .env("SUBFEED_TEST_TOUCH", dir.path("streams"))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("this program again");
+        eventually("it streams", || dir.path("streams").exists());
+        let tools: Vec<u32> = Nodes::stepds().into_iter().flat_map(below).collect();
+        assert!(!tools.is_empty());
+        side.kill().expect("it is killed");
+        side.wait().expect("it is reaped");
+        wait_gone(&tools);
+    });
+}
+
+#[test]
+#[ignore = "run by another test, which kills it"]
+fn endless_feed_of_a_process_that_is_killed() {
+    let Some(touch) = std::env::var_os("SUBFEED_TEST_TOUCH") else { return };
+    let endless = (0u64..).map(|n| n.to_string());
+    let mut feed = endless.feed_subprocesses_ordered(cat(), 2, 100);
+    for _ in 0..1_000 {
+        feed.next().expect("an item").expect("a reply");
+    }
+    std::fs::write(touch, "").expect("a file");
+    feed.for_each(drop);
 }
