@@ -138,12 +138,12 @@ fn endless(numbers: &[u64]) {
     endless_until(numbers[0], |records, at_a_tenth| {
         let source = std::iter::repeat(Lines::of(LINE).record);
         let feed = source.feed(Template::new("cat")).workers(WORKERS).buffer(WINDOW);
-        let mut batches = feed.batches();
+        let mut blocks = feed.blocks();
         let (mut seen, mut bytes, mut early) = (0, 0, false);
         while seen < records {
-            let batch = batches.next_batch().expect("the input is endless");
-            seen += batch.len();
-            batch.for_each(|reply| bytes += reply.len()).expect("cat answers");
+            let block = blocks.next().expect("the input is endless").expect("cat answers");
+            seen += block.len() as u64;
+            block.records().for_each(|reply| bytes += reply.len());
             if !early && seen >= records / 10 {
                 early = true;
                 at_a_tenth();
@@ -182,8 +182,8 @@ fn large(numbers: &[u64]) {
         .reply_limit(REPLY_LIMIT);
     let source = records.lines.records(records.count);
     let feed = source.feed(template).workers(WORKERS).buffer(WINDOW).max_bytes(MAX_BYTES);
-    let mut batches = feed.batches();
-    let monitor = batches.monitor();
+    let blocks = feed.blocks();
+    let monitor = blocks.monitor();
     let (mut held, mut since) = (0, Instant::now());
     while since.elapsed() < Duration::from_millis(200) {
         let now = monitor.snapshot().read_bytes;
@@ -193,9 +193,10 @@ fn large(numbers: &[u64]) {
         std::thread::sleep(Duration::from_millis(5));
     }
     let mut seen = 0;
-    while let Some(batch) = batches.next_batch() {
-        seen += batch.len();
-        batch.for_each(|reply| assert_eq!(reply.len(), REPLY_LIMIT)).expect("cat answers");
+    for block in blocks {
+        let block = block.expect("cat answers");
+        seen += block.len() as u64;
+        block.records().for_each(|reply| assert_eq!(reply.len(), REPLY_LIMIT));
     }
     assert_eq!(seen, records.count);
     fresh::tell("end", peak_memory() as f64);
@@ -209,7 +210,7 @@ fn allocations(bench: &mut Bench) {
     let records = Records::of_lines(LINE, bench.amount(1 << 30, 1 << 27));
     type Named = (&'static str, fn(Records) -> Run);
     let runs: [Named; 2] = [
-        ("allocations_per_record", |records| records.in_batches(Order::Input)),
+        ("allocations_per_record", |records| records.in_blocks(Order::Input)),
         ("allocations_per_record_owned", Records::owned),
     ];
     for (name, run) in runs {
@@ -224,7 +225,7 @@ fn allocations(bench: &mut Bench) {
 
 /// The run whose system calls are counted: so many records, of so many bytes each.
 fn calls(numbers: &[u64]) {
-    counted(numbers, |records| records.in_batches(Order::Input));
+    counted(numbers, |records| records.in_blocks(Order::Input));
 }
 
 fn calls_owned(numbers: &[u64]) {

@@ -46,7 +46,7 @@ fn raw_pipe(bench: &mut Bench) {
     let ours = ours(bench);
     bench.pair(
         "over_raw_pipe",
-        Side::new("batches", GB_PER_S, || ours.in_batches(Order::Input).bytes_per_s()),
+        Side::new("blocks", GB_PER_S, || ours.in_blocks(Order::Input).bytes_per_s()),
         Side::new("raw pipe", GB_PER_S, || ours.raw().bytes_per_s()),
     );
     bench.pair(
@@ -110,7 +110,7 @@ fn gnu_parallel(bench: &mut Bench) {
         }
         bench.pair(
             name,
-            Side::new("batches", GB_PER_S, || ours.in_batches(order).bytes_per_s()),
+            Side::new("blocks", GB_PER_S, || ours.in_blocks(order).bytes_per_s()),
             Side::new("parallel", GB_PER_S, || {
                 installed(baselines::gnu_parallel(ours.lines, ours.count, WORKERS, mode, block))
                     .bytes_per_s()
@@ -132,7 +132,7 @@ fn python(bench: &mut Bench) {
         }
         bench.pair(
             name,
-            Side::new("batches", GB_PER_S, || ours.in_batches(Order::Input).bytes_per_s()),
+            Side::new("blocks", GB_PER_S, || ours.in_blocks(Order::Input).bytes_per_s()),
             Side::new("Python, nothing read", GB_PER_S, || {
                 installed(baselines::python_subfeed(ours.lines, count, WORKERS, per_item))
                     .bytes_per_s()

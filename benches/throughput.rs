@@ -35,7 +35,7 @@ fn over_the_raw_pipe(bench: &mut Bench) {
         let records = Records { lines, count, prefixed };
         bench.pair(
             &format!("feed_ordered{suffix}_over_raw_pipe"),
-            Side::new("batches", GB_PER_S, || records.in_batches(Order::Input).bytes_per_s()),
+            Side::new("blocks", GB_PER_S, || records.in_blocks(Order::Input).bytes_per_s()),
             Side::new("raw pipe", GB_PER_S, || records.raw().bytes_per_s()),
         );
         bench.pair(
@@ -50,7 +50,7 @@ fn over_the_raw_pipe(bench: &mut Bench) {
     let records = Records { lines, count, prefixed: false };
     bench.pair(
         "feed_ordered_16_million_per_raw_gb",
-        Side::new("batches", M_PER_S, || records.in_batches(Order::Input).records_per_s()),
+        Side::new("blocks", M_PER_S, || records.in_blocks(Order::Input).records_per_s()),
         Side::new("raw pipe", GB_PER_S, || records.raw().bytes_per_s()),
     );
     bench.pair(
@@ -66,8 +66,8 @@ fn orders(bench: &mut Bench) {
     let records = Records { lines, count, prefixed: false };
     bench.pair(
         "unordered_over_ordered",
-        Side::new("unordered", GB_PER_S, || records.in_batches(Order::Completion).bytes_per_s()),
-        Side::new("ordered", GB_PER_S, || records.in_batches(Order::Input).bytes_per_s()),
+        Side::new("unordered", GB_PER_S, || records.in_blocks(Order::Completion).bytes_per_s()),
+        Side::new("ordered", GB_PER_S, || records.in_blocks(Order::Input).bytes_per_s()),
     );
 }
 

@@ -144,28 +144,17 @@ struct ReplyAsText;
 /// ```
 struct DecodeIsSealed;
 
-/// A batch is lent: it cannot be kept while the next is taken, since its credit has not come back.
-///
-/// ```compile_fail,E0499
-/// use subfeed::{FeedExt, Template};
-/// let mut batches = ["a"].into_iter().feed(Template::new("cat")).batches();
-/// let first = batches.next_batch();
-/// let second = batches.next_batch();
-/// drop(first);
-/// ```
-struct TwoBatchesAtOnce;
-
-/// A reply of a batch is lent too.
+/// A reply of a block is lent.
 ///
 /// ```compile_fail,E0505
 /// use subfeed::{FeedExt, Template};
-/// let mut batches = ["a"].into_iter().feed(Template::new("cat")).batches();
-/// let mut batch = batches.next_batch().unwrap();
-/// let reply = batch.next().unwrap().unwrap();
-/// drop(batch);
+/// let mut blocks = ["a"].into_iter().feed(Template::new("cat")).blocks();
+/// let block = blocks.next().unwrap().unwrap();
+/// let reply = block.records().next().unwrap();
+/// drop(block);
 /// assert_eq!(reply, "a");
 /// ```
-struct ReplyOutlivesBatch;
+struct ReplyOutlivesBlock;
 
 /// A feed that nobody takes anything from is a mistake.
 ///
@@ -182,7 +171,7 @@ struct ReplyOutlivesBatch;
 /// ```compile_fail
 /// #![deny(unused_must_use)]
 /// use subfeed::{FeedExt, Template};
-/// ["a"].into_iter().feed(Template::new("cat")).batches();
+/// ["a"].into_iter().feed(Template::new("cat")).blocks();
 /// ```
 /// ```compile_fail
 /// #![deny(unused_must_use)]

@@ -207,7 +207,7 @@ pub trait FeedExt: Iterator + Sized {
     /// converted, so `X` must be `From<Error>`, as `io::Error` and boxed errors are.
     ///
     /// An `Err` has no request, so [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and
-    /// [`FeedBuilder::batches`] cannot be used with it. For threads see [`ThreadsBuilder::try_map`].
+    /// [`FeedBuilder::blocks`] cannot be used with it. For threads see [`ThreadsBuilder::try_map`].
     ///
     /// ```
     /// use subfeed::{BoxError, FeedExt, Template};
@@ -237,7 +237,7 @@ pub trait FeedExt: Iterator + Sized {
     /// nothing.
     ///
     /// The feed is a [`MarkedFeed`], which yields `Marked<Result<D::Output, Error>, M>`.
-    /// [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and [`FeedBuilder::batches`] cannot be used with it. For threads see [`ThreadsBuilder::map_marked`].
+    /// [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and [`FeedBuilder::blocks`] cannot be used with it. For threads see [`ThreadsBuilder::map_marked`].
     ///
     /// ```
     /// use subfeed::marker::Marked;

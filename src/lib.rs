@@ -40,8 +40,8 @@
 //!   [`feed`](FeedExt::feed), the [`FeedBuilder`] that the two are short for.
 //! - [`Template`] says what to run and how to talk to it: arguments, [framing], banners, side channels,
 //!   policies.
-//! - [`Feed`] is the iterator that comes back; [`FeedWithInput`] yields each input beside its reply, and [`Batches`] lends
-//!   the replies as slices.
+//! - [`Feed`] is the iterator that comes back; [`FeedWithInput`] yields each input beside its reply, and [`FeedBuilder::blocks`] hands the
+//!   replies out in whole [`Block`]s.
 //! - [`blocks`] feeds the records of anything that reads (a file, standard input) and hands the replies out in whole
 //!   [`Block`]s, at nearly the speed of a bare pipe.
 //! - [`feed_threads`](FeedExt::feed_threads) and [`in_threads`](FeedExt::in_threads) do the same
@@ -149,11 +149,11 @@ pub use bstr::{BStr, BString, ByteSlice};
 
 pub use crate::error::{BoxError, Error, ErrorKind};
 pub use crate::ext::FeedExt;
+pub use crate::feed::Feed;
 pub use crate::feed::blocks::{Block, blocks};
 pub use crate::feed::builder::FeedBuilder;
 pub use crate::feed::through::TryFeed;
 pub use crate::feed::with_input::{FeedWithInput, InputError};
-pub use crate::feed::{Batch, Batches, Feed};
 #[cfg(feature = "async")]
 pub use crate::pool::Pool;
 pub use crate::stats::{Monitor, Snapshot};

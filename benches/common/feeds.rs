@@ -49,15 +49,14 @@ impl Records {
         Run { records: self.count, bytes: self.count * self.lines.wire.len() as u64, wall }
     }
 
-    /// Replies lent in batches.
-    pub(crate) fn in_batches(self, order: Order) -> Run {
+    /// Replies in blocks.
+    pub(crate) fn in_blocks(self, order: Order) -> Run {
         let mut seen = Seen::default();
         let start = Instant::now();
         let source = self.lines.records(self.count);
         let feed = source.feed(self.template()).workers(WORKERS).buffer(WINDOW).order(order);
-        let mut batches = feed.batches();
-        while let Some(batch) = batches.next_batch() {
-            batch.for_each(|reply| seen.look(reply)).expect("cat answers");
+        for block in feed.blocks() {
+            block.expect("cat answers").records().for_each(|reply| seen.look(reply));
         }
         self.done(seen, start)
     }

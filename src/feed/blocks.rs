@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::iter::FusedIterator;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 
 use bstr::{BStr, ByteSlice};
 
@@ -282,7 +282,7 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
             )
         });
         let end = spec.replies.written_end(delimiter).into();
-        BlockFeed { outlet, stats, end, ended: Arc::default() }
+        BlockFeed::new(outlet, stats, end)
     }
 }
 
@@ -333,6 +333,10 @@ pub struct BlockFeed {
 }
 
 impl BlockFeed {
+    pub(crate) fn new(outlet: Outlet, stats: Arc<Stats>, end: Arc<[u8]>) -> Self {
+        Self { outlet, stats, end, ended: Arc::default() }
+    }
+
     /// Writes what is left to `out`, block by block, and says how many records that were. Does not flush.
     ///
     /// A record that fails ends this with its error ([`Error`] converts into an [`io::Error`], and is found there by
@@ -468,33 +472,51 @@ enum Pieces {
     /// Each ends before a byte like this, or before the last of so many of them.
     Delimited(Delimiters, usize),
     /// One by one.
-    Ranges(Box<[Range<usize>]>),
+    Parts(Parts),
+}
+
+/// Replies that do not stand one right after the other, each as it was written.
+struct Parts {
+    /// Where the replies are, from `next` on, and under each the ranges of its side outputs.
+    ranges: Arc<[Range<usize>]>,
+    next: usize,
+    sides: usize,
+    /// What is written behind each.
+    end: Arc<[u8]>,
+    /// All of them as they are written, once somebody has asked for that.
+    written: OnceLock<Box<[u8]>>,
+}
+
+impl Parts {
+    fn bodies(&self, len: usize) -> impl Iterator<Item = &Range<usize>> {
+        self.ranges.iter().skip(self.next).step_by(1 + self.sides).take(len)
+    }
+
+    fn written(&self, buffer: &[u8], len: usize) -> &[u8] {
+        self.written.get_or_init(|| {
+            let size = self.bodies(len).map(|body| body.len() + self.end.len()).sum();
+            let mut bytes = Vec::with_capacity(size);
+            for body in self.bodies(len) {
+                bytes.extend_from_slice(&buffer[body.clone()]);
+                bytes.extend_from_slice(&self.end);
+            }
+            bytes.into()
+        })
+    }
 }
 
 impl Block {
-    fn new(first: u64, count: u64, replies: Replies, end: &[u8]) -> Self {
+    fn new(first: u64, count: u64, replies: Replies, end: &Arc<[u8]>) -> Self {
         let Replies { buffer, at, cut, .. } = replies;
         let len = usize::try_from(count).unwrap_or(usize::MAX);
-        match cut {
-            Cut::Delimiter { find, per, .. } => {
-                Self { first, len, buffer, at, pieces: Pieces::Delimited(find, per) }
-            }
+        let pieces = match cut {
+            Cut::Delimiter { find, per, .. } => Pieces::Delimited(find, per),
             Cut::Parts { ranges, next, sides } => {
-                let bodies = ranges.iter().skip(next).step_by(1 + sides).take(len);
-                let size = bodies.clone().map(|body| body.len() + end.len()).sum();
-                let mut bytes = Vec::with_capacity(size);
-                let mut pieces = Vec::with_capacity(len);
-                for body in bodies {
-                    let start = bytes.len();
-                    bytes.extend_from_slice(&buffer[body.clone()]);
-                    pieces.push(start..bytes.len());
-                    bytes.extend_from_slice(end);
-                }
-                let at = 0..bytes.len();
-                let buffer = Arc::new(Buffer::new(bytes, None));
-                Self { first, len, buffer, at, pieces: Pieces::Ranges(pieces.into()) }
+                let (end, written) = (Arc::clone(end), OnceLock::new());
+                Pieces::Parts(Parts { ranges, next, sides, end, written })
             }
-        }
+        };
+        Self { first, len, buffer, at, pieces }
     }
 
     /// The number of its first record, counted from [`first_record`](BlockFeedBuilder::first_record).
@@ -515,23 +537,17 @@ impl Block {
         self.len == 0
     }
 
-    /// The replies one by one, without what frames them.
+    /// The replies one by one, without what frames them. `for_each` and the like are faster than a loop.
     pub fn records(&self) -> impl Iterator<Item = &BStr> {
-        let bytes: &[u8] = &self.buffer;
-        let mut at = self.at.clone();
-        let (mut find, ranges) = match &self.pieces {
-            Pieces::Delimited(find, per) => (Some((find.clone(), *per)), &[][..]),
-            Pieces::Ranges(ranges) => (None, &ranges[..]),
-        };
-        let mut ranges = ranges.iter();
-        std::iter::from_fn(move || match &mut find {
-            Some((find, per)) => {
-                let end = find.nth(*per, bytes, at.start, at.end)?;
-                let start = std::mem::replace(&mut at.start, end + 1);
-                Some(bytes[start..end].as_bstr())
-            }
-            None => Some(bytes[ranges.next()?.clone()].as_bstr()),
-        })
+        Records {
+            bytes: &self.buffer,
+            rest: match &self.pieces {
+                Pieces::Delimited(find, per) => {
+                    Rest::Delimited(find.clone(), *per, self.at.clone())
+                }
+                Pieces::Parts(parts) => Rest::Parts(parts.bodies(self.len)),
+            },
+        }
     }
 
     /// The replies one after the other, each as the tool wrote it, with what ends it: its line feed, or the byte that
@@ -539,7 +555,10 @@ impl Block {
     /// nothing stands behind one that a sentinel or the end of the output has ended, or that has a fixed size.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.buffer[self.at.clone()]
+        match &self.pieces {
+            Pieces::Delimited(..) => &self.buffer[self.at.clone()],
+            Pieces::Parts(parts) => parts.written(&self.buffer, self.len),
+        }
     }
 
     /// Writes [`as_bytes`](Self::as_bytes), in one piece.
@@ -548,6 +567,51 @@ impl Block {
     /// What the write fails with.
     pub fn write_to<W: Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         out.write_all(self.as_bytes())
+    }
+}
+
+/// The replies of a block.
+struct Records<'a, P> {
+    bytes: &'a [u8],
+    rest: Rest<P>,
+}
+
+/// Where those are that were not taken yet.
+enum Rest<P> {
+    /// See [`Pieces`].
+    Delimited(Delimiters, usize, Range<usize>),
+    Parts(P),
+}
+
+impl<'a, P: Iterator<Item = &'a Range<usize>>> Iterator for Records<'a, P> {
+    type Item = &'a BStr;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a BStr> {
+        let range = match &mut self.rest {
+            Rest::Delimited(find, per, at) => {
+                let end = find.nth(*per, self.bytes, at.start, at.end)?;
+                std::mem::replace(&mut at.start, end + 1)..end
+            }
+            Rest::Parts(bodies) => bodies.next()?.clone(),
+        };
+        Some(self.bytes[range].as_bstr())
+    }
+
+    #[inline]
+    fn fold<B, F: FnMut(B, &'a BStr) -> B>(mut self, init: B, mut f: F) -> B {
+        let mut sum = init;
+        if let Rest::Delimited(find, 1, at) = &mut self.rest {
+            while let Some(end) = find.next(self.bytes, at.start, at.end) {
+                sum = f(sum, self.bytes[at.start..end].as_bstr());
+                at.start = end + 1;
+            }
+            return sum;
+        }
+        for reply in self {
+            sum = f(sum, reply);
+        }
+        sum
     }
 }
 

@@ -6,13 +6,14 @@ use std::thread::Scope;
 
 use crate::error::Error;
 use crate::ext::SendIterator;
+use crate::feed::blocks::BlockFeed;
 use crate::feed::drained::{Drained, Exit};
 use crate::feed::launch::{Launch, Launched, Started, scribe};
 use crate::feed::stopper::{Gated, Stopper};
 use crate::feed::through::{MarkedFeed, TryFeed};
 use crate::feed::watched::Watch;
 use crate::feed::with_input::{FeedWithInput, InputError};
-use crate::feed::{Answers, Batches, Feed, Scoped};
+use crate::feed::{Answers, Feed, Scoped};
 use crate::marker::Marked;
 use crate::record::PacketId;
 use crate::template::Template;
@@ -371,15 +372,33 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
         Ok(Drained { accepted, exits: ends.into_iter().map(exit).collect(), failed, bad_ends })
     }
 
-    /// Starts now, to be taken in batches of borrowed replies; `decode` is not used.
-    pub fn batches(self) -> Batches
+    /// Starts now, to be taken in [`Block`](crate::block::Block)s of replies, for the last drop of speed: a reply costs no call
+    /// and no allocation. `decode` is not used.
+    ///
+    /// Where the input is a file, a pipe or anything else that reads, [`blocks`](crate::blocks()) saves the call for each record, too.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let feed = (0..1000).map(|n| n.to_string()).feed(Template::new("cat")).workers(2).blocks();
+    /// let mut sum = 0;
+    /// for block in feed {
+    ///     for reply in block?.records() {
+    ///         sum += std::str::from_utf8(reply).unwrap().parse::<u32>().unwrap();
+    ///     }
+    /// }
+    /// assert_eq!(sum, 499_500);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
+    pub fn blocks(self) -> BlockFeed
     where
         I: SendIterator + 'static,
         E: Encode<I::Item> + 'static,
         D: Decode,
     {
+        let spec = &self.template.spec;
+        let end = spec.replies.written_end(spec.requests.delimiter().unwrap_or(b'\n')).into();
         let (Answers { outlet, stats, .. }, ()) = self.launch(false, spawn);
-        Batches { outlet, stats }
+        BlockFeed::new(outlet, stats, end)
     }
 }
 

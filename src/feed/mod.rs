@@ -1,4 +1,4 @@
-//! The returned iterators: replies one by one, or in batches.
+//! The returned iterators: replies one by one, or in blocks.
 
 mod answers;
 pub(crate) mod blocks;
@@ -11,25 +11,16 @@ pub(crate) mod through;
 mod watched;
 pub(crate) mod with_input;
 
-use std::fmt;
-use std::ops::Range;
-use std::sync::Arc;
-
-use bstr::{BStr, ByteSlice};
-
 #[cfg(feature = "threads")]
 pub(crate) use self::answers::remaining;
-use self::answers::take_rest;
 pub(crate) use self::answers::{Answers, decoded};
 use self::builder::Shape;
 pub use self::scoped::Scoped;
 pub(crate) use self::scoped::{Running, Stops};
 use crate::error::Error;
 use crate::record::PacketId;
-use crate::stats::{Monitor, Snapshot, Stats};
 use crate::template::codec::{Decode, Encode, Owned};
 use crate::window::outlet::Outlet;
-use crate::window::packet::{Cut, Outcome, Span};
 use crate::window::packing::Store;
 
 /// What a feed is to those who look at its window.
@@ -248,154 +239,4 @@ impl<T> Store<T> for () {
     }
     #[inline]
     fn put(&self, _item: T) {}
-}
-
-/// Replies in batches, lent as slices: for the last drop of speed.
-///
-/// Made by [`FeedBuilder::batches`](crate::FeedBuilder::batches). A batch is whatever came together; only the
-/// order of the replies means anything.
-///
-/// ```
-/// use subfeed::{FeedExt, Template};
-/// let mut batches = (0..1000).map(|n| n.to_string()).feed(Template::new("cat")).workers(2).batches();
-/// let mut sum = 0;
-/// while let Some(mut batch) = batches.next_batch() {
-///     while let Some(reply) = batch.next() {
-///         sum += std::str::from_utf8(reply.unwrap()).unwrap().parse::<u32>().unwrap();
-///     }
-/// }
-/// assert_eq!(sum, 499_500);
-/// ```
-#[must_use = "batches that are not taken stop the feed as soon as they are dropped"]
-pub struct Batches {
-    pub(crate) outlet: Outlet,
-    pub(crate) stats: Arc<Stats>,
-}
-
-impl Batches {
-    /// The next batch; `None` at the end, and for ever after.
-    ///
-    /// # Panics
-    /// Resumes panics as [`Feed`] does.
-    pub fn next_batch(&mut self) -> Option<Batch<'_>> {
-        self.outlet.next_span()?;
-        Some(Batch { outlet: &mut self.outlet, taken: 0 })
-    }
-
-    /// See [`Feed::finish`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn finish(mut self) -> Result<Snapshot, Error> {
-        // A batch that was forgotten is out.
-        self.outlet.release_span();
-        take_rest::<Error>(&mut self.outlet, |_| None)?;
-        Ok(self.monitor().snapshot())
-    }
-
-    /// See [`Feed::monitor`].
-    #[must_use]
-    pub fn monitor(&self) -> Monitor {
-        Monitor(Arc::clone(&self.stats))
-    }
-}
-
-impl fmt::Debug for Batches {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batches").field("monitor", &self.monitor()).finish_non_exhaustive()
-    }
-}
-
-/// Replies to consecutive packets, lent. The credit for them goes back when this is dropped, and with it
-/// whatever was not taken, errors included. Where it is forgotten (`mem::forget`), that is so at the next call.
-pub struct Batch<'a> {
-    outlet: &'a mut Outlet,
-    taken: u64,
-}
-
-impl Batch<'_> {
-    fn span(&self) -> Option<&Span> {
-        self.outlet.current()
-    }
-
-    /// How many packets are in it.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.span().map_or(0, |span| span.count)
-    }
-
-    /// Never: there is no empty batch.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The packet id of the first.
-    #[must_use]
-    pub fn first_packet(&self) -> u64 {
-        self.span().map_or(0, |span| span.first.0)
-    }
-
-    /// The next reply of the batch, or its error. Not an `Iterator`, because it lends.
-    #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend from itself")]
-    pub fn next(&mut self) -> Option<Result<&BStr, Error>> {
-        let span = self.outlet.current_mut()?;
-        if self.taken == span.count {
-            return None;
-        }
-        let packet = span.first.plus(self.taken);
-        self.taken += 1;
-        if let Outcome::Failed(_) = &span.outcome
-            && let Outcome::Failed(error) = std::mem::replace(&mut span.outcome, Outcome::Halted)
-        {
-            return Some(Err(error));
-        }
-        match &mut span.outcome {
-            Outcome::Replies(replies) => {
-                replies.skip();
-                Some(Ok(replies.last(packet, &[]).bytes().as_bstr()))
-            }
-            _ => Some(Err(Error::halted().at(packet.0))),
-        }
-    }
-
-    /// Calls `f` with every reply that is left: the fastest way through a batch.
-    ///
-    /// # Errors
-    /// The first error of the batch. No reply is lost by that: a packet that failed is a batch of its own.
-    pub fn for_each(mut self, mut f: impl FnMut(&[u8])) -> Result<(), Error> {
-        let taken = self.taken;
-        let span = self.outlet.current_mut();
-        if let Some(span) = span
-            && taken == 0
-            && let Outcome::Replies(replies) = &span.outcome
-            && let Cut::Delimiter { find, per: 1, .. } = &replies.cut
-        {
-            let (mut find, Range { mut start, end }) = (find.clone(), replies.at.clone());
-            while let Some(at) = find.next(&replies.buffer, start, end) {
-                f(&replies.buffer[start..at]);
-                start = at + 1;
-            }
-            return Ok(());
-        }
-        while let Some(reply) = self.next() {
-            f(reply?);
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Batch<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("first", &self.first_packet())
-            .field("len", &self.len())
-            .finish()
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        self.outlet.release_span();
-    }
 }

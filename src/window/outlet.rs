@@ -493,10 +493,12 @@ impl<B: Batch, R> Outlet<B, R> {
         self.end.as_mut().map(|end| std::mem::take(&mut end.remarks)).unwrap_or_default()
     }
 
+    #[cfg(test)]
     pub(crate) fn current(&self) -> Option<&Span<R>> {
         self.current.as_ref()
     }
 
+    #[cfg(test)]
     pub(crate) fn current_mut(&mut self) -> Option<&mut Span<R>> {
         self.current.as_mut()
     }

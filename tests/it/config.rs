@@ -46,9 +46,9 @@ fn no_room_is_an_error() {
         assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::Config, true));
         assert!(error.to_string().contains("buffer_size is 0"), "{error}");
         assert!(feed.next().is_none());
-        let mut batches = numbers(3).feed(Template::new("cat")).buffer(0).batches();
-        assert!(batches.next_batch().unwrap().next().unwrap().is_err());
-        assert!(batches.next_batch().is_none());
+        let mut blocks = numbers(3).feed(Template::new("cat")).buffer(0).blocks();
+        assert!(blocks.next().unwrap().is_err());
+        assert!(blocks.next().is_none());
     });
 }
 

@@ -84,12 +84,12 @@ fn a_feed_that_ended_badly_leaves_nothing_behind() {
 }
 
 #[test]
-fn batches_and_kept_inputs_leave_nothing_behind() {
+fn blocks_and_kept_inputs_leave_nothing_behind() {
     alone!(|| {
         let before = Belongings::now();
-        let mut batches = (0..).map(|k| k.to_string()).feed(Template::new("cat")).batches();
-        drop(batches.next_batch().unwrap());
-        soon(|| drop(batches));
+        let mut blocks = (0..).map(|k| k.to_string()).feed(Template::new("cat")).blocks();
+        drop(blocks.next().unwrap());
+        soon(|| drop(blocks));
         let mut kept = (0..).map(|k| k.to_string()).feed(Template::new("cat")).keep_input().start();
         kept.next().unwrap().unwrap();
         soon(|| drop(kept));

@@ -269,14 +269,17 @@ fn a_bad_exit_after_the_last_answer_is_reported_by_finish_only() {
 }
 
 #[test]
-fn batches_are_finished_in_the_same_way() {
+fn blocks_are_finished_in_the_same_way() {
     within(|| {
-        let mut batches = numbers(10).feed(child("trailing")).workers(1).batches();
+        let blocks = numbers(10).feed(child("trailing")).workers(1).blocks();
         let mut count = 0;
         let mut wrong = None;
-        while let Some(batch) = batches.next_batch() {
-            if let Err(error) = batch.for_each(|_| count += 1) {
-                wrong.get_or_insert(error);
+        for block in blocks {
+            match block {
+                Ok(block) => count += block.len(),
+                Err(error) => {
+                    wrong.get_or_insert(error);
+                }
             }
         }
         assert_eq!(count, 9);

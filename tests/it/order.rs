@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use bstr::ByteSlice;
 use subfeed::framing::ReplyFraming;
 use subfeed::{FeedExt, Order, Template};
 
@@ -172,55 +171,43 @@ fn inputs_that_were_never_yielded_are_dropped_once_each() {
 }
 
 #[test]
-fn batches_are_the_same_replies_in_the_same_order() {
-    within(|| {
-        let mut batches = numbers(20_000).feed(Template::new("cat")).workers(2).batches();
-        let mut expected = 0u64;
-        while let Some(mut batch) = batches.next_batch() {
-            assert_eq!(batch.first_packet(), expected);
-            assert!(!batch.is_empty());
-            let len = batch.len();
-            let mut got = 0;
-            while let Some(reply) = batch.next() {
-                assert_eq!(reply.unwrap(), expected.to_string().as_bytes());
-                expected += 1;
-                got += 1;
-            }
-            assert_eq!(got, len);
-        }
-        assert_eq!(expected, 20_000);
-    });
-}
-
-#[test]
-fn for_each_of_a_batch_gives_what_is_left_of_it() {
+fn blocks_are_the_same_replies_in_the_same_order() {
     within(|| {
         for framing in [ReplyFraming::line(), ReplyFraming::lines(1)] {
             let template = Template::new("cat").replies(framing);
-            let mut batches = numbers(5_000).feed(template).workers(2).batches();
-            let mut all = Vec::new();
-            while let Some(mut batch) = batches.next_batch() {
+            let mut expected = 0u64;
+            for block in numbers(20_000).feed(template).workers(2).blocks() {
+                let block = block.unwrap();
+                assert_eq!(block.first_record(), expected);
+                assert!(!block.is_empty());
+                let (mut replies, mut text) = (block.records(), String::new());
                 // The first by hand, the rest in one go.
-                all.push(batch.next().unwrap().unwrap().to_str().unwrap().to_owned());
-                batch.for_each(|reply| all.push(reply.to_str().unwrap().to_owned())).unwrap();
+                let first = replies.next().unwrap().to_string();
+                let rest = replies.map(ToString::to_string);
+                let all: Vec<_> = std::iter::once(first).chain(rest).collect();
+                assert_eq!(all.len(), block.len());
+                for reply in all {
+                    assert_eq!(reply, expected.to_string());
+                    text.push_str(&reply);
+                    text.push('\n');
+                    expected += 1;
+                }
+                assert_eq!(block.as_bytes(), text.as_bytes());
             }
-            assert_eq!(all, numbers(5_000).collect::<Vec<_>>());
+            assert_eq!(expected, 20_000);
         }
     });
 }
 
 #[test]
-fn a_failed_packet_is_one_error_among_batches() {
+fn a_failed_packet_is_one_error_among_blocks() {
     within(|| {
         let source = (0..100).map(|k| if k == 60 { "poison".to_owned() } else { k.to_string() });
-        let mut batches = source.feed(child("poison")).workers(2).batches();
         let (mut good, mut bad) = (0, Vec::new());
-        while let Some(mut batch) = batches.next_batch() {
-            while let Some(reply) = batch.next() {
-                match reply {
-                    Ok(_) => good += 1,
-                    Err(error) => bad.push(error.packet()),
-                }
+        for block in source.feed(child("poison")).workers(2).blocks() {
+            match block {
+                Ok(block) => good += block.len(),
+                Err(error) => bad.push(error.packet()),
             }
         }
         assert_eq!((good, bad), (99, vec![Some(60)]));
@@ -228,16 +215,14 @@ fn a_failed_packet_is_one_error_among_batches() {
 }
 
 #[test]
-fn the_credit_of_a_batch_comes_back_when_it_is_released() {
+fn the_credit_of_a_block_comes_back_when_it_is_taken() {
     within(|| {
         let pulled = crate::common::Pulled::default();
-        let mut batches =
-            pulled.numbers().feed(Template::new("cat")).workers(1).buffer(5).batches();
+        let mut blocks = pulled.numbers().feed(Template::new("cat")).workers(1).buffer(5).blocks();
         let mut yielded = 0;
         while yielded < 200 {
-            let batch = batches.next_batch().unwrap();
-            assert!(pulled.get() <= yielded + 5, "pulled while a batch was lent");
-            yielded += batch.len();
+            yielded += blocks.next().unwrap().unwrap().len() as u64;
+            assert!(pulled.get() <= yielded + 5, "pulled beyond the window");
         }
     });
 }

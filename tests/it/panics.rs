@@ -222,21 +222,21 @@ fn a_later_panic_waits_for_the_replies_before_it() {
 }
 
 #[test]
-fn a_panic_resumes_among_batches_too() {
+fn a_panic_resumes_among_blocks_too() {
     within(|| {
         let source = (0..).map(|n| if n == 30 { throw(30) } else { n.to_string() });
-        let mut batches = source.feed(Template::new("cat")).workers(2).buffer(8).batches();
+        let mut blocks = source.feed(Template::new("cat")).workers(2).buffer(8).blocks();
         let mut count = 0;
         let payload = loop {
-            match catch_unwind(AssertUnwindSafe(|| batches.next_batch().map(|batch| batch.len()))) {
-                Ok(Some(len)) => count += len,
+            match catch_unwind(AssertUnwindSafe(|| blocks.next())) {
+                Ok(Some(block)) => count += block.unwrap().len(),
                 Ok(None) => panic!("no panic came"),
                 Err(payload) => break payload,
             }
         };
         assert_eq!(count, 30);
         assert!(payload.is::<Own>());
-        assert!(batches.next_batch().is_none());
+        assert!(blocks.next().is_none());
     });
 }
 

@@ -3,11 +3,10 @@
 use std::fmt::Debug;
 use std::iter::FusedIterator;
 
+use subfeed::block::BlockFeed;
 use subfeed::codec::{AsBytes, Owned};
 use subfeed::policy::Halt;
-use subfeed::{
-    Batches, Error, ErrorKind, Feed, FeedBuilder, FeedExt, Monitor, Order, Snapshot, Template,
-};
+use subfeed::{Error, ErrorKind, Feed, FeedBuilder, FeedExt, Monitor, Order, Snapshot, Template};
 
 use crate::common::{Pulled, child, numbers, texts, within};
 
@@ -20,8 +19,9 @@ fn public_types_go_where_they_must() {
     send::<Feed>();
     fused::<Feed>();
     debug::<Feed>();
-    send::<Batches>();
-    debug::<Batches>();
+    send::<BlockFeed>();
+    fused::<BlockFeed>();
+    debug::<BlockFeed>();
     send::<Template>();
     sync::<Template>();
     send::<FeedBuilder<std::vec::IntoIter<String>, AsBytes, Owned>>();
@@ -61,11 +61,9 @@ fn none_is_for_ever() {
                 assert!(feed.next().is_none());
             }
             assert_eq!(feed.size_hint(), (0, Some(0)));
-            let mut batches = numbers(3).feed(Template::new("cat")).order(order).batches();
-            while let Some(batch) = batches.next_batch() {
-                drop(batch);
-            }
-            assert!(batches.next_batch().is_none() && batches.next_batch().is_none());
+            let mut blocks = numbers(3).feed(Template::new("cat")).order(order).blocks();
+            assert!(blocks.by_ref().all(|block| block.is_ok()));
+            assert!(blocks.next().is_none() && blocks.next().is_none());
         }
     });
 }

@@ -139,15 +139,14 @@ fn a_crawler_that_puts_follow_up_work_goes_on() {
 }
 
 #[test]
-fn a_crawler_that_takes_batches_goes_on() {
+fn a_crawler_that_takes_blocks_goes_on() {
     within(|| {
         let (producer, items) = inlet(10);
-        let mut batches = items.feed(cat()).workers(2).buffer(100).batches();
+        let blocks = items.feed(cat()).workers(2).buffer(100).blocks();
         (0..110).for_each(|_| producer.put("x").unwrap());
         let (mut put, mut got) = (110, 0);
-        while let Some(batch) = batches.next_batch() {
-            let count = batch.len();
-            drop(batch);
+        for block in blocks {
+            let count = block.unwrap().len();
             got += count;
             for _ in 0..count.min(1_000 - put) {
                 producer.put("x").unwrap();
@@ -284,39 +283,20 @@ fn a_try_put_succeeds_in_the_end() {
 }
 
 #[test]
-fn a_batch_that_is_forgotten_gives_its_credit_back_at_the_next_call() {
+fn a_block_that_is_kept_or_forgotten_holds_no_credit() {
     within(|| {
         for order in [Order::Input, Order::Completion] {
             let feed = numbers(5_000).feed(cat()).workers(2).buffer(10).max_bytes(100).order(order);
-            let mut batches = feed.batches();
-            let (mut count, mut half) = (0, true);
-            while let Some(mut batch) = batches.next_batch() {
-                count += batch.len();
-                // Some of its replies were taken, or none.
-                half = !half;
-                if half {
-                    batch.next().unwrap().unwrap();
+            let (mut count, mut kept) = (0, Vec::new());
+            for block in feed.blocks() {
+                let block = block.unwrap();
+                count += block.len();
+                match count % 2 {
+                    0 => kept.push(block),
+                    _ => std::mem::forget(block),
                 }
-                std::mem::forget(batch);
             }
             assert_eq!(count, 5_000);
         }
-    });
-}
-
-#[test]
-fn what_was_taken_out_of_a_forgotten_batch_is_not_reported_again() {
-    within(|| {
-        let source = ["good", "two\nlines", "good"];
-        let mut batches = source.into_iter().feed(cat()).workers(1).batches();
-        loop {
-            let mut batch = batches.next_batch().unwrap();
-            let failed = batch.next().unwrap().is_err();
-            std::mem::forget(batch);
-            if failed {
-                break;
-            }
-        }
-        batches.finish().unwrap();
     });
 }

@@ -8,11 +8,12 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use bstr::BString;
+use subfeed::block::BlockFeed;
 use subfeed::channel::Redirect;
 use subfeed::pipeline::{Pipeline, Run, Stage};
 use subfeed::queue::{Feeder, Inlet, Queue, inlet};
 use subfeed::source::iterate_in_subprocess;
-use subfeed::{Batches, BoxError, Feed, FeedBuilder, FeedExt, FeedThreads, Template};
+use subfeed::{BoxError, Feed, FeedBuilder, FeedExt, FeedThreads, Template};
 
 use crate::alone;
 use crate::common::{Belongings, child, children, eventually, is_running, numbers};
@@ -97,8 +98,8 @@ fn a_feed_that_its_own_source_drops_goes() {
             let shelf: Shelf<Feed> = Shelf::new();
             shelf.put(source(&shelf, at).feed_subprocesses(child("silent"), 2, 9));
             goes(&before, &shelf);
-            let shelf: Shelf<Batches> = Shelf::new();
-            shelf.put(source(&shelf, at).feed(child("deaf")).workers(2).batches());
+            let shelf: Shelf<BlockFeed> = Shelf::new();
+            shelf.put(source(&shelf, at).feed(child("deaf")).workers(2).blocks());
             goes(&before, &shelf);
             let shelf: Shelf<FeedThreads<String, usize>> = Shelf::new();
             shelf.put(source(&shelf, at).feed_threads_ordered(|text: String| text.len(), 2, 9));

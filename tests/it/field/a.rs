@@ -34,7 +34,7 @@ fn a1_a_packet_that_is_sent_again_to_a_session_that_is_not_ready_yet(door: Door)
     told.starts_at_most(3);
 }
 doors!(a1_a_packet_that_is_sent_again_to_a_session_that_is_not_ready_yet:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 /// Answers, and dies of `poison`.
 const POISONED: &str = "while read -r x; do [ $x = poison ] && exit 1; echo $x; done";
@@ -45,7 +45,7 @@ fn a1_without_retries_a_death_among_others(door: Door) {
     told.starts_at_most(5);
 }
 doors!(a1_without_retries_a_death_among_others:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn a1_with_a_banner_instead_of_ready() {
@@ -249,7 +249,7 @@ fn a2_through_every_door(door: Door) {
     door.send(sleeper("timeout"), &["a", "b", "c"], 1).is(&["A", "B", "C"]);
 }
 doors!(a2_through_every_door:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn a2_one_put_one_get() {
@@ -269,7 +269,7 @@ fn a2_the_last_request_is_skipped(door: Door) {
     told.is(&["a", "b", "!!ReplyCount 2"]);
 }
 doors!(a2_the_last_request_is_skipped:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn a2_the_only_request_is_skipped() {
@@ -398,7 +398,7 @@ fn a3_the_end_of_the_input_and_a_limit_for_the_end(door: Door) {
     door.send(template, &["a"], 1).is(&["!Timeout 0"]);
 }
 doors!(a3_the_end_of_the_input_and_a_limit_for_the_end:
-    ordered unordered keep_input batches wrapping pipeline results);
+    ordered unordered keep_input blocks wrapping pipeline results);
 
 #[test]
 fn a3_the_error_names_the_limit_that_ran_out() {
@@ -752,12 +752,12 @@ fn a6_the_look_ahead_of_a_pipeline_does_not_lag() {
 }
 
 #[test]
-fn a6_a_batch_that_was_forgotten_gives_its_credit_back() {
+fn a6_a_block_that_was_forgotten_holds_no_credit() {
     ends(|| {
-        let mut batches =
-            (0..).map(|n: u32| n.to_string()).feed(Template::new("cat")).buffer(10).batches();
+        let mut blocks =
+            (0..).map(|n: u32| n.to_string()).feed(Template::new("cat")).buffer(10).blocks();
         for _ in 0..50 {
-            std::mem::forget(batches.next_batch().expect("a batch"));
+            std::mem::forget(blocks.next().expect("a block").unwrap());
         }
     });
 }

@@ -204,7 +204,7 @@ fn b1_two_for_one(door: Door) {
     }
 }
 doors!(b1_two_for_one:
-    ordered keep_input batches wrapping queue pipeline results);
+    ordered keep_input blocks wrapping queue pipeline results);
 
 /// How many items there may be: a queue's source, and what comes out of another stage, promise nothing about their
 /// end, so that there is room for one more.
@@ -237,7 +237,7 @@ fn b1_a_banner_for_the_only_reply(door: Door) {
     b1_is_told(door, &told.items, 1);
 }
 doors!(b1_a_banner_for_the_only_reply:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 /// What a tool says at its end comes after the last reply.
 fn b1_something_at_the_end(door: Door) {
@@ -246,7 +246,7 @@ fn b1_something_at_the_end(door: Door) {
     assert_eq!(told.items[..2], ["a", "b"]);
 }
 doors!(b1_something_at_the_end:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn b1_where_the_sources_hint_leaves_room_the_error_is_one_more() {
@@ -590,7 +590,7 @@ fn b3_a_complaint_that_quotes_the_mark(door: Door) {
     }
 }
 doors!(b3_a_complaint_that_quotes_the_mark:
-    ordered keep_input batches wrapping queue pipeline results);
+    ordered keep_input blocks wrapping queue pipeline results);
 
 /// A reply that was yielded before the mark came again cannot be taken back: the error that says so stands in the next
 /// item, and the last item is held until there can be none.
@@ -657,7 +657,7 @@ fn b3_a_complaint_that_quotes_the_halves(door: Door) {
     }
 }
 doors!(b3_a_complaint_that_quotes_the_halves:
-    ordered keep_input batches wrapping queue pipeline results);
+    ordered keep_input blocks wrapping queue pipeline results);
 
 // ==================================================================== B4: the recipe for the lines of stdin
 
@@ -776,7 +776,7 @@ fn b7_what_the_tool_says_of_its_own_is_no_reply(door: Door) {
     assert!(told.items[1].starts_with('!') && !told.items[1].starts_with("!!"), "{told:?}");
 }
 doors!(b7_what_the_tool_says_of_its_own_is_no_reply:
-    ordered keep_input batches wrapping queue pipeline results);
+    ordered keep_input blocks wrapping queue pipeline results);
 
 // ==================================================================== B8, B9: what cannot be detected is said
 
@@ -805,4 +805,4 @@ fn b9_one_in_flight(door: Door) {
     let template = Template::new("bash").arg("-c").arg(script).in_flight(1);
     door.send(template, &["a", "b", "c", "d"], 2).is(&["a", "b", "c", "d"]);
 }
-doors!(b9_one_in_flight: ordered unordered keep_input batches wrapping queue pipeline results);
+doors!(b9_one_in_flight: ordered unordered keep_input blocks wrapping queue pipeline results);

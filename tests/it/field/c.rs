@@ -105,7 +105,7 @@ fn c1_through_every_door(door: Door) {
     told.is(&["a", "b", "c", "d"]);
 }
 doors!(c1_through_every_door:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn c1_drained() {
@@ -168,7 +168,7 @@ fn c2_through_every_door(door: Door) {
     door.send(template, &["a", "b"], 1).is(&["a", "b"]);
 }
 doors!(c2_through_every_door:
-    ordered unordered batches queue pipeline);
+    ordered unordered blocks queue pipeline);
 
 #[test]
 fn c2_a_tool_that_loads_before_it_is_ready() {
@@ -312,7 +312,7 @@ fn c4_what_is_declared_is_no_reply(door: Door) {
     door.send(Template::new("cat").skip_at_end("\n"), &["a", "b"], 1).is(&["a", "b"]);
 }
 doors!(c4_what_is_declared_is_no_reply:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn c4_many_sessions_that_say_something_at_their_end_halt_nobody() {
@@ -354,13 +354,13 @@ fn c5_alone_and_unanswered(door: Door) {
     door.send(skips(), &["skip"], 1).is(&["!ReplyCount 0"]);
 }
 doors!(c5_alone_and_unanswered:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 fn c5_the_last_of_its_session(door: Door) {
     door.send(checked(), &["a", "skip"], 1).is(&["a", "!ReplyCount 1"]);
 }
 doors!(c5_the_last_of_its_session:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn c5_in_the_midst_of_others() {
@@ -538,7 +538,7 @@ fn c7_the_limit_heals_it(door: Door) {
         "{told:?}"
     );
 }
-doors!(c7_the_limit_heals_it: ordered unordered keep_input batches queue pipeline results);
+doors!(c7_the_limit_heals_it: ordered unordered keep_input blocks queue pipeline results);
 
 /// A session that has answered is closed five seconds after the input has ended; one that has not, at once.
 fn c7_the_end_of_the_input_ends_it(door: Door) {
@@ -552,7 +552,7 @@ fn c7_the_end_of_the_input_ends_it(door: Door) {
         "{told:?}"
     );
 }
-doors!(c7_the_end_of_the_input_ends_it: ordered unordered keep_input batches pipeline results);
+doors!(c7_the_end_of_the_input_ends_it: ordered unordered keep_input blocks pipeline results);
 
 #[test]
 fn c7_and_with_lines_it_is_a_wrong_count() {
@@ -627,7 +627,7 @@ fn c9_what_came_is_the_reply(door: Door) {
     door.send(leaves_behind(0), &["a", "b", "c"], 1).is(&["A\n", "B\n", "C\n"]);
 }
 doors!(c9_what_came_is_the_reply:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn c9_with_policies_and_words() {

@@ -126,8 +126,8 @@ fn d1_everywhere_an_error_goes() {
         is_bounded(&source.iter().find_map(Result::err).expect("an error"));
         let drained = ["a"].into_iter().feed(endless("cat >/dev/null; exit 3")).workers(1).drain();
         is_bounded(&drained.unwrap().bad_ends[0]);
-        let batches = &mut ["a"].into_iter().feed(endless("read -r x; exit 3")).batches();
-        is_bounded(&batches.next_batch().unwrap().next().unwrap().unwrap_err());
+        let blocks = &mut ["a"].into_iter().feed(endless("read -r x; exit 3")).blocks();
+        is_bounded(&blocks.next().unwrap().unwrap_err());
     });
 }
 

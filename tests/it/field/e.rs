@@ -21,7 +21,7 @@ fn e1_a_status_that_is_an_answer(door: Door) {
     told.is(&["seen 0\n", "!Died 1", "seen 1\n"]);
 }
 doors!(e1_a_status_that_is_an_answer:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn e1_a_signal_is_never_one() {
@@ -48,7 +48,7 @@ fn e2_the_end_line_belongs_to_the_reply(door: Door) {
     ]);
 }
 doors!(e2_the_end_line_belongs_to_the_reply:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn e2_one_end_line_too_many_and_half_a_reply_at_the_end_are_told() {
@@ -73,7 +73,7 @@ fn e3_replies_of_a_fixed_size(door: Door) {
     door.send(slowly, &["1", "2"], 1).is(&["\nx\n", "\nx\n"]);
 }
 doors!(e3_replies_of_a_fixed_size:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 // ==================================================================== E4: how much is in flight in one worker
 
@@ -97,7 +97,7 @@ fn e4_one_at_a_time(door: Door) {
     alone(counting().in_flight(1).at_most_once());
 }
 doors!(e4_one_at_a_time:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 // ==================================================================== E8: one of several end lines, fields, blocks
 
@@ -107,7 +107,7 @@ fn e8_one_of_several_end_lines(door: Door) {
     door.send(template, &["a", "bad", "b"], 1).is(&["a\nOK", "bad\nERR no", "b\nOK"]);
 }
 doors!(e8_one_of_several_end_lines:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 fn e8_fields_and_blocks(door: Door) {
     let fields = Template::shell("while read -r x; do printf '%s;;%s;' $x $x; done");

@@ -35,7 +35,7 @@ pub(crate) enum Door {
     Ordered,
     Unordered,
     KeepInput,
-    Batches,
+    Blocks,
     /// Ids begin near their end.
     Wrapping,
     /// The source's end is not known before the last item is out.
@@ -52,7 +52,7 @@ impl Door {
             "ordered" => Self::Ordered,
             "unordered" => Self::Unordered,
             "keep_input" => Self::KeepInput,
-            "batches" => Self::Batches,
+            "blocks" => Self::Blocks,
             "wrapping" => Self::Wrapping,
             "queue" => Self::Queue,
             "pipeline" => Self::Pipeline,
@@ -102,14 +102,17 @@ impl Door {
                 }
                 told.snapshot = Some(feed.monitor().snapshot());
             }
-            Self::Batches => {
-                let mut batches = feed.batches();
-                while let Some(mut batch) = batches.next_batch() {
-                    while let Some(item) = batch.next() {
-                        told.note(item.map(ToString::to_string));
+            Self::Blocks => {
+                let mut blocks = feed.blocks();
+                for block in &mut blocks {
+                    match block {
+                        Ok(block) => {
+                            block.records().for_each(|reply| told.note(Ok(reply.to_string())))
+                        }
+                        Err(error) => told.note(Err(error)),
                     }
                 }
-                told.snapshot = Some(batches.monitor().snapshot());
+                told.snapshot = Some(blocks.monitor().snapshot());
             }
             Self::Queue => {
                 let mut queue = Queue::subprocesses(template, workers, 100);

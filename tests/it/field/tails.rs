@@ -75,7 +75,7 @@ fn half_a_line_through_every_door(door: Door) {
     assert!(cause.starts_with("!!ReplyCount"), "{told:?}");
 }
 doors!(half_a_line_through_every_door:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn half_a_line_can_be_declared_and_what_is_passed_over_is_no_reply() {
@@ -141,7 +141,7 @@ fn a_mark_repeated_behind_the_last_answer(door: Door) {
     assert!(cause.starts_with("!!Reply") || cause.starts_with("!Reply"), "{told:?}");
 }
 doors!(a_mark_repeated_behind_the_last_answer:
-    ordered unordered keep_input batches wrapping queue pipeline results);
+    ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
 fn a_mark_repeated_at_the_end_keeps_the_framings_own_error() {
