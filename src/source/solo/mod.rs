@@ -361,7 +361,7 @@ impl<T: Talk> Machine for Solo<T> {
         self.state = State::Started(Child::new(usize::from(!self.eof), spawned.stderr));
         let seat = self.plan.spec.seat_of(SLOT);
         self.far = self.plan.spec.link(&seat).map(|link| Far::new(link, self.now));
-        if let Some(line) = self.far.as_ref().and_then(Far::line) {
+        if let Some(line) = self.far.as_ref().and_then(Far::first_line) {
             self.say.extend_from_slice(&line);
         }
         self.talk.started(spawned.pid, self.now);

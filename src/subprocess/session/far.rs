@@ -1,12 +1,10 @@
-//! A session behind a launcher: its hello and goodbye, and the silence between them.
+//! A session behind a launcher: what is [heard](Greetings) of it, and the silence in between.
 //!
 //! # Invariants
 //! 1. Nothing is asked of it before its hello.
-//! 2. What it says is shown to the framing between hello and goodbye, and its output ends for the framing with the
-//!    goodbye alone: what breaks off has no end.
-//! 3. How the launcher ended says nothing about the tool; the goodbye does.
-//! 4. Whatever was written to it counts as read.
-//! 5. A silence leads to a look, and only what the look shows to an end.
+//! 2. Its output ends for the framing with the goodbye alone: what breaks off has no end.
+//! 3. Whatever was written to it counts as read.
+//! 4. A silence leads to a look, and only what the look shows to an end.
 
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -15,15 +13,12 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Limit, excerpt};
 use crate::record::Run;
 use crate::subprocess::protocol::{Now, Operation, Sighting};
-use crate::subprocess::remote::deframe::{DOUBTED_FOR, Deframer, Greeting, status_of};
+use crate::subprocess::remote::deframe::{DOUBTED_FOR, Greeting};
+use crate::subprocess::remote::greetings::Greetings;
 use crate::subprocess::session::ended::Ended;
 use crate::subprocess::session::{Context, News, Session, Why};
 use crate::template::launcher::Link;
-use crate::template::words::LONGEST_BANNER;
 use crate::window::packet::Label;
-
-/// How much of what comes before the hello is kept, to be shown.
-const KEPT_NOISE: usize = 200;
 
 /// How many times the feed's usual time to answer a silence is.
 const USUAL_TIMES: u32 = 20;
@@ -31,17 +26,7 @@ const USUAL_TIMES: u32 = 20;
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Far {
-    link: Link,
-    /// `None` if it is bare.
-    deframer: Option<Deframer>,
-    /// Of the `sh` on the far side.
-    pid: Option<u32>,
-    goodbye: Option<ExitStatus>,
-    /// What came before the hello: its beginning, and its length.
-    noise: Vec<u8>,
-    noise_len: usize,
-    /// What was read from stderr and is not passed on, where the hello comes there.
-    unheard: Vec<u8>,
+    greetings: Greetings,
     /// When it was last asked for a look at it.
     looked_at: Option<Now>,
     /// A look has not been answered yet.
@@ -52,38 +37,17 @@ pub(super) struct Far {
 
 impl Far {
     pub(super) fn new(link: Link) -> Self {
-        Self {
-            deframer: link.mark.as_deref().map(Deframer::new),
-            link,
-            pid: None,
-            goodbye: None,
-            noise: Vec::new(),
-            noise_len: 0,
-            unheard: Vec::new(),
-            looked_at: None,
-            asked: false,
-            lost: None,
-        }
+        Self { greetings: Greetings::new(link), looked_at: None, asked: false, lost: None }
     }
 
     pub(super) fn host(&self) -> &Arc<str> {
-        &self.link.host
+        &self.greetings.link().host
     }
 
     /// How many packets may be in flight at least, and how much work in time.
     pub(super) fn depth(&self) -> (u64, Duration) {
-        (self.link.least_in_flight, self.link.turn)
-    }
-
-    /// Whether its hello has come, or none is to come.
-    fn is_greeted(&self) -> bool {
-        self.deframer.is_none() || self.pid.is_some()
-    }
-
-    fn keep_noise(&mut self, bytes: &[u8]) {
-        self.noise_len += bytes.len();
-        let room = KEPT_NOISE.saturating_sub(self.noise.len());
-        self.noise.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let link = self.greetings.link();
+        (link.least_in_flight, link.turn)
     }
 }
 
@@ -97,37 +61,40 @@ pub(crate) enum Loss {
 }
 
 impl Session {
+    fn greetings(&self) -> Option<&Greetings> {
+        self.far.as_ref().map(|far| &far.greetings)
+    }
+
     /// What is written before anything else.
     pub(super) fn first_line(&self) -> Option<Arc<[u8]>> {
-        self.far.as_ref()?.link.line.clone()
+        self.greetings()?.first_line()
     }
 
     /// Whether it is here, or has said hello.
     pub(crate) fn is_greeted(&self) -> bool {
-        self.far.as_ref().is_none_or(|far| far.is_greeted())
+        self.greetings().is_none_or(Greetings::is_greeted)
     }
 
     /// Until when its hello is awaited, and since when.
     pub(super) fn connect_limit(&self) -> Option<Duration> {
-        self.far.as_ref().filter(|far| !far.is_greeted()).map(|far| far.link.connect)
+        self.greetings()
+            .filter(|greetings| !greetings.is_greeted())
+            .map(|greetings| greetings.link().connect)
     }
 
     /// Whether its output broke off: it has come to its end without a goodbye.
     pub(super) fn breaks_off(&self) -> bool {
-        self.far.as_ref().is_some_and(|far| far.deframer.is_some() && far.goodbye.is_none())
+        self.greetings().is_some_and(Greetings::breaks_off)
     }
 
     /// Whether it has said goodbye.
     pub(super) fn has_said_goodbye(&self) -> bool {
-        self.far.as_ref().is_some_and(|far| far.goodbye.is_some())
+        self.greetings().is_some_and(Greetings::has_said_goodbye)
     }
 
     /// How it ended, of which its launcher's status, given here, may say nothing.
     pub(super) fn true_status(&self, launcher: Option<ExitStatus>) -> Option<ExitStatus> {
-        match &self.far {
-            Some(far) if far.deframer.is_some() => far.goodbye,
-            _ => launcher,
-        }
+        self.greetings().map_or(launcher, |greetings| greetings.true_status(launcher))
     }
 
     /// Tells the tool's bytes from hello and goodbye, in so many that have just been read from an output.
@@ -138,59 +105,45 @@ impl Session {
         cx: &Context<'_>,
         news: &mut News,
     ) {
-        let passes =
-            self.far.as_ref().is_some_and(|far| far.deframer.is_some() && !far.link.on_stderr);
-        if passes && output == 0 {
-            self.outputs[output].unread().hide(read);
+        if output != 0 || !self.greetings().is_some_and(Greetings::is_on_stdout) {
+            return;
         }
-        while let Some(far) = self.far.as_mut().filter(|far| !far.link.on_stderr && output == 0)
-            && let Some(deframer) = &mut far.deframer
-        {
-            let before = deframer.is_waiting();
-            let mut dropped = Vec::new();
-            let found = self.outputs[output].unread().pass(deframer, &mut dropped);
-            if before {
-                far.keep_noise(&dropped);
-            }
-            let Some(greeting) = found else { break };
+        self.outputs[0].unread().hide(read);
+        while let Some(Far { greetings, .. }) = self.far.as_deref_mut() {
+            let unread = self.outputs[0].unread();
+            let Some(greeting) = greetings.listen(|layer, dropped| unread.pass(layer, dropped))
+            else {
+                break;
+            };
+            let is_last = greetings.is_done();
             self.greeted(greeting, cx, news);
-            if !matches!(greeting, Greeting::Hello(_)) {
+            if is_last {
                 break;
             }
         }
-        self.is_it_noise_alone(cx, news);
+        if self.greetings().is_some_and(Greetings::is_noise_alone) && self.child.is_running() {
+            self.kill(cx, news);
+        }
     }
 
-    /// The same of what was written on stderr. Gives what is the tool's, or its login's.
+    /// The same of what was written on stderr. Gives what is the tool's, or its login's; nothing where the hello does not
+    /// come there.
     pub(super) fn pass_stderr(
         &mut self,
         bytes: &[u8],
         cx: &Context<'_>,
         news: &mut News,
     ) -> Option<Vec<u8>> {
-        let mut shown = Vec::new();
+        self.greetings()
+            .filter(|greetings| greetings.link().on_stderr && greetings.link().mark.is_some())?;
+        let (mut shown, mut fresh) = (Vec::new(), bytes);
+        while let Some(Far { greetings, .. }) = self.far.as_deref_mut()
+            && let Some(greeting) =
+                greetings.listen_on_stderr(std::mem::take(&mut fresh), &mut shown)
         {
-            let far = self.far.as_mut().filter(|far| far.link.on_stderr)?;
-            far.deframer.as_ref()?;
-            far.unheard.extend_from_slice(bytes);
-        }
-        while let Some(far) = &mut self.far
-            && let Some(deframer) = &mut far.deframer
-        {
-            let passage = deframer.look(&far.unheard);
-            let to = if passage.news.is_some() { passage.noise } else { 0 };
-            // The noise of a login is worth keeping, the line of the hello is not.
-            let noise = &far.unheard[..passage.noise];
-            let hello = memchr::memrchr(crate::template::launcher::script::GS, noise);
-            let noise = &noise[..hello.filter(|_| to > 0).unwrap_or(noise.len())];
-            shown.extend_from_slice(noise);
-            shown.extend_from_slice(&far.unheard[passage.noise..passage.noise + passage.tool]);
-            let gone =
-                if passage.is_last { far.unheard.len() } else { passage.noise + passage.tool };
-            far.unheard.drain(..gone);
-            let Some(greeting) = passage.news else { break };
+            let is_last = greetings.is_done();
             self.greeted(greeting, cx, news);
-            if passage.is_last {
+            if is_last {
                 break;
             }
         }
@@ -199,10 +152,8 @@ impl Session {
 
     fn greeted(&mut self, greeting: Greeting, cx: &Context<'_>, news: &mut News) {
         let now = cx.now.patient;
-        let Some(far) = &mut self.far else { return };
         match greeting {
             Greeting::Hello(pid) => {
-                far.pid = Some(pid);
                 let label = Label { pid: Some(pid), ..Label::clone(&self.label) };
                 self.label = Arc::new(label);
                 self.head_since = now;
@@ -214,9 +165,9 @@ impl Session {
                     host = self.label.host.as_deref().unwrap_or_default()
                 );
             }
-            Greeting::Goodbye(status) => {
-                far.goodbye = Some(status_of(status));
-                if !far.link.on_stderr && self.outputs[0].close() {
+            Greeting::Goodbye(_) => {
+                let on_stdout = self.greetings().is_some_and(Greetings::is_on_stdout);
+                if on_stdout && self.outputs[0].close() {
                     self.child.output_closed();
                 }
                 if self.child.is_running() {
@@ -234,30 +185,16 @@ impl Session {
         }
     }
 
-    /// A login that never comes to an end is no host.
-    fn is_it_noise_alone(&mut self, cx: &Context<'_>, news: &mut News) {
-        let flooded = self
-            .far
-            .as_ref()
-            .is_some_and(|far| !far.is_greeted() && far.noise_len > LONGEST_BANNER);
-        if flooded && self.child.is_running() {
-            self.kill(cx, news);
-        }
-    }
-
     /// Until when bytes are hidden that may be the tool's.
     pub(super) fn doubted_until(&self) -> Option<Now> {
-        let deframer = self.far.as_ref()?.deframer.as_ref()?;
-        let hidden = self.outputs[0].hidden();
-        deframer.is_doubtful(hidden).then(|| self.moved.saturating_add(DOUBTED_FOR))
+        let is_doubtful = self.greetings()?.is_doubtful(self.outputs[0].hidden());
+        is_doubtful.then(|| self.moved.saturating_add(DOUBTED_FOR))
     }
 
     /// Nothing has followed them: they are shown.
     pub(super) fn show_doubted(&mut self, cx: &Context<'_>, news: &mut News) {
-        let Some(deframer) = self.far.as_mut().and_then(|far| far.deframer.as_mut()) else {
-            return;
-        };
-        deframer.give(self.outputs[0].hidden());
+        let Some(far) = &mut self.far else { return };
+        far.greetings.give(self.outputs[0].hidden());
         self.outputs[0].unread().show();
         self.cut(cx, news);
     }
@@ -268,9 +205,9 @@ impl Session {
     pub(super) fn silent_until(&self, cx: &Context<'_>) -> Option<Now> {
         let far =
             self.far.as_ref().filter(|_| self.owed() > 0 && self.closed_output_at.is_none())?;
-        far.pid?;
-        let least = far.link.silence?;
-        if far.asked || far.deframer.as_ref().is_none_or(Deframer::is_done) {
+        far.greetings.pid()?;
+        let least = far.greetings.link().silence?;
+        if far.asked || far.greetings.is_done() {
             return None;
         }
         let usual = cx.usual_answer.unwrap_or_default();
@@ -286,7 +223,7 @@ impl Session {
     /// It has been silent for long: asks for a look.
     pub(super) fn look_far(&mut self, cx: &Context<'_>, news: &mut News) {
         let Some(far) = &mut self.far else { return };
-        let Some(pid) = far.pid else { return };
+        let Some(pid) = far.greetings.pid() else { return };
         far.looked_at = Some(cx.now.patient);
         far.asked = true;
         tell!(debug, self, "looked at", host = self.label.host.as_deref().unwrap_or_default());
@@ -301,7 +238,9 @@ impl Session {
         cx: &Context<'_>,
         news: &mut News,
     ) {
-        let Some(far) = self.far.as_mut().filter(|far| far.pid == Some(pid)) else { return };
+        let Some(far) = self.far.as_mut().filter(|far| far.greetings.pid() == Some(pid)) else {
+            return;
+        };
         far.asked = false;
         let since = self.moved.max(self.head_since);
         // It may have spoken since.
@@ -330,12 +269,14 @@ impl Session {
 
     /// What must be done about the far process once its launcher is gone.
     pub(super) fn may_survive(&self) -> Option<Operation> {
-        let far = self.far.as_ref().filter(|far| far.goodbye.is_none() && far.is_greeted())?;
-        if far.pid.is_none() && self.child.signalled().is_none() {
+        let greetings = self
+            .greetings()
+            .filter(|greetings| !greetings.has_said_goodbye() && greetings.is_greeted())?;
+        if greetings.pid().is_none() && self.child.signalled().is_none() {
             // It is bare, and its launcher has ended by itself.
             return None;
         }
-        Some(Operation::KillFar { slot: self.slot, pid: far.pid })
+        Some(Operation::KillFar { slot: self.slot, pid: greetings.pid() })
     }
 }
 
@@ -362,9 +303,11 @@ impl Ended {
         if let Some((first, last)) = lines {
             parts.push(excerpt(last.unwrap_or(first)));
         }
-        if let Some(far) = session.far.as_ref().filter(|far| !far.noise.is_empty()) {
-            let said = excerpt(&far.noise);
-            parts.push(if far.noise_len > LONGEST_BANNER {
+        if let Some(greetings) =
+            session.greetings().filter(|greetings| !greetings.noise().is_empty())
+        {
+            let said = excerpt(greetings.noise());
+            parts.push(if greetings.is_noise_alone() {
                 format!("it prints without an end, and begins with {said}")
             } else {
                 format!("it printed {said}")
