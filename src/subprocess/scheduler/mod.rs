@@ -453,23 +453,22 @@ impl Scheduler {
         }
     }
 
-    /// Whether the outputs of this slot may be read now. Over the byte bound only the worker that
-    /// holds what the consumer waits for may be, and one that has exited: otherwise the bound could stop
-    /// the very thing that would make room.
+    /// Whether the outputs of this slot may be read now. While the job log is full no replies are read. Over the byte
+    /// bound only the worker that holds what the consumer waits for may be. A worker that owes nothing, or that has
+    /// exited, always is: otherwise the bound could stop the very thing that would make room, and what an exited one has
+    /// left would be lost.
     pub(crate) fn may_read(&self, slot: usize) -> bool {
         let gate = &self.plan.gate;
-        if self.shutdown.is_stopping() {
-            return true;
-        }
-        if self.is_log_full() {
-            return false;
-        }
-        if !gate.is_full() {
+        let log_is_full = self.is_log_full();
+        if self.shutdown.is_stopping() || !(log_is_full || gate.is_full()) {
             return true;
         }
         let Some(session) = self.session(slot) else { return true };
         if session.is_always_read() {
             return true;
+        }
+        if log_is_full {
+            return false;
         }
         let yielded = gate.total_yielded();
         match self.plan.order {
@@ -640,7 +639,7 @@ impl Scheduler {
         if let Some(limit) = policy.idle_timeout
             && self.resolved < self.accepted
         {
-            if self.plan.gate.is_full() {
+            if self.plan.gate.is_full() || self.is_log_full() {
                 // They may have spoken; it is we who do not read.
                 self.heard = self.now.patient;
             }

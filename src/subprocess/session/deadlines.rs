@@ -60,9 +60,10 @@ impl Session {
         let (first, first_since, what) = self.first_reply(policy);
         let never = owes && self.flight.replies() == 0;
         let connect = self.connect_limit();
+        let began = self.started.max(self.unheard_until);
         [
-            limit(connect.is_some(), self.started, connect, Limit::Connect),
-            limit(self.in_banner, self.started, ready, Limit::Ready),
+            limit(connect.is_some(), began, connect, Limit::Connect),
+            limit(self.in_banner, began, ready, Limit::Ready),
             clogged.then(|| (self.moved.saturating_add(CLOGGED_GRACE), Deadline::Clogged)),
             limit(
                 closed_output.is_some(),
@@ -128,6 +129,7 @@ impl Session {
             // that this takes is not its own.
             self.moved = now;
             self.head_since = now;
+            self.unheard_until = now;
             self.look_later(cx);
             return;
         }

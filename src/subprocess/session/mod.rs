@@ -218,6 +218,8 @@ pub(crate) struct Session {
     /// It holds suspects: nothing else joins them.
     quarantined: bool,
     started: Now,
+    /// Until then it was not read, for want of room, although a limit ran out.
+    unheard_until: Now,
     at_work: AtWork,
     /// When the packet it must answer next became that.
     head_since: Now,
@@ -310,6 +312,7 @@ impl Session {
             stdin_closed: false,
             quarantined: false,
             started: now,
+            unheard_until: Now::ZERO,
             at_work: AtWork::default(),
             head_since: now,
             moved: now,
