@@ -73,7 +73,7 @@ impl Journal {
             let packet = run.first().plus(i as u64);
             self.log.put(&Row {
                 packet: packet.0,
-                host: None,
+                host: replies.label.host.as_deref(),
                 start,
                 lasted: now.saturating_sub(start),
                 sent: run.sent(i),
