@@ -161,6 +161,8 @@ impl Output {
             count = owed;
             behind = Some(uncut[end..].to_vec());
             if count == 0 {
+                // All of it stays, and is counted from its beginning the next time.
+                (self.scanned, self.pending) = (0, 0);
                 return (None, behind);
             }
         }
