@@ -56,6 +56,12 @@ impl Emission {
         }
     }
 
+    /// Records made so far.
+    #[cfg(test)]
+    pub(super) fn made(&self) -> u64 {
+        self.delivery.made()
+    }
+
     /// Whether nobody wants or believes what is still to come.
     fn is_unwanted(&self) -> bool {
         self.failed.is_some() || self.panic.is_some() || self.delivery.is_dropped()
@@ -68,6 +74,13 @@ impl Emission {
 
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
         self.delivery.describe(Error::new(kind, message.into())).fatal()
+    }
+
+    /// Silence counts from when there was room.
+    fn there_is_room(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.had_room, true) {
+            self.moved = now.patient;
+        }
     }
 
     fn skip_banner(&mut self, unread: &[u8], eof: bool) -> Option<usize> {
@@ -244,9 +257,8 @@ impl Talk for Emission {
                 say.extend_from_slice(words.as_deref().unwrap_or_default());
             }
         }
-        let has_room = self.delivery.room(0, 0) > 0;
-        if has_room && !std::mem::replace(&mut self.had_room, has_room) {
-            self.moved = now.patient;
+        if self.delivery.room(0, 0) > 0 {
+            self.there_is_room(now);
         }
     }
 
@@ -280,6 +292,9 @@ impl Talk for Emission {
 
     fn wants(&mut self, now: Time) -> bool {
         let wants = self.is_unwanted() || self.delivery.has_room_or_calls(now.real);
+        if wants {
+            self.there_is_room(now);
+        }
         self.had_room = wants;
         wants
     }
