@@ -69,9 +69,12 @@ use crate::window::workers::Workers;
 ///
 /// # When blocks travel whole
 /// Where requests end with the same delimiter as the records (lines to a tool that reads lines), and replies are lines,
-/// a fixed number of lines, or end with a byte of their own. With any other framing, or a sentinel, a side input or a
+/// a fixed number of lines, or end with a byte of their own. With any other framing, or a sentinel, or a
 /// [`check`](Template::check), each record is written and each reply cut by itself: the types and the results are
 /// the same, the speed is that of a feed of single records.
+///
+/// Blocks go to stdin and come from stdout: with a side input that is to be written, or a side output that is to be
+/// read, the feed has one item, an error of the configuration.
 ///
 /// `encode`, `decode` and `keep_input` are for single records, and do not compile here:
 ///
@@ -242,6 +245,12 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
                 "a block has replies alone, so keep_stderr has no meaning for it",
             ));
         }
+        if let Some(name) = self.template.spec.side_input_names().first() {
+            let message = format!(
+                "a block goes to stdin alone, and nothing could be written to the side input `{name}`"
+            );
+            return Some(Error::config(message).hint("feed an iterator of records, with encode"));
+        }
         let side = channels.side_outputs.iter().find(|side| side.framing.is_some())?;
         let message = format!(
             "a block has replies alone, and not what comes on the side output `{}`",
@@ -297,7 +306,7 @@ impl<R: Read + Send + 'static> IntoIterator for BlockFeedBuilder<R> {
 }
 
 /// Whether records are requests as they stand.
-fn writing(spec: &Spec, delimiter: u8) -> Writing {
+pub(crate) fn writing(spec: &Spec, delimiter: u8) -> Writing {
     let scribe = scribe(spec);
     let as_they_stand = scribe.framings.len() == 1
         && scribe.sentinel.is_none()
@@ -506,7 +515,7 @@ impl Parts {
 }
 
 impl Block {
-    fn new(first: u64, count: u64, replies: Replies, end: &Arc<[u8]>) -> Self {
+    pub(crate) fn new(first: u64, count: u64, replies: Replies, end: &Arc<[u8]>) -> Self {
         let Replies { buffer, at, cut, .. } = replies;
         let len = usize::try_from(count).unwrap_or(usize::MAX);
         let pieces = match cut {

@@ -32,7 +32,7 @@ pub(crate) mod remote;
 pub(crate) mod scheduler;
 pub(crate) mod session;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 pub(crate) mod swarm;
 pub(crate) mod unread;
 pub(crate) mod wording;

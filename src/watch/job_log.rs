@@ -59,6 +59,8 @@ pub(crate) struct JobLog {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    /// Bytes that may wait to be written.
+    most: usize,
     state: Mutex<State>,
     news: Condvar,
     queued: AtomicUsize,
@@ -85,20 +87,9 @@ impl JobLog {
         let file = OpenOptions::new().append(true).create(true).open(path);
         let file = file.map_err(|error| failed(path, "opened", error).fatal())?;
         let is_new = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-        let shared = Arc::new(Shared {
-            path: path.to_owned(),
-            state: Mutex::default(),
-            news: Condvar::new(),
-            queued: AtomicUsize::new(0),
-            failed: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-        });
+        let shared = Shared::new(path, MOST);
         let theirs = Arc::clone(&shared);
-        let run = move || {
-            theirs.run(file, &wake);
-            theirs.ended.store(true, SeqCst);
-            wake();
-        };
+        let run = move || theirs.run(file, &wake);
         thread::Builder::new()
             .name("subfeed-log".to_owned())
             .spawn(run)
@@ -153,7 +144,7 @@ impl JobLog {
 
     /// Whether so much waits to be written that nothing is to be put for now.
     pub(crate) fn is_full(&self) -> bool {
-        self.shared.queued.load(SeqCst) >= MOST && !self.shared.failed.load(SeqCst)
+        self.shared.queued.load(SeqCst) >= self.shared.most && !self.shared.failed.load(SeqCst)
     }
 
     /// The failure that has ended it, once.
@@ -186,6 +177,18 @@ impl Drop for JobLog {
 }
 
 impl Shared {
+    fn new(path: &Path, most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            path: path.to_owned(),
+            most,
+            state: Mutex::default(),
+            news: Condvar::new(),
+            queued: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        })
+    }
+
     /// Writes what there is until it is closed.
     fn run(&self, mut file: File, wake: &dyn Fn()) {
         let mut batch = Vec::new();
@@ -198,26 +201,78 @@ impl Shared {
                 };
             }
             if state.queue.is_empty() {
-                return;
+                break;
             }
             std::mem::swap(&mut batch, &mut state.queue);
             drop(state);
             if let Err(error) = file.write_all(&batch) {
-                let mut state = lock(&self.state);
-                state.failure = Some(error);
-                state.queue = Vec::new();
-                self.failed.store(true, SeqCst);
-                return;
+                self.has_failed(error);
+                break;
             }
-            // The header was never counted.
-            let count = batch.len();
-            let before =
-                self.queued.fetch_update(SeqCst, SeqCst, |n| Some(n.saturating_sub(count)));
-            batch.clear();
-            if before.is_ok_and(|before| before >= MOST) {
+            if self.has_written(batch.len()) {
                 wake();
             }
+            batch.clear();
         }
+        self.ended.store(true, SeqCst);
+        wake();
+    }
+
+    /// So many bytes are written. Says whether the event loop may be waiting for that.
+    fn has_written(&self, count: usize) -> bool {
+        // The header was never counted.
+        let before = self.queued.fetch_update(SeqCst, SeqCst, |n| Some(n.saturating_sub(count)));
+        before.is_ok_and(|before| before >= self.most)
+    }
+
+    /// Nothing more is written.
+    fn has_failed(&self, error: io::Error) {
+        let mut state = lock(&self.state);
+        state.failure = Some(error);
+        state.queue = Vec::new();
+        self.failed.store(true, SeqCst);
+    }
+}
+
+/// The steps of the log's thread, for a simulation that has neither thread nor file.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Writer(Arc<Shared>);
+
+#[cfg(test)]
+impl JobLog {
+    /// A log with room for so many bytes, whose clock begins with the epoch, and the other end of it.
+    pub(crate) fn without_thread(most: usize) -> (Self, Writer) {
+        let shared = Shared::new(Path::new("simulated"), most);
+        let lines = HEADER.to_owned();
+        let log = Self { shared: Arc::clone(&shared), lines, began: Some(Duration::ZERO) };
+        (log, Writer(shared))
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// What is to be written now. Nothing: so far, or, if it is closed, for ever.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut lock(&self.0.state).queue)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.0.state).closing
+    }
+
+    /// So many bytes are written. Says whether the event loop is to be woken.
+    pub(crate) fn has_written(&self, count: usize) -> bool {
+        self.0.has_written(count)
+    }
+
+    pub(crate) fn has_failed(&self, error: io::Error) {
+        self.0.has_failed(error);
+    }
+
+    /// It is done.
+    pub(crate) fn has_ended(&self) {
+        self.0.ended.store(true, SeqCst);
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) use board::{Board, Head, View};
 pub use board::{Worker, WorkerState};
 pub use bottleneck::{Bottleneck, Verdict};
 pub(crate) use bottleneck::{Facts, judge};
+#[cfg(test)]
+pub(crate) use job_log::Writer as LogWriter;
 pub(crate) use job_log::{JobLog, Row};
 pub(crate) use ledger::{Counts, Ledger, Share, Standing, Times};
 #[cfg(feature = "timeline")]

@@ -231,7 +231,7 @@ impl<R: Read> Cutter<R> {
         if half > 0 {
             message.push_str(&format!("; {half} bytes of a record that is not whole were dropped"));
         }
-        Piece::End(Some(Error::new(ErrorKind::Source, message).because(error).fatal()))
+        Piece::End(Some(Error::new(ErrorKind::Source, message).because(error)))
     }
 
     #[cold]
@@ -259,28 +259,60 @@ enum Within {
     Reader,
 }
 
-/// What is in the hands of the intake.
-struct State<R> {
+/// A reading intake between two reads.
+///
+/// The open batch is [set aside](Intake::set_aside) in the slot whenever the intake waits or reads, so that the executor
+/// can have it.
+pub(crate) struct Progress<R> {
     cutter: Cutter<R>,
     writing: Writing,
+    pace: Pace,
     pulled: u64,
+    open: Option<Box<Requests>>,
+    /// The bytes of the one that was set aside.
+    aside: usize,
+    fresh: Option<Box<Requests>>,
     within: Within,
     error: Option<Error>,
+}
+
+impl<R: Read> Progress<R> {
+    pub(crate) fn new(cutter: Cutter<R>, writing: Writing) -> Self {
+        Self {
+            cutter,
+            writing,
+            pace: Pace::new(),
+            pulled: 0,
+            open: None,
+            aside: 0,
+            fresh: None,
+            within: Within::Ours,
+            error: None,
+        }
+    }
+}
+
+/// What one read has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Read,
+    /// The reader has nothing more.
+    Ended,
 }
 
 impl Intake {
     /// Reads to the end, or until the gate stops it. Runs on a thread of its own.
     pub(crate) fn read<R: Read>(self, cutter: Cutter<R>, writing: Writing) {
         self.gate().enter();
-        let mut state = State { cutter, writing, pulled: 0, within: Within::Ours, error: None };
-        let ended = unwind::catch(|| self.pull_blocks(&mut state)).unwrap_or_else(|payload| {
-            if state.within == Within::Reader {
+        let mut progress = Progress::new(cutter, writing);
+        let ended = unwind::catch(|| self.pull_blocks(&mut progress)).unwrap_or_else(|payload| {
+            if progress.within == Within::Reader {
                 // The open batch is parked meanwhile.
                 self.flush(self.handover.slot().unpark())?;
             }
             Err(End(Some(payload)))
         });
-        let State { pulled, error, cutter, .. } = state;
+        let Progress { pulled, error, cutter, .. } = progress;
         let panic = ended.err().and_then(|End(payload)| payload);
         let _ = self.send(Arrival::End { pulled, panic, error });
         self.gate().wake_executor();
@@ -288,76 +320,98 @@ impl Intake {
         let _ = unwind::catch(move || drop(cutter));
     }
 
-    fn pull_blocks<R: Read>(&self, state: &mut State<R>) -> Result<(), End> {
-        let handover = &*self.handover;
-        let (gate, slot) = (&**handover.gate(), handover.slot());
-        let State { cutter, writing, pulled, within, error } = state;
-        let Reading { delimiter, block, .. } = cutter.reading;
-        let mut pace = Pace::new();
-        let mut open: Option<Box<Requests>> = None;
-        let mut fresh: Option<Box<Requests>> = None;
+    fn pull_blocks<R: Read>(&self, progress: &mut Progress<R>) -> Result<(), End> {
+        let gate = self.gate();
         loop {
-            let (weight, half) = (open.as_ref().map_or(0, |open| open.bytes()), cutter.weight());
-            let some = open.is_some();
-            slot.park(open.take());
-            if some {
-                handover.feed();
-            }
-            if !gate.may_pull_at(&pace, *pulled, weight + half) {
-                let open = || half + if slot.has_batch() { weight } else { 0 };
-                gate.wait_to_pull(&mut pace, *pulled, open);
+            self.set_aside(progress);
+            if !self.may_read_at(progress) {
+                let Progress { pace, pulled, aside, cutter, .. } = progress;
+                gate.wait_to_pull(pace, *pulled, || self.unread(cutter, *aside));
             }
             if gate.is_stopped() {
-                return self.flush(slot.unpark());
+                return self.flush(self.handover.slot().unpark());
             }
-            let empty = || Requests::counted(delimiter);
-            let batch = fresh.get_or_insert_with(|| match writing {
-                Writing::Whole => handover.spare(empty),
-                Writing::Each(_) => Box::new(empty()),
-            });
-            *within = Within::Reader;
-            let piece = cutter.next(batch, pace.credits_after(*pulled));
-            *within = Within::Ours;
-            open = slot.unpark();
-            let packet = self.first.plus(*pulled);
-            match piece {
-                Piece::Nothing => {}
-                Piece::End(failure) => {
-                    *error = failure;
-                    return self.flush(open.take());
-                }
-                Piece::TooLong(failure) => {
-                    *pulled += 1;
-                    self.flush(open.take())?;
-                    self.refuse(packet, failure)?;
-                }
-                Piece::Records => {
-                    *pulled += batch.len() as u64;
-                    match writing {
-                        Writing::Whole => {
-                            let Some(mut batch) = fresh.take() else { continue };
-                            batch.begin(packet);
-                            match &mut open {
-                                // Short reads: as long as nobody takes what they gave, it grows.
-                                Some(open) if open.bytes() + batch.bytes() <= block => {
-                                    open.append(&mut batch);
-                                    fresh = Some(batch);
-                                }
-                                Some(_) => self.flush(open.replace(batch))?,
-                                None => open = Some(batch),
+            if self.read_once(progress)? == Step::Ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// About to wait, or to read: the executor can have the open batch.
+    fn set_aside<R>(&self, progress: &mut Progress<R>) {
+        let open = progress.open.take();
+        progress.aside = open.as_ref().map_or(0, |open| open.bytes());
+        let some = open.is_some();
+        self.handover.slot().park(open);
+        if some {
+            self.handover.feed();
+        }
+    }
+
+    /// Whether it may read, as far as it knows.
+    fn may_read_at<R: Read>(&self, progress: &Progress<R>) -> bool {
+        let Progress { pace, pulled, aside, cutter, .. } = progress;
+        self.gate().may_pull_at(pace, *pulled, aside + cutter.weight())
+    }
+
+    /// The bytes that were read and are not counted at the gate.
+    fn unread<R: Read>(&self, cutter: &Cutter<R>, aside: usize) -> usize {
+        cutter.weight() + if self.handover.slot().has_batch() { aside } else { 0 }
+    }
+
+    /// Reads once, and hands over what is enough.
+    fn read_once<R: Read>(&self, progress: &mut Progress<R>) -> Result<Step, End> {
+        let Progress { cutter, writing, pace, pulled, open, fresh, within, error, .. } = progress;
+        let Reading { delimiter, block, .. } = cutter.reading;
+        let empty = || Requests::counted(delimiter);
+        let batch = fresh.get_or_insert_with(|| match writing {
+            Writing::Whole => self.handover.spare(empty),
+            Writing::Each(_) => Box::new(empty()),
+        });
+        *within = Within::Reader;
+        let piece = cutter.next(batch, pace.credits_after(*pulled));
+        *within = Within::Ours;
+        *open = self.handover.slot().unpark();
+        let packet = self.first.plus(*pulled);
+        match piece {
+            Piece::Nothing => {}
+            Piece::End(failure) => {
+                *error = failure;
+                self.flush(open.take())?;
+                return Ok(Step::Ended);
+            }
+            Piece::TooLong(failure) => {
+                *pulled += 1;
+                self.flush(open.take())?;
+                self.refuse(packet, failure)?;
+            }
+            Piece::Records => {
+                *pulled += batch.len() as u64;
+                match writing {
+                    Writing::Whole => {
+                        let Some(mut batch) = fresh.take() else { return Ok(Step::Read) };
+                        batch.begin(packet);
+                        match open {
+                            // Short reads: as long as nobody takes what they gave, it grows.
+                            Some(open) if open.bytes() + batch.bytes() <= block => {
+                                open.append(&mut batch);
+                                *fresh = Some(batch);
                             }
-                        }
-                        Writing::Each(scribe) => {
-                            self.write_each(scribe, batch, packet, &mut open)?;
-                            batch.clear();
+                            Some(_) => self.flush(open.replace(batch))?,
+                            None => *open = Some(batch),
                         }
                     }
-                    if open.as_ref().is_some_and(|open| open.bytes() >= block / 2) {
-                        self.flush(open.take())?;
+                    Writing::Each(scribe) => {
+                        self.write_each(scribe, batch, packet, open)?;
+                        batch.clear();
                     }
+                }
+                if open.as_ref().is_some_and(|open| open.bytes() >= block / 2) {
+                    self.flush(open.take())?;
                 }
             }
         }
+        Ok(Step::Read)
     }
 
     /// Writes each of these records as a request.
@@ -395,5 +449,58 @@ impl Intake {
         self.gate().hold(weight);
         let failed = Outcome::Failed(error.at(packet.0));
         self.settle(Span { weight, ..Span::one(packet, failed) })
+    }
+}
+
+/// The steps of [`read`](Intake::read), for an intake that has no thread and waits for nothing.
+#[cfg(test)]
+impl Intake {
+    /// About to wait, or to read. How many bytes the executor can have.
+    pub(crate) fn before_read<R>(&self, progress: &mut Progress<R>) -> usize {
+        self.set_aside(progress);
+        progress.aside
+    }
+
+    /// Whether it may read; if not, it sleeps until the gate calls it or the [deadline](Progress::deadline) has come.
+    pub(crate) fn poll_read<R: Read>(
+        &self,
+        progress: &mut Progress<R>,
+        now: std::time::Duration,
+    ) -> bool {
+        if self.may_read_at(progress) {
+            return true;
+        }
+        let Progress { pace, pulled, aside, cutter, .. } = progress;
+        self.gate().poll_pull(pace, *pulled, || self.unread(cutter, *aside), || now)
+    }
+
+    /// Reads once.
+    pub(crate) fn poll_step<R: Read>(&self, progress: &mut Progress<R>) -> Option<Step> {
+        self.read_once(progress).ok()
+    }
+
+    /// The gate has stopped it.
+    pub(crate) fn stop_reading(&self) {
+        let _ = self.flush(self.handover.slot().unpark());
+    }
+}
+
+#[cfg(test)]
+impl<R> Progress<R> {
+    pub(crate) fn pulled(&self) -> u64 {
+        self.pulled
+    }
+
+    /// The bytes of the open batch, which is not set aside.
+    pub(crate) fn open(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.bytes())
+    }
+
+    pub(crate) fn deadline(&self) -> Option<std::time::Duration> {
+        self.pace.deadline()
+    }
+
+    pub(crate) fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
     }
 }

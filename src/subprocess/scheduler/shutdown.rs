@@ -39,13 +39,15 @@ pub(super) struct Shutdown {
     failures: u64,
     /// A fatal error, until a packet carries it.
     cause: Option<Error>,
+    /// What a reader has failed with.
+    source: Option<Error>,
     end: End,
 }
 
 impl Shutdown {
     pub(super) fn new(slots: usize) -> Self {
         let end = End { accepted: vec![0; slots], ..End::default() };
-        Self { stopping: None, halting: false, failures: 0, cause: None, end }
+        Self { stopping: None, halting: false, failures: 0, cause: None, source: None, end }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -80,7 +82,7 @@ impl Shutdown {
     /// The source's end, and what it ended with if that was not well.
     pub(super) fn source_ended(&mut self, panic: Option<Payload>, error: Option<Error>) {
         self.end.panic = panic;
-        self.end.fatal = error;
+        self.source = error;
     }
 
     pub(super) fn take_end(&mut self, command: &Arc<str>) -> End {
@@ -88,8 +90,14 @@ impl Shutdown {
         if self.halting && self.stopping.is_none() {
             self.cause = Some(self.halted_by_policy(command).fatal());
         }
-        // What was pulled comes first, and so does what became of it.
-        end.fatal = self.cause.take().or(end.fatal);
+        // What was pulled comes first, and so does what became of it. A feed ends of one thing.
+        let ended = self.cause.is_some() || self.stopping.is_some();
+        end.fatal = self.cause.take();
+        match self.source.take() {
+            Some(error) if ended => end.remarks.push(error),
+            Some(error) => end.fatal = Some(error.fatal()),
+            None => {}
+        }
         end
     }
 

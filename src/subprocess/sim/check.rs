@@ -1,17 +1,18 @@
 //! The oracle: what must hold after every step, for every item, and at the end.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 use crate::record::PacketId;
 use crate::subprocess::scheduler::Audit;
 use crate::window::gate::Gate;
 use crate::window::outlet::Order;
-use crate::window::packet::Replies;
 
 use super::schedule::{Family, Schedule};
 use super::script::{Talk, seen};
-use super::sink::{Sink, next_reply};
+use super::sink::Sink;
 use super::source::Source;
 use super::worker::Child;
 
@@ -39,11 +40,61 @@ pub(super) const MUST_WAIT: &str = "simulated: must wait";
 
 /// What the consumer is given.
 #[derive(Debug)]
-pub(super) enum Item<'a> {
-    /// The next of these.
-    Reply(&'a mut Replies),
+pub(super) enum Item {
+    Reply(Answer),
     Failed(Error),
     Passed,
+}
+
+/// A reply, what came with it on stderr, and who gave it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) bytes: Vec<u8>,
+    /// Of all its parts.
+    pub(super) size: usize,
+    pub(super) side: Option<Vec<u8>>,
+    pub(super) stderr: Option<Vec<u8>>,
+    pub(super) pid: Option<u32>,
+    pub(super) host: Option<Arc<str>>,
+}
+
+/// What a record became, for a job log to tell of.
+#[derive(Debug)]
+pub(super) enum Became {
+    Answered {
+        pid: Option<u32>,
+        bytes: usize,
+        host: Option<Arc<str>>,
+    },
+    /// By itself.
+    Failed {
+        status: Option<i32>,
+        worker: Option<usize>,
+        attempts: u32,
+        host: Option<String>,
+    },
+    Fatal,
+    Halted,
+}
+
+impl Became {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Answered { .. } => "answered",
+            Self::Failed { .. } => "failed",
+            Self::Fatal => "fatal",
+            Self::Halted => "halted",
+        }
+    }
+
+    fn failed(error: &Error) -> Self {
+        Self::Failed {
+            status: error.exit_status().map(ExitStatusExt::into_raw),
+            worker: error.worker(),
+            attempts: error.attempts(),
+            host: error.host().map(str::to_owned),
+        }
+    }
 }
 
 /// In the message of a packet that a fatal error left unanswered.
@@ -55,12 +106,16 @@ pub(super) struct Oracle {
     pub(super) faulted: bool,
     count: u64,
     seen: HashSet<u64>,
+    /// What each record became.
+    pub(super) became: HashMap<u64, Became>,
     pub(super) failed: u64,
     pub(super) replies: u64,
     /// The item or the end that carried the fatal error.
     pub(super) fatal: Option<String>,
     pub(super) halted: u64,
     remarks: usize,
+    /// How often it was said that the job log cannot be written.
+    pub(super) log_failures: usize,
     /// Items that failed because their packet was skipped.
     skipped: u64,
     /// Where nothing comes back: packets that were handed over, and how many workers say that they were.
@@ -75,7 +130,7 @@ impl Oracle {
         &mut self,
         schedule: &Schedule,
         packet: Option<PacketId>,
-        item: Item<'_>,
+        item: Item,
         children: &[Child],
     ) -> Result<(), Failure> {
         let Some(packet) = packet else {
@@ -95,9 +150,9 @@ impl Oracle {
         self.count += 1;
         let refused = schedule.is_refused(k);
         match item {
-            Item::Reply(replies) => {
+            Item::Reply(Answer { bytes: reply, size, side, stderr, pid, host }) => {
                 self.replies += 1;
-                let (reply, pid) = next_reply(replies, packet);
+                self.became.insert(k, Became::Answered { pid, bytes: size, host });
                 let Some(child) = pid.and_then(|pid| children.get(pid as usize)) else {
                     return Err(Failure::new(format!("item {k} was answered by nobody")));
                 };
@@ -110,6 +165,9 @@ impl Oracle {
                     child.pid,
                     String::from_utf8_lossy(&expected)
                 );
+                if !child.tainted {
+                    child.said_with(schedule, k, side.as_deref(), stderr.as_deref())?;
+                }
             }
             Item::Failed(error)
                 if error.kind() == ErrorKind::Halted
@@ -117,10 +175,13 @@ impl Oracle {
                     && error.to_string().contains(HALTED) =>
             {
                 must!(self.may_end_early(schedule), "item {k} was halted");
+                self.became.insert(k, Became::Halted);
                 self.halted += 1;
             }
             Item::Failed(error) => {
                 must!(error.packet() == Some(packet.0), "{error:?} at item {k}");
+                let became = if error.is_fatal() { Became::Fatal } else { Became::failed(&error) };
+                self.became.insert(k, became);
                 if error.is_fatal() {
                     must!(self.may_end_early(schedule), "item {k} is fatal: {error:?}");
                     must!(self.fatal.is_none(), "item {k} is the second fatal: {error:?}");
@@ -148,7 +209,7 @@ impl Oracle {
         schedule: &Schedule,
         k: u64,
         packet: PacketId,
-        item: Item<'_>,
+        item: Item,
     ) -> Result<(), Failure> {
         must!(!self.lost.contains(&k), "packet {k} was lost, and now {item:?}");
         let error = match item {
@@ -217,7 +278,9 @@ impl Oracle {
     /// The fatal error that belongs to no packet.
     fn last_error(&mut self, schedule: &Schedule, error: &Error) -> Result<(), Failure> {
         must!(error.is_fatal(), "an error of no packet: {error:?}");
-        must!(self.may_end_early(schedule), "the feed ended: {error:?}");
+        let of_reader = schedule.bytes.is_some_and(|bytes| bytes.fails_at.is_some())
+            && error.kind() == ErrorKind::Source;
+        must!(of_reader || self.may_end_early(schedule), "the feed ended: {error:?}");
         must!(self.fatal.is_none(), "a second fatal: {error:?}");
         self.fatally(schedule, error)
     }
@@ -311,7 +374,12 @@ impl Oracle {
             self.last_error(schedule, error)?;
             remarks.remove(0);
         }
+        let all = remarks.len();
+        remarks.retain(|remark| remark.kind() != ErrorKind::File);
         self.remarks = remarks.len();
+        self.log_failures = all - remarks.len();
+        // What the reader failed with after the feed had.
+        remarks.retain(|remark| remark.kind() != ErrorKind::Source);
         if matches!(schedule.family, Family::Clean | Family::Poison)
             && !schedule.lacks_statuses()
             && !self.faulted

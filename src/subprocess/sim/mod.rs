@@ -11,9 +11,11 @@
 //!   words on either side; with side channels, or a standard stream that leads elsewhere; with a thread
 //!   beside them that sleeps, polls or reads; and sound tools that a close of their stdin harms;
 //! - an intake ([`source`]) that trickles, bursts, pauses, refuses items or blocks for ever, and sleeps at the gate until
-//!   that calls it;
+//!   that calls it; or the one that ships for blocks, on a [`reader`] that gives arbitrary pieces, is interrupted, errs
+//!   in the middle and ends without a delimiter;
 //! - a consumer ([`sink`]) that is fast, slow, rests, stops early, waits elsewhere than in `next()` or is dropped at
-//!   any moment; or that drains;
+//!   any moment; that takes blocks; or that drains;
+//! - a job log on a [`disk`] that is slow or full;
 //! - a loop that is held up, exit statuses that nobody knows, looks that show nothing; and in a [`sweep`] every call of
 //!   the system fails once.
 //!
@@ -21,8 +23,8 @@
 //! option that is added does not compile before it is listed there, as drawn or with the reason why not. The faults
 //! that were found elsewhere are schedules by [name](`named`).
 //!
-//! Not simulated: sources (their own tests run the same loop on a system of their own), panics of closures, the
-//! hand-overs' atomics (those are under a model checker), and what the kernel does.
+//! Commands as sources have schedules of their own, on the same loop (`source/solo/sim.rs`). Not simulated: panics of
+//! closures, the hand-overs' atomics (those are under a model checker), and what the kernel does.
 //!
 //! # What is checked ([`check`])
 //! - after every step: each packet that arrived is in exactly one of the queues, sessions and outcomes; the queues are in
@@ -31,6 +33,8 @@
 //! - at every pull: the look-ahead;
 //! - at every item: it comes once, in its turn, and is the right function of its request, or an error
 //!   that the faults of the seed justify, with the attempts that it may have;
+//! - of blocks: each record where it should be, and that the reader is not read on while whole records wait;
+//! - in the job log: one line for each packet, with the figures of what became of it;
 //! - where nothing comes back: what is accepted was read in full by exactly one child;
 //! - liveness: as long as it is not finished something can move, and it ends within bounds;
 //! - at the end: nobody is alive, no slot is taken, nothing is held, nothing is missing, and no more sessions were
@@ -48,10 +52,12 @@
 //! ```
 
 mod check;
+mod disk;
 mod link;
 mod named;
 mod options;
 mod play;
+mod reader;
 mod report;
 mod rng;
 mod schedule;
@@ -69,6 +75,7 @@ use std::time::Duration;
 use check::Failure;
 use play::Play;
 use report::Report;
+pub(crate) use rng::{Rng, stir};
 
 /// Runs one seed.
 fn run(seed: u64, trace: bool) -> Result<Report, Failure> {
@@ -85,7 +92,7 @@ fn caught(play: impl FnOnce() -> Result<Report, Failure>) -> Result<Report, Fail
     })
 }
 
-fn from_env(name: &str) -> Option<u64> {
+pub(crate) fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 

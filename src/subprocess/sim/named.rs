@@ -10,7 +10,9 @@ use crate::framing::{ReplyFraming, RequestFraming};
 use crate::template::policy::OnStall;
 use crate::template::{AcceptStatus, Spec, Template};
 
+use super::disk::Log;
 use super::play::Play;
+use super::reader::Bytes;
 use super::report::Report;
 use super::schedule::{Family, Schedule};
 use super::script::{AT_THE_END, Fault, Helper, Talk, check};
@@ -420,4 +422,120 @@ fn who_never_stops_waiting_has_asked_for_it() {
         schedule.window = 100;
     });
     all_answered(&reports, 20);
+}
+
+fn in_blocks(schedule: &mut Schedule) {
+    schedule.bytes = Some(Bytes {
+        delimiter: b'\n',
+        block: 64,
+        limit: 100,
+        piece: 40,
+        unended: false,
+        fails_at: None,
+        blocks_within: 0,
+    });
+    schedule.consumer.whole_spans = false;
+}
+
+#[test]
+fn a_log_that_is_full_for_long_loses_nothing_and_ends_nothing() {
+    let log = |schedule: &mut Schedule| {
+        schedule.log = Some(Log { room: 1, slow: 9_000 * MS, full_at: None });
+        schedule.input.total = Some(12);
+    };
+    // One process for each packet: what they left was lost after a tenth of a second.
+    let reports = play(Family::Clean, |schedule, spec| {
+        until_eof(schedule, spec);
+        log(schedule);
+    });
+    all_answered(&reports, 12);
+    // A worker whose time had come was met for ever.
+    let reports = play(Family::Clean, |schedule, spec| {
+        log(schedule);
+        spec.policy.recycle_age = Some(3 * MS);
+        spec.policy.idle_timeout = Some(5_000 * MS);
+        spec.policy.packet_timeout = Some(5_000 * MS);
+    });
+    all_answered(&reports, 12);
+}
+
+#[test]
+fn a_hello_that_is_late_is_met_once_while_there_is_no_room() {
+    for seed in (13..700).step_by(14) {
+        let mut schedule = Schedule::new(seed);
+        assert_eq!(schedule.family, Family::Hosts);
+        (schedule.max_bytes, schedule.window) = (30, 64);
+        (schedule.input.total, schedule.input.pause, schedule.input.batch) =
+            (Some(40), Duration::ZERO, 1);
+        (schedule.most, schedule.consumer.take) = (None, None);
+        (schedule.consumer.rest_every, schedule.consumer.rest) = (1, 90_000 * MS);
+        (schedule.faults.freezes, schedule.faults.noise) = (2, 300);
+        if let Err(failure) = Play::of(schedule, seed, false).run() {
+            panic!("seed {seed}: {}", failure.0);
+        }
+    }
+}
+
+#[test]
+fn lines_that_came_before_the_first_request_are_not_half_of_its_reply() {
+    let reports = play(Family::Garbage, |schedule, spec| {
+        schedule.manners.talk = Talk::TwoLines;
+        spec.replies = ReplyFraming::lines(2);
+        schedule.manners.faults = &[Fault::ExtraEarly];
+        (schedule.manners.write_most, schedule.manners.stdout_room) = (9, 16);
+        schedule.input.pause = 3 * MS;
+        schedule.workers = 1;
+        in_blocks(schedule);
+    });
+    assert!(reports.iter().all(|report| report.fatal == 1));
+}
+
+#[test]
+fn a_reader_that_fails_says_so_once_behind_what_it_gave() {
+    let reports = play(Family::Clean, |schedule, _| {
+        in_blocks(schedule);
+        schedule.input.total = Some(7);
+        schedule.bytes = schedule.bytes.map(|bytes| Bytes { fails_at: Some((7, 3)), ..bytes });
+    });
+    for report in reports {
+        let cause = report.cause.clone().expect("it is fatal");
+        assert!(report.replies == 7 && cause.contains("3 bytes of a record"), "{report:?}");
+    }
+    // The feed has ended for another reason: that is the one.
+    let reports = play(Family::Starts, |schedule, spec| {
+        in_blocks(schedule);
+        schedule.bytes = schedule.bytes.map(|bytes| Bytes { fails_at: Some((20, 0)), ..bytes });
+        schedule.manners.faults = &[Fault::DieUnread];
+        spec.policy.give_up = 3;
+    });
+    assert!(reports.iter().all(|report| report.fatal == 1 && report.replies == 0));
+}
+
+/// What has become of each record, as far as chance has no part in it.
+fn outcomes(schedule: Schedule, seed: u64) -> Vec<(u64, &'static str)> {
+    let mut play = Play::of(schedule, seed, false);
+    if let Err(failure) = play.run() {
+        panic!("seed {seed}: {}", failure.0);
+    }
+    play.outcomes()
+}
+
+#[test]
+fn blocks_and_single_records_come_to_the_same() {
+    let mut compared = 0;
+    for seed in 0..1_500 {
+        let read = Schedule::new(seed);
+        let same = matches!(read.family, Family::Clean | Family::Poison)
+            && !read.anybody_may_fail()
+            && !read.may_end_early()
+            && (read.consumer.take, read.consumer.drop_at) == (None, None)
+            && read.input.blocks_at.is_none();
+        if read.bytes.is_none_or(|bytes| bytes.fails_at.is_some()) || !same {
+            continue;
+        }
+        let one_by_one = Schedule { bytes: None, ..Schedule::new(seed) };
+        assert_eq!(outcomes(read, seed), outcomes(one_by_one, seed), "seed {seed}");
+        compared += 1;
+    }
+    assert!(compared > 20, "{compared} schedules are too few");
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::feed::blocks::writing;
 use crate::stats::Stats;
 use crate::subprocess::scheduler::Plan;
 use crate::template::Spec;
@@ -20,8 +21,11 @@ use crate::template::policy::{Halt, OnStall, Policy};
 use crate::template::words::Words;
 use crate::window::gate::Gate;
 use crate::window::outlet::Order;
+use crate::window::reading::Writing;
 use crate::window::seam::Bounds;
 
+use super::disk::Log;
+use super::reader::Bytes;
 use super::schedule::{Consumer, Input, Schedule};
 use super::script::{Helper, SideInput};
 use super::{from_env, play};
@@ -220,7 +224,7 @@ fn of_feed(schedule: &Schedule, plan: Plan) -> Vec<Drawn> {
         most,
         gate: _,
         stats: _, // counters
-        log: _,   // a line for each packet, written beside the way of a record
+        log: _,   // see below
     } = plan;
     let Bounds {
         packets,
@@ -248,6 +252,23 @@ fn of_feed(schedule: &Schedule, plan: Plan) -> Vec<Drawn> {
         ("backlog", yes(backlog < 1_000)),
         ("size hint", some(&most)),
         ("batches", if batches == 1 { "one" } else { "more" }),
+        (
+            "job_log",
+            match schedule.log {
+                None => "none",
+                Some(Log { full_at: Some(_), .. }) => "fails",
+                Some(Log { room: ..1_000, .. }) => "holds up",
+                Some(_) => "kept",
+            },
+        ),
+        (
+            "blocks",
+            match schedule.bytes.map(|bytes| writing(&schedule.spec, bytes.delimiter)) {
+                None => "none",
+                Some(Writing::Whole) => "whole",
+                Some(Writing::Each(_)) => "each",
+            },
+        ),
     ]
 }
 
@@ -267,6 +288,7 @@ fn of_world(schedule: &Schedule) -> Vec<Drawn> {
         record: _,
     } = &schedule.input;
     let manners = &schedule.manners;
+    let reader: Option<Bytes> = schedule.bytes;
     vec![
         (
             "family",
@@ -308,16 +330,50 @@ fn of_world(schedule: &Schedule) -> Vec<Drawn> {
         ("starts fail", yes(schedule.start_fails < u64::MAX)),
         ("statuses unknown", yes(schedule.lacks_statuses())),
         ("loop is late", some(&schedule.late)),
+        ("reader fails", yes(reader.is_some_and(|bytes| bytes.fails_at.is_some()))),
+        ("last delimiter is missing", yes(reader.is_some_and(|bytes| bytes.unended))),
     ]
 }
 
 const AS_DRAIN_SETS_IT: &str = "drain() sets it so";
 const REFUSED: &str = "refused when the feed starts";
 const WHOLE: &str = "a reply in several whole outputs has tests of its own";
+const BYTES: &str = "blocks are bytes alone, and come back";
+const NO_LINES: &str = "what is not written as it was read is written one by one";
 const HANGS: &str = "one that hangs and owes nothing is waited for for ever";
 
 /// Two that never come together, and why. An empty value stands for all of an option.
 const EXCLUDED: &[(Drawn, Drawn, &str)] = &[
+    (("blocks", "whole"), ("drain", "yes"), BYTES),
+    (("blocks", "whole"), ("stdout elsewhere", "yes"), BYTES),
+    (("blocks", "whole"), ("keep_stderr", "yes"), REFUSED),
+    (("blocks", "whole"), ("side_output", "yes"), REFUSED),
+    (("blocks", "whole"), ("side_input", "optional"), REFUSED),
+    (("blocks", "whole"), ("side_input", "required"), REFUSED),
+    (("blocks", "whole"), ("stdin elsewhere", "yes"), REFUSED),
+    (("blocks", "whole"), ("keeps requests", "yes"), BYTES),
+    (("blocks", "whole"), ("size hint", "yes"), BYTES),
+    (("blocks", "whole"), ("batches", "one"), BYTES),
+    (("blocks", "each"), ("drain", "yes"), BYTES),
+    (("blocks", "each"), ("stdout elsewhere", "yes"), BYTES),
+    (("blocks", "each"), ("keep_stderr", "yes"), REFUSED),
+    (("blocks", "each"), ("side_output", "yes"), REFUSED),
+    (("blocks", "each"), ("side_input", "optional"), REFUSED),
+    (("blocks", "each"), ("side_input", "required"), REFUSED),
+    (("blocks", "each"), ("stdin elsewhere", "yes"), REFUSED),
+    (("blocks", "each"), ("keeps requests", "yes"), BYTES),
+    (("blocks", "each"), ("size hint", "yes"), BYTES),
+    (("blocks", "each"), ("batches", "one"), BYTES),
+    (("blocks", "whole"), ("framing", "prefixed"), NO_LINES),
+    (("blocks", "whole"), ("framing", "sentinel"), NO_LINES),
+    (("blocks", "whole"), ("framing", "until eof"), NO_LINES),
+    (("blocks", "whole"), ("accept_status", "yes"), NO_LINES),
+    (("job_log", "kept"), ("drain", "yes"), REFUSED),
+    (("job_log", "holds up"), ("drain", "yes"), REFUSED),
+    (("job_log", "fails"), ("drain", "yes"), REFUSED),
+    (("job_log", "kept"), ("stdout elsewhere", "yes"), REFUSED),
+    (("job_log", "holds up"), ("stdout elsewhere", "yes"), REFUSED),
+    (("job_log", "fails"), ("stdout elsewhere", "yes"), REFUSED),
     (("accept_status", "yes"), ("framing", "line"), REFUSED),
     (("accept_status", "yes"), ("framing", "lines"), REFUSED),
     (("accept_status", "yes"), ("framing", "prefixed"), REFUSED),
@@ -419,7 +475,7 @@ fn matches(exception: Drawn, drawn: Drawn) -> bool {
 /// What a schedule has drawn: options, and the world around them.
 fn drawn(schedule: &Schedule, gate: &Arc<Gate>, stats: &Arc<Stats>) -> (Vec<Drawn>, Vec<Drawn>) {
     let mut options = of_spec(&schedule.spec, schedule);
-    options.extend(of_feed(schedule, play::plan(schedule, gate, stats)));
+    options.extend(of_feed(schedule, play::plan(schedule, gate, stats, None)));
     (options, of_world(schedule))
 }
 

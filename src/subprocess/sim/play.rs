@@ -9,13 +9,15 @@ use crate::subprocess::event_loop::EventLoop;
 use crate::subprocess::scheduler::{Audit, Plan, Scheduler};
 use crate::subprocess::swarm::Swarm;
 use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
+use crate::watch::JobLog;
 use crate::window::gate::Gate;
 use crate::window::outbox::Outbox;
 use crate::window::seam::{Bounds, Ends, attach};
 
 use super::check::{Failure, conserved, must};
+use super::disk::Disk;
 use super::report::Report;
-use super::rng::Rng;
+use super::rng::{Rng, stir};
 use super::schedule::Schedule;
 use super::sink::Sink;
 use super::source::Source;
@@ -33,14 +35,20 @@ pub(super) struct Play {
 
 pub(super) fn bounds(schedule: &Schedule) -> Bounds {
     Bounds {
-        batches: schedule.input.waiting,
+        // The reading intake hands over by itself, and cannot wait here.
+        batches: if schedule.bytes.is_some() { usize::MAX } else { schedule.input.waiting },
         order: schedule.order,
         first: schedule.origin,
         ..Bounds::new(schedule.window as usize, schedule.max_bytes)
     }
 }
 
-pub(super) fn plan(schedule: &Schedule, gate: &Arc<Gate>, stats: &Arc<Stats>) -> Plan {
+pub(super) fn plan(
+    schedule: &Schedule,
+    gate: &Arc<Gate>,
+    stats: &Arc<Stats>,
+    log: Option<JobLog>,
+) -> Plan {
     Plan {
         spec: Arc::clone(&schedule.spec),
         workers: schedule.workers,
@@ -52,7 +60,7 @@ pub(super) fn plan(schedule: &Schedule, gate: &Arc<Gate>, stats: &Arc<Stats>) ->
         most: schedule.most,
         gate: Arc::clone(gate),
         stats: Arc::clone(stats),
-        log: None,
+        log,
     }
 }
 
@@ -83,12 +91,20 @@ impl Play {
         gate.is_pulled_without_a_thread();
         let stats = Arc::new(Stats::new(Arc::clone(&gate), schedule.workers));
         let monitor = Monitor(Arc::clone(&stats));
-        let scheduler = Scheduler::new(plan(&schedule, &gate, &stats));
+        let (log, disk) = schedule
+            .log
+            .map(|log| {
+                let (ours, theirs) = JobLog::without_thread(log.room);
+                (ours, Disk::new(log, theirs, Rng::new(stir(seed))))
+            })
+            .unzip();
+        let scheduler = Scheduler::new(plan(&schedule, &gate, &stats, log));
         let mut rng = Rng::new(!seed);
-        let source = Source::new(intake, Rng::new(rng.next()));
+        let source = Source::new(&schedule, intake, Rng::new(rng.next()));
         let sink = Sink::new(outlet, Rng::new(rng.next()));
-        let world =
+        let mut world =
             World::new(Arc::clone(&schedule), Arc::clone(&gate), source, sink, woken, rng, trace);
+        world.disk = disk;
         let swarm = Swarm::new(scheduler, supply, Arc::clone(&outbox));
         let event_loop = EventLoop::new(swarm, world, schedule.workers);
         Self { schedule, gate, outbox, event_loop, monitor, unproven: 0 }
@@ -101,6 +117,14 @@ impl Play {
             self.event_loop.os().say(|| text);
         }
         report
+    }
+
+    /// What has become of each record that was yielded, by position in the input.
+    pub(super) fn outcomes(&mut self) -> Vec<(u64, &'static str)> {
+        let became = self.event_loop.os().oracle.became.iter();
+        let mut all: Vec<_> = became.map(|(k, became)| (*k, became.name())).collect();
+        all.sort_unstable();
+        all
     }
 
     fn play(&mut self) -> Result<(), Failure> {
@@ -154,7 +178,9 @@ impl Play {
         let policy = &self.schedule.spec.policy;
         let rungs = policy.kill_sequence.len().saturating_sub(1);
         let waits = policy.kill_sequence[..rungs].iter().map(|(_, wait)| *wait);
-        let at_work = Duration::from_millis(50);
+        // What is left of a job log is waited for.
+        let log = if self.schedule.log.is_some() { 100 } else { 0 };
+        let at_work = Duration::from_millis(50 + log);
         let sum = waits.fold(DROP_GRACE + DRAIN_GRACE + at_work, Duration::saturating_add);
         sum.saturating_add(policy.kill_grace())
     }
@@ -217,13 +243,18 @@ impl Play {
         if world.sink.done {
             let pulled = world.source.pulled;
             let yielded = world.sink.yielded;
-            // A source that was inside `next` when the feed had failed may come out with one more.
-            let late = u64::from(swarm.gave_up() && pulled > yielded);
+            // A source that was inside `next` when the feed had failed may come out with one more, a reader with what it
+            // has read.
+            let most = if self.schedule.bytes.is_some() { u64::MAX } else { 1 };
+            let late = if swarm.gave_up() { pulled.saturating_sub(yielded).min(most) } else { 0 };
             if !self.schedule.drain {
                 must!(pulled == yielded + late, "{pulled} inputs were pulled, {yielded} yielded");
             }
             let held = self.gate.held() + swarm.arrived.1 - world.source.given();
             must!(held == 0, "{held} bytes are held at the end");
+            if world.source.has_failed() {
+                must!(world.oracle.fatal.is_some(), "nobody says that the reader has failed");
+            }
             if world.faulted.is_some() {
                 // Whom it has cost what depends on the call.
             } else if self.schedule.drain {
@@ -242,6 +273,12 @@ impl Play {
         }
         let counters = &swarm.scheduler().stats().counters;
         let count = |counter: &AtomicU64| counter.load(Relaxed);
+        if let Some(disk) = &world.disk {
+            let whole = world.sink.done && !swarm.gave_up();
+            disk.check(&self.schedule, &world.oracle, &world.children, whole, world.now)?;
+            let told = world.oracle.log_failures;
+            must!(!whole || told == usize::from(disk.has_failed()), "told {told} times of the log");
+        }
         Ok(Report {
             steps: world.steps,
             sessions: world.children.len() as u64,

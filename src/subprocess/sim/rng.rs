@@ -1,16 +1,16 @@
 //! The source of all chance: splitmix64, written out here so that a seed means the same for ever.
 
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Self(seed ^ 0x5eed_f00d_5eed_f00d);
         rng.next();
         rng
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,32 +19,32 @@ impl Rng {
     }
 
     /// A number in `0..n`.
-    pub(super) fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
 
     /// A number in `from..=to`.
-    pub(super) fn range(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn range(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from + 1)
     }
 
     /// True once in `n` times.
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 
     /// A number in `1..=most`, small ones far more often.
-    pub(super) fn skewed(&mut self, most: u64) -> u64 {
+    pub(crate) fn skewed(&mut self, most: u64) -> u64 {
         let bits = self.below(u64::from(u64::BITS - most.leading_zeros()) + 1);
         self.range(1, (1 << bits).min(most))
     }
 }
 
 /// What one word becomes when it is stirred well (the finisher of splitmix64).
-pub(super) fn stir(word: u64) -> u64 {
+pub(crate) fn stir(word: u64) -> u64 {
     Rng(word).next()
 }

@@ -16,6 +16,8 @@ use crate::template::policy::{Halt, OnStall, Signal};
 use crate::template::{AcceptStatus, Spec, Template};
 use crate::window::outlet::Order;
 
+use super::disk::Log;
+use super::reader::Bytes;
 use super::rng::{Rng, stir};
 use super::script::{self, Fault, Helper, Manners, Talk};
 
@@ -156,7 +158,14 @@ pub(super) struct Schedule {
     pub(super) unknown_status: u64,
     /// So long the loop is held up now and then.
     pub(super) late: Option<Duration>,
+    /// The input is bytes, which are read, and replies come in blocks.
+    pub(super) bytes: Option<Bytes>,
+    /// A job log is kept.
+    pub(super) log: Option<Log>,
 }
+
+/// What is drawn beside the rest, from a source of chance of its own, so that the rest of a seed means what it did.
+const BESIDE: u64 = 0x10c5_0b1e_ca5e_d11e;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -193,6 +202,8 @@ impl Schedule {
             start_fails: u64::MAX,
             unknown_status: u64::MAX,
             late: None,
+            bytes: None,
+            log: None,
             manners: Manners::plain(family),
         }
     }
@@ -245,6 +256,55 @@ impl Schedule {
     }
 
     pub(super) fn new(seed: u64) -> Self {
+        let mut schedule = Self::of_records(seed);
+        let rng = &mut Rng::new(stir(seed ^ BESIDE));
+        schedule.log = (!schedule.drain && rng.one_in(3)).then(|| Log::new(rng));
+        if schedule.may_be_read() && rng.one_in(4) {
+            schedule.is_read(rng);
+        }
+        if schedule.family == Family::Hosts && rng.one_in(4) {
+            // A hello is waited for while there is no room.
+            schedule.max_bytes = rng.pick(&[1, 30, 200]);
+            schedule.consumer.rest_every = 3;
+            schedule.consumer.rest = 50_000 * MS;
+        }
+        schedule
+    }
+
+    /// Whether its input may as well be bytes, and its replies blocks.
+    fn may_be_read(&self) -> bool {
+        let ends = &self.manners.ends;
+        !self.drain
+            && !self.spec.policy.keep_stderr
+            && !ends.side_output
+            && ends.side_input == script::SideInput::None
+    }
+
+    /// Its input becomes bytes, and its replies blocks.
+    fn is_read(&mut self, rng: &mut Rng) {
+        // What a body may have at most: its number, and padding.
+        let longest = self.input.record as usize + 24;
+        let fails_at = rng.one_in(5).then(|| {
+            let k = rng.below(self.input.total.unwrap_or(30) + 1);
+            (k, rng.pick(&[0, 1, 5, usize::MAX]))
+        });
+        self.bytes = Some(Bytes {
+            delimiter: rng.pick(&[b'\n', b'\n', b'\n', 0]),
+            block: rng.pick(&[1, 7, 64, 300, 4096, 65_536]),
+            limit: longest + rng.below(2) as usize,
+            piece: rng.pick(&[3, 40, 4096, 65_536]).max(self.input.record as usize / 10),
+            unended: rng.one_in(3),
+            fails_at,
+            blocks_within: rng.pick(&[0, 0, 4]),
+        });
+        if let Some((k, _)) = fails_at {
+            self.input.total = Some(k);
+        }
+        (self.most, self.keep_requests) = (None, false);
+        self.consumer.whole_spans = false;
+    }
+
+    fn of_records(seed: u64) -> Self {
         let rng = &mut Rng::new(seed);
         if seed % HOSTS_EVERY == HOSTS_EVERY - 1 {
             return Self::on_hosts(seed, rng);
@@ -341,6 +401,8 @@ impl Schedule {
             unknown_status: rng.pick(&[u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, 2]),
             faults: HostFaults::default(),
             late: rng.one_in(8).then(|| MS * rng.pick(&[50, 900, 7_000])),
+            bytes: None,
+            log: None,
             manners,
         };
         if schedule.late.is_some() {
@@ -402,6 +464,21 @@ impl Schedule {
         let word = stir(self.seed ^ k.wrapping_mul(0x1000_0001));
         let pad = (word % (self.input.record + 1)) as usize;
         format!("{k}:{:0>pad$}", word % 10).into_bytes()
+    }
+
+    /// Record `k`, where the input is bytes: one that is refused is longer than may be, or cannot be framed.
+    pub(super) fn text(&self, k: u64) -> Vec<u8> {
+        let mut text = self.body(k);
+        let Some(bytes) = self.bytes.filter(|_| self.is_refused(k)) else { return text };
+        let word = stir(self.seed ^ k.rotate_left(17));
+        let lines = self.spec.requests.delimiter() == Some(b'\n') && bytes.delimiter != b'\n';
+        if lines && word.is_multiple_of(2) {
+            text.push(b'\n');
+            return text;
+        }
+        let more = (word >> 8) as usize % (2 * bytes.block.min(4096));
+        text.resize(bytes.limit + 1 + more, b'x');
+        text
     }
 
     pub(super) fn is_refused(&self, k: u64) -> bool {

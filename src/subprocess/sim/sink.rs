@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Poll, Wake, Waker};
 
+use crate::feed::blocks::Block;
 use crate::record::PacketId;
 use crate::subprocess::protocol::Now;
 use crate::window::outlet::{Given, Outlet};
 use crate::window::packet::{Outcome, Replies};
 use crate::window::waiter::Waiter;
 
-use super::check::{Failure, Item, Oracle};
+use super::check::{Answer, Failure, Item, Oracle, must};
 use super::rng::Rng;
 use super::schedule::Schedule;
 use super::worker::Child;
@@ -95,24 +96,28 @@ impl Sink {
             return Ok(());
         }
         let before = self.yielded;
-        let polled = if consumer.whole_spans {
-            whole_span(outlet, &self.waiter, &mut |packet, item| {
-                self.yielded += u64::from(packet.is_some());
-                oracle.item(schedule, packet, item, children)
-            })?
+        let outputs = &schedule.spec.channels.side_outputs;
+        let names: Vec<String> = outputs.iter().map(|side| side.name.clone()).collect();
+        let mut show = |packet: Option<PacketId>, item| {
+            self.yielded += u64::from(packet.is_some());
+            oracle.item(schedule, packet, item, children)
+        };
+        let polled = if let Some(bytes) = &schedule.bytes {
+            let end = schedule.spec.replies.written_end(bytes.delimiter).into();
+            block(outlet, &self.waiter, &end, &mut show)?
+        } else if consumer.whole_spans {
+            whole_span(outlet, &self.waiter, &names, &mut show)?
         } else {
             match outlet.poll_next(|| self.waiter.clone()) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(None) => Poll::Ready(false),
                 Poll::Ready(Some((packet, given))) => {
                     let item = match given {
-                        Given::Reply(replies) => Item::Reply(replies),
+                        Given::Reply(replies) => Item::Reply(next_reply(replies, packet, &names)),
                         Given::Failed(error) => Item::Failed(error),
                         Given::Passed => Item::Passed,
                     };
-                    let packet = item.is_of_a_packet().then_some(packet);
-                    self.yielded += u64::from(packet.is_some());
-                    oracle.item(schedule, packet, item, children)?;
+                    show(item.is_of_a_packet().then_some(packet), item)?;
                     Poll::Ready(true)
                 }
             }
@@ -149,12 +154,62 @@ impl Sink {
 }
 
 /// Who is shown each item, and of which packet it is, if of one.
-type Show<'a> = dyn FnMut(Option<PacketId>, Item<'_>) -> Result<(), Failure> + 'a;
+type Show<'a> = dyn FnMut(Option<PacketId>, Item) -> Result<(), Failure> + 'a;
+
+/// The next block, as a feed of blocks gives it, with what ends each reply in it. `Ready(false)` is the end.
+fn block(
+    outlet: &mut Outlet,
+    waiter: &Waiter,
+    end: &Arc<[u8]>,
+    show: &mut Show<'_>,
+) -> Result<Poll<bool>, Failure> {
+    if outlet.poll_ready(|| waiter.clone()).is_pending() {
+        return Ok(Poll::Pending);
+    }
+    let Some((packet, given)) = outlet.next_whole() else { return Ok(Poll::Ready(false)) };
+    match given {
+        Given::Reply((replies, count)) => {
+            let (pid, host) = (replies.label.pid, replies.label.host.clone());
+            let block = Block::new(packet.0, count, replies, end);
+            must!(
+                block.first_record() == packet.0 && block.len() as u64 == count && count > 0,
+                "{block:?} is {count} records from {packet:?} on"
+            );
+            let mut at = 0;
+            let mut left = count;
+            for (n, record) in (0..).zip(block.records()) {
+                let whole = [record, &end[..]].concat();
+                must!(
+                    block.as_bytes()[at..].starts_with(&whole),
+                    "record {n} of {block:?} is not where it should be"
+                );
+                at += whole.len();
+                left = left.saturating_sub(1);
+                let (bytes, host) = (record.to_vec(), host.clone());
+                let size = bytes.len();
+                let answer = Answer { bytes, size, side: None, stderr: None, pid, host };
+                show(Some(packet.plus(n)), Item::Reply(answer))?;
+            }
+            must!(
+                left == 0 && at == block.as_bytes().len(),
+                "{block:?} lacks {left} records, which end after {at} bytes of {:?}",
+                String::from_utf8_lossy(block.as_bytes())
+            );
+        }
+        Given::Failed(error) => {
+            let item = Item::Failed(error);
+            show(item.is_of_a_packet().then_some(packet), item)?;
+        }
+        Given::Passed => show(Some(packet), Item::Passed)?,
+    }
+    Ok(Poll::Ready(true))
+}
 
 /// The next span, as `batches` takes it. `Ready(false)` is the end.
 fn whole_span(
     outlet: &mut Outlet,
     waiter: &Waiter,
+    names: &[String],
     show: &mut Show<'_>,
 ) -> Result<Poll<bool>, Failure> {
     match outlet.poll(waiter) {
@@ -168,7 +223,10 @@ fn whole_span(
         let packet = Some(first.plus(n));
         let Some(span) = outlet.current_mut() else { break };
         match &mut span.outcome {
-            Outcome::Replies(replies) => show(packet, Item::Reply(replies))?,
+            Outcome::Replies(replies) => {
+                let answer = next_reply(replies, first.plus(n), names);
+                show(packet, Item::Reply(answer))?;
+            }
             Outcome::Halted => {
                 show(packet, Item::Failed(crate::error::Error::halted().at(first.plus(n).0)))?
             }
@@ -185,15 +243,25 @@ fn whole_span(
     Ok(Poll::Ready(true))
 }
 
-impl Item<'_> {
+impl Item {
     /// Whether it is about a packet: a last error may be about none.
     fn is_of_a_packet(&self) -> bool {
         !matches!(self, Item::Failed(error) if error.packet().is_none())
     }
 }
 
-/// The next reply out of `replies`, and who gave it.
-pub(super) fn next_reply(replies: &mut Replies, packet: PacketId) -> (Vec<u8>, Option<u32>) {
+/// The next reply out of `replies`, with its parts on the side outputs of these names, and who gave it.
+fn next_reply(replies: &mut Replies, packet: PacketId, names: &[String]) -> Answer {
+    let size = replies.lengths(1).first().copied().unwrap_or(0);
     replies.skip();
-    (replies.last(packet, &[]).bytes().to_vec(), replies.label.pid)
+    let reply = replies.last(packet, names);
+    let side = names.first().and_then(|name| reply.side(name));
+    Answer {
+        bytes: reply.bytes().to_vec(),
+        size,
+        side: side.map(|side| side.to_vec()),
+        stderr: reply.stderr().map(|stderr| stderr.to_vec()),
+        pid: replies.label.pid,
+        host: replies.label.host.clone(),
+    }
 }

@@ -3,14 +3,16 @@
 //! It does one thing at a time (read some bytes, work on a request, write some bytes, exit), each
 //! at the simulated time at which it is due, and sleeps where a real one would block.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::subprocess::evidence::{Coverage, Look, Outside, Thread, ThreadView};
 use crate::subprocess::protocol::Now;
 use crate::template::policy::Signal;
 
+use super::check::{Failure, must};
 use super::rng::Rng;
+use super::schedule::Schedule;
 use super::script::{Fault, Helper, Script, Talk, answer, body, framed, second_body, whole};
 
 /// One pipe. `writer` and `reader` say whether that end is open.
@@ -57,6 +59,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Child {
     pub(super) pid: u32,
+    pub(super) slot: usize,
     pub(super) script: Script,
     /// Where requests come, and their second parts.
     pub(super) stdin: Pipe,
@@ -83,6 +86,8 @@ pub(super) struct Child {
     pub(super) written: u64,
     read: u64,
     pub(super) requests: Vec<(u64, u64)>,
+    /// What it has written on stderr about each request.
+    complaints: HashMap<u64, Vec<u8>>,
     rng: Rng,
     doomed: Option<(Now, i32)>,
     state: State,
@@ -123,6 +128,7 @@ impl Child {
         let ends = script.ends;
         Self {
             pid,
+            slot: 0,
             stdin: Pipe::new(rooms.0, true),
             second: Pipe::new(rooms.0, ends.second().is_some()),
             stdout: Pipe::new(rooms.1, true),
@@ -138,6 +144,7 @@ impl Child {
             read: 0,
             written: 0,
             requests: Vec::new(),
+            complaints: HashMap::new(),
             rng,
             doomed: None,
             state: State::Running,
@@ -176,6 +183,22 @@ impl Child {
     /// Whether the request at this position of the input was written to it.
     pub(super) fn was_sent(&self, k: u64) -> bool {
         self.requests.iter().any(|(sent, _)| *sent == k)
+    }
+
+    /// Whether the reply to this request came with what it has said on its side output and on stderr.
+    pub(super) fn said_with(
+        &self,
+        schedule: &Schedule,
+        k: u64,
+        side: Option<&[u8]>,
+        stderr: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let expected = self.script.ends.side_output.then(|| answer(&schedule.body(k)));
+        must!(side == expected.as_deref(), "item {k} has {side:?} on its side output");
+        let complaint = self.complaints.get(&k).map_or(&[][..], Vec::as_slice);
+        let expected = schedule.spec.policy.keep_stderr.then_some(complaint);
+        must!(stderr == expected, "item {k} has {stderr:?} on stderr, and not {expected:?}");
+        Ok(())
     }
 
     /// The input of this number, as we count them.
@@ -580,7 +603,9 @@ impl Child {
         }
         if self.script.noisy {
             let room = self.stderr.free().min(30);
-            self.stderr.bytes.extend(std::iter::repeat_n(b'!', room));
+            let complaint = &format!("{position:!<30}").into_bytes()[..room];
+            self.stderr.bytes.extend(complaint);
+            self.complaints.insert(position, complaint.to_vec());
             noise.stderr = true;
         }
         let fault = match self.script.fault {

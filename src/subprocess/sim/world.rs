@@ -21,6 +21,7 @@ use crate::template::policy::{DROP_GRACE, Signal};
 use crate::window::gate::Gate;
 
 use super::check::{Failure, MUST_WAIT, Oracle, is_torn, must};
+use super::disk::Disk;
 use super::link::Link;
 use super::rng::Rng;
 use super::schedule::{Family, Schedule};
@@ -66,6 +67,7 @@ pub(super) struct World {
     pub(super) gate: Arc<Gate>,
     pub(super) source: Source,
     pub(super) sink: Sink,
+    pub(super) disk: Option<Disk>,
     pub(super) oracle: Oracle,
     /// Every child that ever was; its pid is its place here.
     pub(super) children: Vec<Child>,
@@ -112,6 +114,7 @@ impl World {
             ports: (0..schedule.workers).map(|_| None).collect(),
             source,
             sink,
+            disk: None,
             oracle: Oracle::default(),
             children: Vec::new(),
             events: Vec::new(),
@@ -240,13 +243,19 @@ impl World {
         let live = self.ports.iter().flatten().map(|ports| &self.children[ports.child]);
         let children = live.filter_map(|child| child.wake);
         let sightings = self.sightings.iter().map(|(at, ..)| *at);
-        children.chain(sightings).chain(self.source.wake()).chain(self.sink.wake).min()
+        let disk = self.disk.as_ref().and_then(Disk::wake);
+        let ends = self.source.wake().into_iter().chain(self.sink.wake);
+        children.chain(sightings).chain(ends).chain(disk).min()
     }
 
     /// Everything that is due happens, in any order.
     pub(super) fn happen(&mut self) -> Result<(), Failure> {
         self.sink.hear(self.now);
         if self.sightings.iter().any(|(at, ..)| *at <= self.now) {
+            self.woken.store(true, SeqCst);
+        }
+        let now = self.now;
+        if self.disk.as_mut().is_some_and(|disk| disk.act(now)) {
             self.woken.store(true, SeqCst);
         }
         let n = self.ports.len();
@@ -459,7 +468,9 @@ impl Os for World {
             signalled: false,
             tails: (0..inputs.len()).map(tail).collect(),
         };
-        self.children.push(Child::new(pid as u32, script, rooms, rng, self.now));
+        let mut child = Child::new(pid as u32, script, rooms, rng, self.now);
+        child.slot = slot;
+        self.children.push(child);
         if is_refused {
             self.children[pid].signal(Signal::Kill, self.now);
         }
