@@ -16,6 +16,8 @@
 
 mod far;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
