@@ -355,6 +355,10 @@ impl Machine for Swarm {
         }
     }
 
+    fn keeps_stderr(&self) -> bool {
+        self.scheduler.keeps_stderr()
+    }
+
     fn awaits_first_reply(&self) -> bool {
         self.scheduler.has_started() && self.supply.gate().total_yielded() == 0
     }

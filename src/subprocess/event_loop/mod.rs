@@ -102,6 +102,11 @@ pub(crate) trait Machine {
     /// That is past, if it was so.
     fn resumes(&mut self) {}
 
+    /// Whether what a child says on stderr before a reply belongs to that one: it is read first, and all of it.
+    fn keeps_stderr(&self) -> bool {
+        false
+    }
+
     /// Whether the first reply is still awaited, so that those who can give it come first.
     fn awaits_first_reply(&self) -> bool;
     /// Whether something can be done without waiting.
@@ -397,6 +402,13 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     fn has_spoken(&mut self, slot: usize) -> bool {
         let Some(connection) = &mut self.connections[slot] else { return false };
         let outputs = connection.outputs();
+        if self.machine.keeps_stderr() {
+            connection.is_readable(Port::Stderr, false);
+            if self.read_stderr(slot) {
+                self.to_read.push(slot);
+                return true;
+            }
+        }
         let mut spoken = false;
         for output in 0..outputs {
             if let Some(connection) = &mut self.connections[slot] {
@@ -493,7 +505,9 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             let Some(connection) = &self.connections[slot] else { continue };
             let outputs = connection.outputs();
             let mut more = self.read_stderr(slot);
-            for output in 0..outputs {
+            // What it has said there before a reply comes with that reply, however much it is.
+            let first = more && self.machine.keeps_stderr();
+            for output in 0..if first { 0 } else { outputs } {
                 more |= self.read_output(slot, output).more;
             }
             if more && !self.to_read.contains(&slot) {

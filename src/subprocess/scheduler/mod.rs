@@ -238,6 +238,11 @@ impl Scheduler {
         self.plan.drain
     }
 
+    /// Whether what a worker says on stderr belongs to its replies.
+    pub(crate) fn keeps_stderr(&self) -> bool {
+        self.plan.spec.policy.keep_stderr
+    }
+
     /// What time it is, before anything happens at it: a grace that begins must not begin in the past.
     pub(crate) fn time_is(&mut self, now: Time) {
         self.now = now;
