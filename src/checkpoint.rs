@@ -1,7 +1,7 @@
-//! Resuming: how far a run has come, kept in a file, so that the next run goes on from there.
+//! Resuming: a file that records how far a run has come, so that the next run can continue from there.
 //!
 //! A [`Checkpoint`] is a file with one number: how many items of the input have been *acknowledged*. The next run skips
-//! as many. It belongs to an ordered feed, whose item `k` is the answer to input `k`:
+//! that many. It needs an ordered feed, in which item `k` is the answer to input `k`:
 //!
 //! ```
 //! use subfeed::checkpoint::Checkpoint;
@@ -21,7 +21,7 @@
 //!     .start()
 //!     .checkpointed(checkpoint);
 //! for square in feed {
-//!     // What is done with it must be done, and durable, before the loop comes round.
+//!     // The work on it must be finished, and durable, before the loop asks for the next one.
 //!     squares.push(square?);
 //! }
 //! assert_eq!(squares, ["1", "4", "9", "16", "25"]);
@@ -31,19 +31,19 @@
 //! ```
 //!
 //! # What is acknowledged
-//! The item that was yielded last, by the next call of `next()`, or by [`Checkpointed::ack`]. So a loop acknowledges an
-//! item when its body has come to its end: `break`, `?` and a panic do not, and the item comes again in the next run.
-//! An `Err` that the loop goes past is acknowledged like anything else: it does not come again. But a fatal one, and
-//! what comes behind it, is not: those items were never done.
+//! The next call of `next()`, or [`Checkpointed::ack`], acknowledges the item that was yielded last. So a loop
+//! acknowledges an item when its body has run to the end. After `break`, `?` or a panic the item is not acknowledged, and
+//! comes again in the next run. An `Err` that the loop continues after is acknowledged like any item, and does not come
+//! again. A fatal error, and all items after it, are never acknowledged, because that work was not done.
 //!
-//! # What a crash costs
-//! No item is skipped. Items that were acknowledged and not yet written down come again: no more than
-//! [`every`](Checkpoint::every) says, and the one in hand. By default that is what was acknowledged within a second.
-//! The count is written down inside `next()`, where it comes to one of the two bounds, at the end, and when the iterator is
-//! dropped: into a file beside, which is synced, and renamed, and then the folder is synced. A crash leaves the old
-//! count or the new one. One write takes what the disk needs for two syncs, often some milliseconds.
+//! # After a crash
+//! No item is skipped. Items that were acknowledged but not yet written to the file come again, and so does the item that
+//! was being worked on. [`every`](Checkpoint::every) limits their number; by default the count is written once a second.
+//! It is written inside `next()` when a limit is reached, at the end of the feed, and when the iterator is dropped. The
+//! count goes into a new file, which is synced and renamed over the old one, and then the folder is synced. So a crash
+//! leaves either the old count or the new one. One write takes two syncs of the disk, often some milliseconds.
 //!
-//! A checkpoint is for one run at a time; nothing keeps two from writing the same file.
+//! Only one run may use a checkpoint at a time. This is not checked.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -66,7 +66,7 @@ const MAGIC: &str = "subfeed checkpoint 1";
 /// A longer key is a mistake: it is read as a whole.
 const LONGEST_KEY: usize = 64 << 10;
 
-/// How far a run has come, in a file. See the [module](self).
+/// The number of acknowledged items, kept in a file. See the [module](self).
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -80,15 +80,14 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the file, or makes it with a count of 0.
+    /// Opens the file, or creates it with a count of 0.
     ///
-    /// `key` says which run it is of: whatever bytes change when the input or what is done with it changes, such as the
-    /// name, size and date of the input file. A file with another key is an error, so that no run goes on where another
-    /// one has ended.
+    /// `key` identifies the run: any bytes that change when the input or the work changes, such as the name, size and
+    /// date of the input file. A file with another key is an error, so that a run cannot continue a different one.
     ///
     /// # Errors
-    /// Of kind [`File`](ErrorKind::File): the folder is gone or may not be written to; the file is of another run, is cut
-    /// off, or is no checkpoint. Of kind [`Config`](ErrorKind::Config): a key of more than 64 KiB.
+    /// Of kind [`File`](ErrorKind::File): the folder does not exist or cannot be written to; or the file has another key,
+    /// is truncated, or is not a checkpoint. Of kind [`Config`](ErrorKind::Config): the key is longer than 64 KiB.
     pub fn open(path: impl Into<PathBuf>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
         let (path, key) = (path.into(), key.as_ref().to_vec());
         if key.len() > LONGEST_KEY {
@@ -115,27 +114,27 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// How many items have been acknowledged, this run's and those of the runs before it: as many are to be skipped.
+    /// How many items have been acknowledged, in this run and all runs before it: skip this many.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The count is written down when so many items have been acknowledged since it was, or when one is acknowledged so
-    /// long after that: by default after a second, whatever the number. With one item, or no time, each item is written
-    /// down before the next one is yielded. Zero items are as good as one.
+    /// When the count is written to the file: after `items` more acknowledged items, or at the first acknowledgement after
+    /// `time` has passed. Default: after one second, whatever the number of items. With 1 item (or 0), or a time of zero,
+    /// the count is written before each next item is yielded.
     #[must_use]
     pub fn every(mut self, items: u64, time: Duration) -> Self {
         (self.items, self.time) = (items.max(1), time);
         self
     }
 
-    /// So many more items are done with: for what is no [`Checkpointed`] feed, such as a feed of
-    /// [`blocks`](crate::blocks), whose consumer is done with a block at a time. They are written down as
+    /// Acknowledges `items` more items. For consumers without a [`Checkpointed`] feed, such as those of a feed of
+    /// [`blocks`](crate::blocks), which finish a block at a time. They are written to the file as
     /// [`every`](Self::every) says.
     ///
     /// # Errors
-    /// The count was to be written down and could not be.
+    /// The file could not be written.
     pub fn acknowledge(&mut self, items: u64) -> Result<(), Error> {
         self.count += items;
         let fresh = self.count - self.written;
@@ -145,10 +144,10 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Writes down what is not.
+    /// Writes the count to the file now, if it has changed.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file could not be written.
     pub fn settle(&mut self) -> Result<(), Error> {
         if self.count == self.written { Ok(()) } else { self.write() }
     }
@@ -163,7 +162,7 @@ impl Checkpoint {
     }
 }
 
-/// Writes down what was acknowledged. A failure has nowhere to go: those items come again.
+/// Writes the count to the file. If that fails, the error is lost, and the items come again in the next run.
 impl Drop for Checkpoint {
     fn drop(&mut self) {
         let _ = self.settle();
@@ -248,14 +247,14 @@ pub struct Checkpointed<F> {
 }
 
 impl<D: Decode> Feed<D> {
-    /// Counts in a file what the consumer is done with, so that another run can go on from there; see
+    /// Records in a file how many items the consumer has finished, so that a later run can continue from there; see
     /// [`checkpoint`](crate::checkpoint).
     ///
     /// # Errors
-    /// The only item is a fatal `Err` of kind [`Config`](ErrorKind::Config) if the feed is unordered, since a count says
-    /// nothing of which packets are done, or if its [first packet](crate::FeedBuilder::first_packet) is not the one
-    /// that the checkpoint's count asks for. A count that cannot be written down is a fatal `Err` of kind
-    /// [`File`](ErrorKind::File) in the place of the next item.
+    /// The only item is a fatal `Err` of kind [`Config`](ErrorKind::Config) if the feed is not ordered, because a count
+    /// then does not say which packets are finished, or if its [first packet](crate::FeedBuilder::first_packet) is not the
+    /// count of the checkpoint. If the file cannot be written, the next item is a fatal `Err` of kind
+    /// [`File`](ErrorKind::File).
     pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<Self> {
         begin(self, checkpoint)
     }
@@ -269,7 +268,7 @@ impl<T, D: Decode> FeedWithInput<T, D> {
 }
 
 impl<D: Decode, X: From<Error>> TryFeed<D, X> {
-    /// See [`Feed::checkpointed`]. What passes by counts like anything else.
+    /// See [`Feed::checkpointed`]. Errors of the source count like other items.
     pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<Self> {
         begin(self, checkpoint)
     }
@@ -298,15 +297,15 @@ fn begin<F: HasOutlet>(feed: F, checkpoint: Checkpoint) -> Checkpointed<F> {
 }
 
 impl<F> Checkpointed<F> {
-    /// Acknowledges the item that was yielded last, before the next one is asked for. Nothing is acknowledged twice.
+    /// Acknowledges the item that was yielded last, before the next one is asked for. A second call has no effect.
     ///
     /// # Errors
-    /// The count was to be written down and could not be.
+    /// The file could not be written.
     pub fn ack(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.open) { self.checkpoint.acknowledge(1) } else { Ok(()) }
     }
 
-    /// How many items have been acknowledged, in this run and those before it.
+    /// How many items have been acknowledged, in this run and all runs before it.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.checkpoint.count
@@ -320,11 +319,10 @@ impl<F> Checkpointed<F> {
         self.feed.monitor()
     }
 
-    /// Takes what is left to its end without acknowledging it, and writes down what was acknowledged.
-    /// See [`Feed::finish`].
+    /// Discards the remaining items without acknowledging them, and writes the count to the file. See [`Feed::finish`].
     ///
     /// # Errors
-    /// As there; or the count could not be written down.
+    /// As there; or the file could not be written.
     pub fn finish(self) -> Result<Snapshot, Error>
     where
         F: Running<Failure = Error>,

@@ -11,7 +11,7 @@ use crate::template::codec::{Decode, Encode};
 use crate::threads::{FeedThreads, ThreadsBuilder};
 use crate::window::outlet::Order;
 
-/// An iterator that another thread can pull: every `Iterator + Send` is one. It is there for its error message.
+/// An iterator that another thread can pull. Every `Iterator + Send` is one; the trait exists for its error message.
 #[diagnostic::on_unimplemented(
     message = "this iterator cannot be pulled by a thread of its own, because it is not `Send`",
     label = "a feed pulls its source on a thread of its own",
@@ -30,12 +30,12 @@ impl<I: Iterator + Send> SendIterator for I {}
 /// [`FeedBuilder`] that they are short for.
 ///
 /// # What can be a source
-/// The source is pulled by a thread of its own, so it must be `Send` and own what it iterates over. Two
-/// that are not so at first sight:
+/// A thread of the feed pulls the source, so the source must be `Send`, and it must own what it iterates over. Two
+/// common sources need a small change:
 ///
-/// - The lines of stdin: `stdin().lines()` holds a lock, which stays on its thread. A reader does not. Its
-///   lines are `Result`s, which [`try_feed`](FeedExt::try_feed) takes; a line that is not UTF-8 is fed like
-///   any other:
+/// - Lines of stdin. `stdin().lines()` holds a lock that cannot move to another thread; a `BufReader` around
+///   `stdin()` can. Its lines are `Result`s, which [`try_feed`](FeedExt::try_feed) takes. Cut at `b'\n'`, a line
+///   need not be UTF-8:
 ///
 ///   ```no_run
 ///   use std::io::{BufRead, BufReader, stdin};
@@ -46,15 +46,16 @@ impl<I: Iterator + Send> SendIterator for I {}
 ///   }
 ///   # Ok::<_, std::io::Error>(())
 ///   ```
-/// - What borrows, as `words.iter()` does: feed it in a scope, with
+/// - Iterators that borrow, such as `words.iter()`. Feed them inside a scope, with
 ///   [`FeedBuilder::start_scoped`](crate::FeedBuilder::start_scoped).
 ///
-/// What becomes of an item is up to the template: without an [`encode`](Template::encode) it must be
-/// bytes (`String`, `&str`, `Vec<u8>`, any `AsRef<[u8]>`), without the delimiter that the framing adds.
+/// The template turns each item into a request. Without [`encode`](Template::encode) an item must be bytes (`String`,
+/// `&str`, `Vec<u8>`, any `AsRef<[u8]>`), and must not contain the delimiter that the framing adds.
 pub trait FeedExt: Iterator + Sized {
     /// Starts now: streams the items through `n` persistent workers and yields the replies as they complete.
     ///
-    /// It returns at once. At most `buffer_size` inputs are pulled and not yet yielded.
+    /// Returns at once. At most `buffer_size` inputs are pulled and not yet yielded. The item is
+    /// `Result<D::Output, Error>`: see [`Feed`].
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -82,8 +83,8 @@ pub trait FeedExt: Iterator + Sized {
 
     /// Starts now: streams the items through `n` persistent workers and yields the replies in input order.
     ///
-    /// It returns at once. Input `k + buffer_size` is not pulled before output `k`
-    /// has been yielded, so this works on infinite inputs, and a paused consumer stops the input.
+    /// Returns at once. Input `k + buffer_size` is not pulled before output `k` has been yielded. So this works on
+    /// infinite inputs, and a consumer that pauses stops the input. The item is `Result<D::Output, Error>`: see [`Feed`].
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -112,7 +113,7 @@ pub trait FeedExt: Iterator + Sized {
     /// Starts now: maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
     /// results as they complete.
     ///
-    /// It returns at once. At most `buffer_size` inputs are pulled and not yet yielded.
+    /// Returns at once. At most `buffer_size` inputs are pulled and not yet yielded.
     ///
     /// ```
     /// use subfeed::FeedExt;
@@ -121,7 +122,7 @@ pub trait FeedExt: Iterator + Sized {
     /// ```
     ///
     /// # Panics
-    /// As [`ThreadsBuilder`].
+    /// See [`ThreadsBuilder`].
     #[cfg(feature = "threads")]
     #[track_caller]
     fn feed_threads<U, F>(self, f: F, n: usize, buffer_size: usize) -> FeedThreads<Self::Item, U>
@@ -137,8 +138,8 @@ pub trait FeedExt: Iterator + Sized {
     /// Starts now: maps the items in the threads of rayon's global pool, at most `n` at a time, and yields the
     /// results in input order.
     ///
-    /// It returns at once. Input `k + buffer_size` is not pulled before output `k`
-    /// has been yielded, so this works on infinite inputs, and a paused consumer stops the input.
+    /// Returns at once. Input `k + buffer_size` is not pulled before output `k` has been yielded. So this works on
+    /// infinite inputs, and a consumer that pauses stops the input.
     ///
     /// ```
     /// use subfeed::FeedExt;
@@ -146,7 +147,7 @@ pub trait FeedExt: Iterator + Sized {
     /// assert_eq!(squares, [1, 4, 9, 16, 25]);
     /// ```
     ///
-    /// The same by hand holds everything in memory and does not end on an infinite input:
+    /// rayon alone needs the whole input and all results in memory, and never returns on an infinite input:
     ///
     /// ```
     /// use rayon::prelude::*;
@@ -155,7 +156,7 @@ pub trait FeedExt: Iterator + Sized {
     /// ```
     ///
     /// # Panics
-    /// As [`ThreadsBuilder`].
+    /// See [`ThreadsBuilder`].
     #[cfg(feature = "threads")]
     #[track_caller]
     fn feed_threads_ordered<U, F>(
@@ -175,9 +176,9 @@ pub trait FeedExt: Iterator + Sized {
 
     /// A builder for maps in threads, with every option at its default. Starts nothing.
     ///
-    /// Several inputs are zipped first, with [`Iterator::zip`] or, for more than two, itertools'
-    /// `izip!`; the closure takes a tuple. Like every zip it ends with the shortest, and an element that
-    /// was taken from an earlier input by then is lost.
+    /// To map over several inputs, zip them first, with [`Iterator::zip`] or itertools' `izip!`; the closure then takes
+    /// a tuple. As always with `zip`, the result ends with the shortest input, and an element that was already taken
+    /// from an earlier input is lost.
     ///
     /// ```
     /// use itertools::izip;
@@ -193,21 +194,28 @@ pub trait FeedExt: Iterator + Sized {
         ThreadsBuilder::new(self)
     }
 
-    /// A builder with every option at its default. Starts nothing.
+    /// A builder for a feed, with every option at its default. Starts nothing.
+    ///
+    /// ```
+    /// use subfeed::{FeedExt, Template};
+    /// let feed = ["a", "b"].into_iter().feed(Template::new("cat")).workers(2).buffer(100).start();
+    /// assert_eq!(feed.collect::<Result<Vec<_>, _>>()?, ["a", "b"]);
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
     fn feed<E, D>(self, template: Template<E, D>) -> FeedBuilder<Self, E, D> {
         FeedBuilder::new(self, template)
     }
 
-    /// A builder for an iterator of `Result`s: what is `Ok` is fed, and an `Err` comes out in its place, as it is.
+    /// A builder for an iterator of `Result`s: each `Ok` is fed, and each `Err` is yielded at its position, unchanged.
     /// Starts nothing.
     ///
-    /// So a feed can stand behind anything that may fail, a reader or an earlier feed, and the errors of all of
-    /// them come out at the end, each where its item would have been. An `Err` goes to no worker; it counts in the
-    /// window like any item. The feed is a [`TryFeed`], which yields `Result<D::Output, X>`; errors of its own are
-    /// converted, so `X` must be `From<Error>`, as `io::Error` and boxed errors are.
+    /// With it a feed can follow anything that may fail, such as a reader or an earlier feed. All errors come out at the
+    /// end of the chain, each where its item would have been. An `Err` goes to no worker; it counts in the window like
+    /// any item. The feed is a [`TryFeed`], which yields `Result<D::Output, X>`. It converts its own errors into `X`, so
+    /// `X` must be `From<Error>`, as `io::Error` and boxed errors are.
     ///
-    /// An `Err` has no request, so [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and
-    /// [`FeedBuilder::blocks`] cannot be used with it. For threads see [`ThreadsBuilder::try_map`].
+    /// [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and [`FeedBuilder::blocks`] are not available here, because
+    /// an `Err` has no request. For threads see [`ThreadsBuilder::try_map`].
     ///
     /// ```
     /// use subfeed::{BoxError, FeedExt, Template};
@@ -233,11 +241,12 @@ pub trait FeedExt: Iterator + Sized {
         FeedBuilder::new(self, template)
     }
 
-    /// A builder for an iterator with markers in it: an item is fed, and a marker comes out in its place. Starts
-    /// nothing.
+    /// A builder for an iterator that contains markers: each item is fed, and each marker is yielded at its position.
+    /// Starts nothing.
     ///
-    /// The feed is a [`MarkedFeed`], which yields `Marked<Result<D::Output, Error>, M>`.
-    /// [`FeedBuilder::keep_input`], [`FeedBuilder::drain`] and [`FeedBuilder::blocks`] cannot be used with it. For threads see [`ThreadsBuilder::map_marked`].
+    /// The feed is a [`MarkedFeed`], which yields `Marked<Result<D::Output, Error>, M>`. [`FeedBuilder::keep_input`],
+    /// [`FeedBuilder::drain`] and [`FeedBuilder::blocks`] are not available here. For threads see
+    /// [`ThreadsBuilder::map_marked`].
     ///
     /// ```
     /// use subfeed::marker::Marked;

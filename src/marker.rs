@@ -1,12 +1,12 @@
-//! Markers: items that no worker gets, and that keep their place in the stream.
+//! Markers: items that go to no worker and keep their position in the stream.
 
 pub use crate::feed::through::MarkedFeed;
 
-/// An item of a source that carries markers: an item is work, a marker passes through, in its place.
+/// An item of a source with markers: either work for a worker, or a marker, which passes through at its position.
 ///
-/// A marker says something about the stream (a batch is complete, a file begins). If the feed is ordered, it
-/// comes out exactly where it went in: after the results of everything before it and before those of everything
-/// behind it. It goes to no worker, counts in the window like any item, and is never copied.
+/// A marker says something about the stream, for example that a batch is complete or that a file begins. In an ordered
+/// feed it comes out exactly where it went in: after the results of all items before it, and before those of all items
+/// after it. It goes to no worker, counts in the window like any item, and is never copied.
 ///
 /// ```
 /// use subfeed::FeedExt;
@@ -17,9 +17,9 @@ pub use crate::feed::through::MarkedFeed;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Marked<T, M> {
-    /// Work.
+    /// An item, which goes to a worker.
     Item(T),
-    /// No work.
+    /// A marker, which does not.
     Marker(M),
 }
 

@@ -28,12 +28,12 @@ use crate::window::reading::{Cutter, Reading, Writing};
 use crate::window::seam::Bounds;
 use crate::window::workers::Workers;
 
-/// Feeds records out of anything that reads: a file, a pipe, standard input.
+/// Feeds the records of anything that implements [`Read`]: a file, a pipe, standard input.
 ///
-/// An iterator hands its items over one by one, and so does a feed of them. Bytes need not be touched record by
-/// record: here what each read gives is cut behind its last delimiter, and whole [blocks](Block) of records travel, so
-/// that a record costs no call, no allocation and next to no time. Everything else is as in any feed: order, bounded
-/// memory, errors in their place, redelivery, limits, all counted in records.
+/// An iterator hands over its items one by one, and so does a feed of them. Here each read is cut behind its last
+/// delimiter, and whole [blocks](Block) of records travel through the feed. A record then costs no call and no allocation.
+/// Everything else is as in any feed: order, bounded memory, errors at their position, redelivery and limits, all counted
+/// in records.
 ///
 /// ```
 /// use subfeed::{Template, blocks};
@@ -46,8 +46,8 @@ use crate::window::workers::Workers;
 /// # std::io::Result::Ok(())
 /// ```
 ///
-/// The same by hand is a thread that writes to a child and one that reads from it, for one child and without knowing
-/// which record failed:
+/// By hand, the same takes a thread that writes to the child and another that reads from it. It works for one child, and
+/// does not show which record failed:
 ///
 /// ```
 /// use std::io::{self, Write};
@@ -68,10 +68,10 @@ use crate::window::workers::Workers;
 /// An empty line is an empty record. Nothing is trimmed or converted: a carriage return before a line feed stays.
 ///
 /// # When blocks travel whole
-/// Where requests end with the same delimiter as the records (lines to a tool that reads lines), and replies are lines,
-/// a fixed number of lines, or end with a byte of their own. With any other framing, or a sentinel, or a
-/// [`check`](Template::check), each record is written and each reply cut by itself: the types and the results are
-/// the same, the speed is that of a feed of single records.
+/// They do if requests end with the same delimiter as the records (lines for a tool that reads lines), and replies are
+/// lines, a fixed number of lines, or end with a certain byte. With any other framing, a sentinel, a side input or a
+/// [`check`](Template::check), each record is written and each reply is cut separately. Types and results are the same;
+/// the speed is that of a feed of single records.
 ///
 /// Blocks go to stdin and come from stdout: with a side input that is to be written, or a side output that is to be
 /// read, the feed has one item, an error of the configuration.
@@ -85,14 +85,14 @@ use crate::window::workers::Workers;
 /// ```
 ///
 /// # Look-ahead
-/// A block is what one read gave. It never waits to be filled, so records of a slow source are on their way as soon as
-/// they are whole. The window is in bytes ([`max_bytes`](BlockFeedBuilder::max_bytes)); the reader may be ahead of it by one read, or by
-/// one record that is longer.
+/// A block is what one read returned. It never waits to be filled, so the records of a slow source are sent as soon as
+/// they are complete. The window is counted in bytes ([`max_bytes`](BlockFeedBuilder::max_bytes)); the reader may be ahead
+/// of it by one read, or by one record that is longer.
 pub fn blocks<R: Read + Send + 'static>(reader: R) -> Blocks<R> {
     Blocks { reader, delimiter: b'\n', block_size: 64 << 10, record_limit: 64 << 20 }
 }
 
-/// How records are read: made by [`blocks`], to be [fed](Blocks::feed).
+/// How records are read. Made by [`blocks`]; [`feed`](Blocks::feed) turns it into a feed.
 #[derive(Clone)]
 #[must_use = "this reads nothing by itself: call feed, and start"]
 pub struct Blocks<R> {
@@ -113,22 +113,22 @@ impl<R> fmt::Debug for Blocks<R> {
 }
 
 impl<R: Read + Send + 'static> Blocks<R> {
-    /// The byte that ends each record: a line feed by default, NUL for `find -print0`.
+    /// The byte that ends each record. Default: a line feed. NUL is for `find -print0`.
     pub fn delimiter(mut self, byte: u8) -> Self {
         self.delimiter = byte;
         self
     }
 
-    /// How many bytes are asked for in one read, and so how large a block of requests is at most, but for a record
-    /// that is longer: 64 KiB by default, which is what a pipe holds. More was slower wherever it was measured. Zero, and
-    /// more than 1 GiB, is an error, yielded by the feed.
+    /// How many bytes are asked for in one read, and so the largest block of requests, unless a record is longer.
+    /// Default: 64 KiB, which is what a pipe holds; larger values were slower in every measurement. Zero, or more than
+    /// 1 GiB, is a fatal error, which the feed yields.
     pub fn block_size(mut self, bytes: usize) -> Self {
         self.block_size = bytes;
         self
     }
 
-    /// How long a record may be, its delimiter not counted: 64 MiB by default. A longer one is passed over, and is an `Err` of
-    /// kind [`Encode`](crate::ErrorKind::Encode) in its place.
+    /// The longest record in bytes, without its delimiter. Default: 64 MiB. A longer record is skipped, and is an `Err` of
+    /// kind [`Encode`](crate::ErrorKind::Encode) at its position.
     pub fn record_limit(mut self, bytes: usize) -> Self {
         self.record_limit = bytes;
         self
@@ -183,42 +183,45 @@ impl<R> fmt::Debug for BlockFeedBuilder<R> {
 }
 
 impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
-    /// How many workers. Zero is an error, yielded by the feed, and so is more than 2^18.
+    /// The number of workers. Default: the number of processors. Zero, or more than 2^18, is a fatal error, which the feed
+    /// yields.
     pub fn workers(mut self, n: usize) -> Self {
         self.workers = Workers::Exactly(n);
         self
     }
 
-    /// How many bytes of requests and replies may be held before nothing more is read, and before only the worker that
-    /// holds what the consumer waits for is read: 4 MiB by default. A record that is longer travels alone.
+    /// The size of the window, in bytes of requests and replies. Default: 4 MiB.
     ///
-    /// A [`Block`] that has been yielded is the consumer's, and is not counted.
+    /// When the feed holds this much, it reads no more input, and reads only the worker that owes the reply that the
+    /// consumer waits for. A longer record is handled alone. A [`Block`] that was yielded belongs to the consumer and is not
+    /// counted.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// A window in records, beside the one in bytes: no more records are given to workers and not yet yielded. Blocks are
-    /// cut for it. Zero is an error, yielded by the feed; by default there is no such bound.
+    /// A window in records, in addition to the one in bytes: at most this many records are given to workers and not yet
+    /// yielded. Blocks are cut to fit. Default: no limit. Zero is a fatal error, which the feed yields.
     pub fn buffer(mut self, records: usize) -> Self {
         self.buffer = records;
         self
     }
 
-    /// In which order blocks are yielded. Within a block, replies are always in the order of their records.
+    /// The order in which blocks are yielded. Default: [`Order::Input`]. Within a block, replies are always in the order of
+    /// their records.
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// The number of the first record, 0 by default; numbers wrap at `u64::MAX`.
+    /// The number of the first record. Default: 0. Numbers wrap at `u64::MAX`.
     pub fn first_record(mut self, number: u64) -> Self {
         self.first_record = number;
         self
     }
 
-    /// Writes a line for each record into this file as soon as it is known what became of it: see
-    /// [`FeedBuilder::job_log`](crate::FeedBuilder::job_log). A line takes far longer than a short record does in a block.
+    /// Writes one line for each record into this file: see
+    /// [`FeedBuilder::job_log`](crate::FeedBuilder::job_log). A line costs far more time than a short record in a block.
     pub fn job_log(mut self, path: impl Into<PathBuf>) -> Self {
         self.watch.keep_job_log(path.into());
         self
@@ -259,10 +262,10 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
         Some(Error::config(message).hint("feed an iterator of records, or send it to a file"))
     }
 
-    /// Starts the feed and returns at once: the reader is read while the workers start.
+    /// Starts now, and returns at once: the reader is read while the workers start.
     ///
-    /// Nothing is thrown here. What is wrong with the configuration is the feed's only item, a fatal
-    /// `Err`.
+    /// Does not panic and returns no error. If the configuration is wrong, the feed's only item is a fatal `Err` that names
+    /// the setting.
     pub fn start(self) -> BlockFeed {
         let problem = self.problem();
         let Self { blocks, template, workers, buffer, max_bytes, order, first_record, watch } =
@@ -318,19 +321,19 @@ pub(crate) fn writing(spec: &Spec, delimiter: u8) -> Writing {
 /// The replies of a running feed, in blocks: a lazy, fused iterator.
 ///
 /// Made by [`BlockFeedBuilder::start`]. Each item is a [`Block`] of replies to consecutive records, or the `Err` of one
-/// record, which stands between the blocks before and after it. Every record that was read is in exactly one of them.
+/// record, between the blocks before and after it. Each record that was read is in exactly one item.
 ///
-/// How many records a block has is an accident of reads and of who answered first; only the order of the
-/// records means anything.
+/// The number of records in a block depends on timing and means nothing; only the order of the records does.
 ///
-/// An error of the reader is the last item, of kind [`Source`](crate::ErrorKind::Source): what was read before it is answered.
-/// The half of a record that may stand before it is no record; the error says how long it was.
+/// If the reader fails, the last item is an `Err` of kind [`Source`](crate::ErrorKind::Source), after the replies to
+/// everything that was read before. An incomplete record at that point is dropped; the error says how long it was.
 ///
 /// # Dropping
-/// As a [`Feed`](crate::Feed). A reader that blocks is left behind, and ends when its read does.
+/// As with [`Feed`](crate::Feed). If the reader blocks in a read, the drop does not wait for it; its thread ends when the
+/// read returns.
 ///
 /// # Panics
-/// `next` resumes a panic of the reader, or of a custom framing, behind what was read before it.
+/// If the reader or a custom framing panics, `next` panics with the same payload, after the replies to what was read before.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct BlockFeed {
     outlet: Outlet,
@@ -346,17 +349,15 @@ impl BlockFeed {
         Self { outlet, stats, end, ended: Arc::default() }
     }
 
-    /// Writes what is left to `out`, block by block, and says how many records that were. Does not flush.
-    ///
-    /// A record that fails ends this with its error ([`Error`] converts into an [`io::Error`], and is found there by
-    /// [`io::Error::get_ref`]), and so does a write; the records before it have been written. Call it again to go on behind
-    /// a record that failed.
+    /// Writes the remaining replies to `out`, block by block, and returns the number of records. Does not flush.
     ///
     /// # Errors
-    /// That of a record, a fatal one, or what the write failed with.
+    /// The error of a record that failed (an [`Error`] inside an [`io::Error`]: see [`io::Error::get_ref`]), a fatal
+    /// error, or an error of the writer. The records before it have been written. After the error of a record, call it
+    /// again to continue with the next record.
     ///
     /// # Panics
-    /// As the iterator.
+    /// As `next` does.
     pub fn copy_to<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<u64> {
         let mut records = 0;
         for block in self {
@@ -367,12 +368,12 @@ impl BlockFeed {
         Ok(records)
     }
 
-    /// A handle that ends the feed before its time, from any thread.
+    /// A handle that ends the feed early, from any thread.
     pub fn stopper(&self) -> BlockStopper {
         BlockStopper { gate: Arc::clone(self.outlet.gate()), ended: Arc::clone(&self.ended) }
     }
 
-    /// A handle that tells, from any thread and at any time, how the feed is doing.
+    /// A handle that reports, from any thread and at any time, how the feed is doing.
     pub fn monitor(&self) -> Monitor {
         Monitor(Arc::clone(&self.stats))
     }
@@ -380,7 +381,7 @@ impl BlockFeed {
     /// See [`Feed::finish`](crate::Feed::finish).
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn finish(mut self) -> Result<Snapshot, Error> {
         take_rest(&mut self.outlet, |_| None::<Error>)?;
         Ok(self.monitor().snapshot())
@@ -413,7 +414,7 @@ impl fmt::Debug for BlockFeed {
     }
 }
 
-/// Ends a feed of blocks before its time, from any thread, softly or at once, as signals do: made by [`BlockFeed::stopper`].
+/// Ends a feed of blocks early, softly or at once, from any thread. Made by [`BlockFeed::stopper`].
 ///
 /// ```
 /// use subfeed::{Template, blocks};
@@ -422,7 +423,7 @@ impl fmt::Debug for BlockFeed {
 /// let stopper = feed.stopper();
 /// assert!(feed.next().is_some());
 /// stopper.stop();
-/// // What had been read is answered, and that is all.
+/// // What had been read is answered; nothing more is read.
 /// let records: usize = feed.map(|block| block.unwrap().len()).sum();
 /// assert!(records > 0);
 /// ```
@@ -434,14 +435,14 @@ pub struct BlockStopper {
 }
 
 impl BlockStopper {
-    /// Nothing more is read. Every record that is whole by then is answered, and then the feed ends; half a record
-    /// is dropped. A reader that blocks is left behind.
+    /// Ends the feed softly: nothing more is read, and each record that is complete is answered. An incomplete record is
+    /// dropped. If the reader blocks in a read, the feed does not wait for it.
     pub fn stop(&self) {
         self.gate.stop();
         self.gate.wake_executor();
     }
 
-    /// The feed ends as if it were dropped: its workers are ended, and whoever waits in `next` gets `None`.
+    /// Ends the feed at once, as a drop would: its workers are ended, and a thread that waits in `next` gets `None`.
     pub fn end(&self) {
         self.ended.store(true, SeqCst);
         self.gate.drop_feed();
@@ -454,7 +455,7 @@ impl fmt::Debug for BlockStopper {
     }
 }
 
-/// Replies to consecutive records, in one piece of memory, which goes back to the feed when this is dropped.
+/// The replies to consecutive records, in one piece of memory. The feed reuses that memory when the block is dropped.
 ///
 /// ```
 /// use subfeed::{Template, blocks};
@@ -534,19 +535,19 @@ impl Block {
         self.first
     }
 
-    /// How many records it has.
+    /// The number of records in the block.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Never: there is no empty block.
+    /// Always `false`: there is no empty block.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The replies one by one, without what frames them. `for_each` and the like are faster than a loop.
+    /// The replies one by one, without their framing. `for_each` is faster than a `for` loop.
     pub fn records(&self) -> impl Iterator<Item = &BStr> {
         Records {
             bytes: &self.buffer,
@@ -559,9 +560,9 @@ impl Block {
         }
     }
 
-    /// The replies one after the other, each as the tool wrote it, with what ends it: its line feed, or the byte that
-    /// delimits it. Behind a reply whose end is no text (a length in front of it, a marker) stands the records' delimiter;
-    /// nothing stands behind one that a sentinel or the end of the output has ended, or that has a fixed size.
+    /// All replies in one piece, each as the tool wrote it, with the line feed or delimiter that ends it. A reply that is
+    /// framed by something else (a length, a marker) is followed by the delimiter of the records. Nothing follows a reply
+    /// that a sentinel or the end of the output has ended, or that has a fixed size.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.pieces {
@@ -573,7 +574,7 @@ impl Block {
     /// Writes [`as_bytes`](Self::as_bytes), in one piece.
     ///
     /// # Errors
-    /// What the write fails with.
+    /// The error of the writer.
     pub fn write_to<W: Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         out.write_all(self.as_bytes())
     }

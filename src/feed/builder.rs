@@ -26,7 +26,7 @@ use crate::window::packing::{Store, Writer};
 use crate::window::seam::Bounds;
 use crate::window::workers::Workers;
 
-/// A feed that is not started yet: every option, with its default.
+/// All options of a feed that has not started yet.
 ///
 /// | option | default |
 /// |---|---|
@@ -52,9 +52,9 @@ use crate::window::workers::Workers;
 /// # Ok::<_, subfeed::Error>(())
 /// ```
 ///
-/// `F` is what [`start`](FeedBuilder::start) gives: a [`Feed`], unless the builder was made by
+/// `F` is the type of feed that [`start`](FeedBuilder::start) returns. It is [`Feed`], unless the builder came from
 /// [`keep_input`](FeedBuilder::keep_input), [`try_feed`](crate::FeedExt::try_feed) or
-/// [`feed_marked`](crate::FeedExt::feed_marked). A builder can be iterated as it is: `for reply in builder` starts it.
+/// [`feed_marked`](crate::FeedExt::feed_marked). A `for` loop takes the builder itself: `for reply in builder` starts it.
 #[must_use = "a builder starts nothing by itself: call start, or iterate it"]
 pub struct FeedBuilder<I, E, D, F = Feed<D>> {
     pub(crate) source: I,
@@ -97,39 +97,43 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
         }
     }
 
-    /// How many workers. Zero is an error, yielded by the feed, and so is more than 2^18.
+    /// The number of workers. Default: the number of processors. Zero, or more than 2^18, is a fatal error, which the
+    /// feed yields.
     pub fn workers(mut self, n: usize) -> Self {
         self.workers = Workers::Exactly(n);
         self
     }
 
-    /// The window, in packets: ordered, input `k + buffer` is not pulled before output `k` has been
-    /// yielded; in completion order at most `buffer` inputs are pulled and not yet yielded. Zero is
-    /// an error, yielded by the feed; `usize::MAX` leaves the bound to [`max_bytes`](FeedBuilder::max_bytes).
+    /// The size of the window, in packets. Default: 1,000.
+    ///
+    /// In input order, input `k + buffer` is not pulled before output `k` has been yielded. In completion order, at
+    /// most `buffer` inputs are pulled and not yet yielded. Zero is a fatal error, which the feed yields. With
+    /// `usize::MAX` only [`max_bytes`](FeedBuilder::max_bytes) bounds the window.
     pub fn buffer(mut self, packets: usize) -> Self {
         self.buffer = packets;
         self
     }
 
-    /// How many bytes of requests and replies may be held before no more input is pulled, and before
-    /// only the worker that holds what the consumer waits for is read. A record that is larger than
-    /// this travels alone.
+    /// The size of the window, in bytes of requests and replies. Default: 64 MiB.
     ///
-    /// Only their bytes are counted. Beside them each packet takes a few words, which matters where
-    /// records of a few bytes meet a window of millions (16 MiB of empty lines are 17 million packets, and
-    /// take six times as much), and what [`keep_input`](FeedBuilder::keep_input) keeps is not looked into.
+    /// When the feed holds this much, it pulls no more input, and reads only the worker that owes the reply that the
+    /// consumer waits for. A record larger than this is handled alone. Zero is a fatal error, which the feed yields.
+    ///
+    /// Only the bytes of requests and replies are counted. Each packet takes a few words besides; this matters only for
+    /// very short records in a very large window (16 MiB of empty lines are 17 million packets, and take six times as
+    /// much memory). Inputs kept by [`keep_input`](FeedBuilder::keep_input) are not counted either.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// In which order replies are yielded.
+    /// The order in which replies are yielded. Default: [`Order::Input`].
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// The packet id of the first input, 0 by default; ids wrap at `u64::MAX`.
+    /// The packet id of the first input. Default: 0. Ids wrap at `u64::MAX`.
     pub fn first_packet(mut self, id: u64) -> Self {
         self.first_packet = id;
         self
@@ -255,8 +259,7 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
 }
 
 impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
-    /// Keeps each input, and yields it beside its reply, or beside the error that came instead: see
-    /// [`FeedWithInput`].
+    /// Keeps each input and yields it beside its reply, or beside its error: see [`FeedWithInput`].
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -269,8 +272,8 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
 
     /// Starts now, and returns at once: the intake begins to pull while the workers start.
     ///
-    /// It neither panics nor returns an error. If the configuration is wrong, the feed has one item, a fatal `Err`
-    /// that names the setting.
+    /// Does not panic and returns no error. If the configuration is wrong, the feed's only item is a fatal `Err` that
+    /// names the setting.
     pub fn start(self) -> Feed<D>
     where
         I: SendIterator + 'static,
@@ -280,9 +283,9 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
         self.start_anywhere()
     }
 
-    /// Starts now, with the intake in a scope, so that the source and `encode` may borrow.
+    /// Starts now, with the intake as a thread of a scope, so that the source and `encode` may borrow.
     ///
-    /// The feed stays inside the scope: see [`Scoped`].
+    /// The feed cannot leave the scope: see [`Scoped`].
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -302,18 +305,19 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
         self.start_in(scope)
     }
 
-    /// Starts now, feeds everything and collects nothing, for workers whose output goes to files: blocks until the
-    /// input has ended and every worker has exited, and says what each was given and how it ended.
+    /// Starts now, feeds the whole input and collects no replies: for workers that write their output to files.
     ///
-    /// An item counts as accepted when it has been written to its worker in full. Nothing that a worker
-    /// may have read is sent again, since its lines would be written twice: if the worker dies in the
-    /// middle of it, the item is among the failed ones. What lies unread in the pipe of a worker that
-    /// dies before its input has ended is taken back and goes to another one. What a worker has read into a
-    /// buffer of its own and not used, as `head -n 1` does, cannot be told from what it has used. What workers
-    /// print to a stdout that leads here is read and dropped.
+    /// Blocks until the input has ended and every worker has exited. The report says how many items each worker
+    /// accepted and how each session ended.
     ///
-    /// The end waits for the workers as long as they need, unless
-    /// [`Template::end_timeout`] is set.
+    /// An item is accepted when it has been written to its worker in full and the worker is not known to have left it
+    /// unread. An item that a worker may have read is never sent again, because its output could then be written twice:
+    /// if that worker dies, the item is among the failed ones. Items that are still unread in the pipe of a worker that
+    /// dies go to another worker. If a worker reads more than it uses, as `head -n 1` does, the unused items
+    /// count as accepted; this cannot be detected. Output of the workers on a stdout that is not redirected is read
+    /// and discarded.
+    ///
+    /// There is no time limit for the workers to exit, unless [`Template::end_timeout`] sets one.
     ///
     /// ```
     /// use subfeed::channel::Redirect;
@@ -330,10 +334,10 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
     /// ```
     ///
     /// # Errors
-    /// What ends a feed: a fatal error.
+    /// The fatal error that ended the feed.
     ///
     /// # Panics
-    /// Resumes a panic of the source or of `encode`.
+    /// If the source or `encode` panics, with their panic.
     pub fn drain(mut self) -> Result<Drained, Error>
     where
         I: SendIterator + 'static,

@@ -8,21 +8,20 @@ use crate::error::Error;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Drained {
-    /// How many items each worker has accepted: it was handed them in full, and is not known to have left
-    /// them unread. One number for each worker.
+    /// How many items each worker accepted, one number for each worker. An accepted item was written to the worker in
+    /// full, and the worker is not known to have left it unread.
     pub accepted: Vec<u64>,
-    /// How each session ended, in the order in which they ended.
+    /// How each session ended, in the order of their ends.
     pub exits: Vec<Exit>,
-    /// Items that no worker has accepted, or that one may have read in part before it died: one error for
-    /// each.
+    /// One error for each item that no worker accepted, or of which a worker may have read a part before it died.
     pub failed: Vec<Error>,
-    /// Sessions that ended badly or too early, one error for each of the first 64, with its stderr.
+    /// One error, with its stderr, for each session that ended badly or too early. Only the first 64 are kept.
     pub bad_ends: Vec<Error>,
 }
 
 impl Drained {
-    /// Whether every item was accepted, and every session read its input to the end and left with a status that
-    /// is [accepted](crate::Template::accept_status): 0, unless the template says otherwise.
+    /// Whether every item was accepted, and every session read its input to the end and exited with a status that is
+    /// [accepted](crate::Template::accept_status): 0, unless the template accepts others.
     #[must_use]
     pub fn all_ended_well(&self) -> bool {
         let well = |exit: &Exit| !exit.early && exit.well;
@@ -36,11 +35,11 @@ impl Drained {
 pub struct Exit {
     /// The worker's number, `0..n`.
     pub worker: usize,
-    /// `None` if it could not be learned, because another part of the program has reaped the child.
+    /// Its exit status. `None` if it is not known, because another part of the program reaped the child.
     pub status: Option<ExitStatus>,
-    /// It ended by itself, before it had read its input to the end. What it had read and not finished is lost;
-    /// what it had not read was given to another.
+    /// Whether it ended before it had read its input to the end. Requests that it had read and not finished are lost;
+    /// requests that it had not read went to another worker.
     pub early: bool,
-    /// It left with a status that is [accepted](crate::Template::accept_status), known and not that of a signal.
+    /// Whether its exit status is known and [accepted](crate::Template::accept_status). After a signal it is `false`.
     pub well: bool,
 }

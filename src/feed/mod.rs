@@ -33,26 +33,26 @@ macro_rules! running {
     ([$($generic:ident),*] $feed:ty, $name:literal, $failure:ty, {$($bounds:tt)*},
         |$store:pat_param, $packet:pat_param| $passed:expr) => {
         impl<$($generic),*> $feed {
-            /// A handle that tells, from any thread and at any time, how the feed is doing.
+            /// A handle that reports, from any thread and at any time, how the feed is doing.
             pub fn monitor(&self) -> $crate::Monitor {
                 self.answers.monitor()
             }
 
-            /// A handle that ends the feed softly, from any thread: nothing more is pulled, and what was
+            /// A handle that ends the feed softly, from any thread: no more input is pulled, and every input that was
             /// pulled is answered.
             #[must_use]
             pub fn stopper(&self) -> $crate::policy::Stopper {
                 self.answers.stopper.clone()
             }
 
-            /// Takes what is left to its end and returns what was done, once every child has been reaped.
+            /// Discards the remaining items, waits until every child has exited, and returns the counters of the run.
             ///
-            /// An endless source has no end: to be rid of such a feed, drop it, or
-            /// [stop](Self::stopper) it first.
+            /// With an endless source this never returns. Drop such a feed instead, or [stop](Self::stopper) it
+            /// first.
             ///
             /// # Errors
-            /// The first failure among what was left, or what belongs to no packet: a trailing extra reply, a
-            /// bad exit after the last answer.
+            /// The first error among the remaining items; or else an error that belongs to no packet, such as a bad
+            /// exit status after the last answer.
             pub fn finish(self) -> Result<$crate::Snapshot, $failure>
             where
                 $($bounds)*
@@ -95,10 +95,10 @@ macro_rules! running {
 
         #[cfg(feature = "async")]
         impl<$($generic),*> $feed {
-            /// The same feed as a stream, for an async program; see [`FeedStream`](crate::FeedStream).
+            /// The same feed as a stream, for async programs; see [`FeedStream`](crate::FeedStream).
             ///
-            /// The source stays an iterator and is pulled on a thread of its own, so it may block. Where the source is
-            /// a stream itself, begin with [`StreamFeedExt`](crate::StreamFeedExt).
+            /// The source is still an iterator and is pulled on a thread of the feed, so it may block. If the source is
+            /// a stream, use [`StreamFeedExt`](crate::StreamFeedExt) instead.
             pub fn into_stream(self) -> $crate::FeedStream<Self>
             where
                 Self: Iterator,
@@ -163,40 +163,39 @@ pub(crate) use running;
 
 /// The replies of a running feed: a lazy, fused iterator of `Result<D::Output, Error>`.
 ///
-/// Without a `decode` that is `Result<BString, Error>`.
+/// Without a `decode` the item is `Result<BString, Error>`.
 ///
-/// Made by [`FeedExt`](crate::FeedExt) and [`FeedBuilder::start`](crate::FeedBuilder::start). Yields exactly
-/// one item for each input, `Ok` or `Err`; see [`Error`] for the two kinds of errors.
+/// Made by [`FeedExt`](crate::FeedExt) and [`FeedBuilder::start`](crate::FeedBuilder::start). It yields exactly
+/// one item for each input, `Ok` or `Err`; [`Error`] describes the two kinds of errors.
 ///
 /// # Look-ahead
-/// The window moves inside `next()`: ordered, input `k + buffer_size` is not pulled before the `next()`
-/// that yields output `k` has been called; in completion order no more inputs are pulled than `buffer_size`
-/// and one for each `next()` that has found its item. `decode` runs after that, on the caller's thread,
-/// while the source is already pulled for the room it has made.
+/// `next()` moves the window. In input order, input `k + buffer_size` is not pulled before the call of `next()` that
+/// yields output `k`. In completion order, at most `buffer_size` inputs are pulled and not yet yielded, plus one for
+/// a `next()` that has found its item and not yet returned. `decode` runs after that, on the caller's thread; the
+/// source is meanwhile pulled for the room that was made.
 ///
 /// # Size hint
-/// `size_hint` is the source's own at the call, less what was yielded, so that `collect` sets aside what
-/// it needs and a progress bar knows how far it is (`try_progress()` of indicatif). A fatal error yields
-/// fewer; from the first one on, nothing is promised but an upper bound. An endless source
-/// (`usize::MAX` at least) promises nothing from the start, because a fatal error may end any feed:
-/// `collect::<Vec<_>>()` is then an endless loop that fills the memory, as it would be by hand, until it is
-/// cut short by `take`, by the first error (`collect::<Result<Vec<_>, _>>()`) or by a policy.
+/// `size_hint` is that of the source at the call, less the number of items yielded. So `collect` reserves what it needs,
+/// and a progress bar can show the remaining work (indicatif's `try_progress()`). A fatal error makes the feed yield
+/// fewer items, so after the first one only the upper bound holds. For an endless source (a lower bound of
+/// `usize::MAX`) the lower bound is 0 from the start, because a fatal error may end any feed. `collect::<Vec<_>>()` on an
+/// endless source fills the memory, as with any iterator; `take`, `collect::<Result<Vec<_>, _>>()`, which stops at the
+/// first error, or [`Template::halt`](crate::Template::halt) bound it.
 ///
 /// # Dropping
-/// Dropping it stops the pulling, ends the children and reaps them, whatever they are doing: within
-/// 500 ms plus the kill sequence. It never panics. The thread that pulls the source is joined too,
-/// unless it stays inside the source's own `next()` (or `encode`, or the source's `Drop`), which
-/// nothing can interrupt: then it ends after it.
+/// Dropping the feed stops the pulling, ends the children and reaps them, whatever they are doing, within 500 ms plus
+/// the kill sequence. It never panics. It also joins the thread that pulls the source, unless that thread is inside the
+/// source's own `next()` (or `encode`, or the source's `Drop`), which nothing can interrupt: the thread then ends when
+/// that call returns.
 ///
-/// It may be dropped anywhere, also by its own source, by `encode` or by `check`. Inside its own source, and inside
-/// the `check` of any feed, the drop returns at once and everything ends in the background, within the same time: there it
-/// would otherwise wait for the thread that it runs on.
+/// A feed may be dropped anywhere, also by its own source, by `encode` or by `check`. Inside its own source, and inside
+/// the `check` of any feed, the drop returns at once and the rest happens in the background, within the same time;
+/// otherwise the drop would wait for the thread that it runs on.
 ///
 /// # Panics
-/// `next` resumes a panic of the source, of `encode`, of `check` or of a custom framing at the
-/// position of the item concerned, with its own payload; afterwards the feed has ended. (In completion
-/// order that is after everything else that was pulled.) A panic of `decode` passes through and costs
-/// only its item.
+/// If the source, `encode`, `check` or a custom framing panics, `next` panics with the same payload at the position of
+/// the item concerned, and the feed has ended. (In completion order, this comes after all other items that were pulled.)
+/// A panic of `decode` passes through `next`; only its item is lost.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct Feed<D = Owned> {
     answers: Answers<D>,

@@ -30,9 +30,8 @@ pub trait Running {
 ///
 /// Made by [`FeedBuilder::start_scoped`](crate::FeedBuilder::start_scoped) and
 /// [`ThreadsBuilder::scoped`](crate::ThreadsBuilder::scoped); `F` is the [`Feed`](crate::Feed) or the
-/// [`FeedThreads`](crate::FeedThreads). A scope waits for
-/// its threads, and an intake with a full window waits for somebody to take a reply. So a feed that got
-/// out of its scope would have both wait for ever; that does not compile:
+/// [`FeedThreads`](crate::FeedThreads). A scope waits for its threads, and an intake whose window is full waits until a
+/// reply is taken. If the feed could leave its scope, both would wait for ever. So that does not compile:
 ///
 /// ```compile_fail
 /// use subfeed::{FeedExt, Template};
@@ -43,7 +42,7 @@ pub trait Running {
 /// assert_eq!(feed.count(), 100);
 /// ```
 ///
-/// Taken to its end or dropped, wherever inside the scope, it lets the scope end:
+/// Once it is consumed to its end, or dropped, anywhere inside the scope, the scope can end:
 ///
 /// ```
 /// use subfeed::{FeedExt, Template};
@@ -55,8 +54,8 @@ pub trait Running {
 /// assert_eq!(count, 100);
 /// ```
 ///
-/// What nothing can prevent is leaking it (`std::mem::forget`, a cycle of `Rc`): then the scope does not
-/// end, as with any thread in it that waits for what has been leaked.
+/// Leaking it (`std::mem::forget`, a cycle of `Rc`) cannot be prevented. The scope then does not end, as with any
+/// thread of a scope that waits for a leaked value.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct Scoped<'scope, F> {
     pub(crate) feed: F,
@@ -78,7 +77,7 @@ impl<F: Running> Scoped<'_, F> {
     /// See [`Feed::finish`](crate::Feed::finish).
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn finish(self) -> Result<Snapshot, F::Failure> {
         self.feed.finish()
     }

@@ -4,16 +4,16 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Ends a running feed softly: its source is pulled no more, what was pulled is answered, and then the feed ends as
-/// if the source had.
+/// Ends a running feed softly: no more input is pulled, every input that was pulled is answered, and then the feed ends
+/// as if its source had ended.
 ///
-/// Made by `stopper()` of every running feed. It is a handle: clone it, and keep it in a signal handler's thread or
-/// beside a clock, for a Ctrl-C or for a batch system's warning before its time limit. It does not keep the feed
-/// alive, and a feed that has ended does not mind. To be rid of a feed at once, drop it instead.
+/// Every running feed has a method `stopper()` that makes one. Clone it and keep it where the end is decided: in the
+/// thread that handles signals (Ctrl-C), or beside a timer for a batch system's time limit. It does not keep the feed
+/// alive, and it has no effect on a feed that has ended. To end a feed at once, drop the feed.
 ///
-/// A source that is inside its `next()` at that moment is waited for, and the item that it gives, if any, is
-/// answered too. In a chain of feeds stop the first one, whose source is the input: the others end behind
-/// it, and nothing is lost.
+/// If the source is inside its `next()` when `stop` is called, the feed waits for it, and the item that it returns, if
+/// any, is answered too. In a chain of feeds, stop the first one, whose source is the input: the others then end after
+/// it, and no item is lost.
 ///
 /// ```
 /// use subfeed::{FeedExt, Template};

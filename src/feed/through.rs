@@ -15,8 +15,8 @@ use crate::window::packing::Store;
 
 /// A running feed over a source of `Result<T, X>`: it yields `Result<D::Output, X>`, where `X: From<Error>`.
 ///
-/// Made by [`FeedExt::try_feed`](crate::FeedExt::try_feed). An `Err` of the source comes out in its place, as it is;
-/// an error of a worker is converted. Everything else is as in [`Feed`](crate::Feed).
+/// Made by [`FeedExt::try_feed`](crate::FeedExt::try_feed). An `Err` of the source is yielded at its position, unchanged;
+/// an error of a worker is converted into `X`. Everything else is as in [`Feed`](crate::Feed).
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct TryFeed<D, X> {
     answers: Answers<D>,
@@ -43,10 +43,10 @@ impl<D: Decode, X: From<Error>> Iterator for TryFeed<D, X> {
 
 running!([D, X] TryFeed<D, X>, "TryFeed", X, {X: From<Error>}, |store, packet| store.0.take(packet));
 
-/// A running feed over a source with markers in it: it yields `Marked<Result<D::Output, Error>, M>`.
+/// A running feed over a source that contains markers: it yields `Marked<Result<D::Output, Error>, M>`.
 ///
-/// Made by [`FeedExt::feed_marked`](crate::FeedExt::feed_marked). A marker comes out in its place and goes to no
-/// worker. Everything else is as in [`Feed`](crate::Feed).
+/// Made by [`FeedExt::feed_marked`](crate::FeedExt::feed_marked). A marker goes to no worker and is yielded at its
+/// position. Everything else is as in [`Feed`](crate::Feed).
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct MarkedFeed<D, M> {
     answers: Answers<D>,

@@ -56,35 +56,36 @@ impl Watch {
 }
 
 impl<I, E, D, F> FeedBuilder<I, E, D, F> {
-    /// Writes a line for each packet into this file as soon as it is known what became of it: a job log in the columns
-    /// of GNU parallel's `--joblog`, as far as they apply.
+    /// Writes one line for each packet into this file, when the packet's result is known: a job log with the columns of
+    /// GNU parallel's `--joblog`, where they apply.
     ///
     /// | column | |
     /// |---|---|
     /// | `Seq` | the packet id |
     /// | `Host` | the machine, `:` for this one |
-    /// | `Starttime` | when its worker came to it, in seconds since 1970 |
-    /// | `JobRuntime` | how long it took, in seconds: from then until its reply was read |
+    /// | `Starttime` | when its worker began with it, in seconds since 1970 |
+    /// | `JobRuntime` | seconds from then until its reply was read |
     /// | `Send`, `Receive` | bytes of its request, with the framing, and of its reply, without |
-    /// | `Exitval`, `Signal` | 0 and 0 for a reply; otherwise how its session ended, or -1 and 0 where that says nothing |
-    /// | `Worker` | the worker's number, `-` if none had it |
+    /// | `Exitval`, `Signal` | 0 and 0 for a reply; otherwise how its session ended, or -1 and 0 if that is not known |
+    /// | `Worker` | the worker's number, `-` if no worker had it |
     /// | `Attempts` | how many sessions it took |
     ///
-    /// The columns are separated by tabs, and a first line names them. Lines stand in the order in which packets
-    /// are done with. What a fatal error, or a drop, has left unanswered has no line. Replies that were read
-    /// together have come together: the first of them has the time of all.
+    /// The columns are separated by tabs, and the first line names them. The lines are in the order in which packets
+    /// were completed. A packet that a fatal error or a drop left unanswered has no line. Replies that were read in
+    /// one piece share one time.
     ///
-    /// A file that is there is appended to, so that a run that goes on where another one ended goes on in its log too.
+    /// An existing file is appended to, so that a run that continues an earlier one also continues its log.
     ///
-    /// A thread of its own writes it. Up to 1 MiB waits to be written; while there is more, no reply is read.
-    /// Before the feed's end everything is written; a drop waits for that 100 ms, and leaves the rest to the
-    /// thread. A line takes the event loop one to two microseconds: meant for packets that take far longer.
+    /// A separate thread writes the file. Up to 1 MiB may wait to be written; above that, no replies are read until
+    /// there is room. At the feed's end everything is written first. A drop waits at most 100 ms for the thread, which
+    /// then finishes by itself. A line costs the event loop one to two microseconds, so the log is meant for packets
+    /// that take much longer.
     ///
     /// # Errors
-    /// A file that cannot be opened is the feed's only item, a fatal `Err` of kind
-    /// [`ErrorKind::File`](crate::ErrorKind::File). A write that fails ends the log, not the feed: it is a hint of the
-    /// [`Monitor`](crate::Monitor), and what [`finish`](crate::Feed::finish) returns if nothing worse has happened.
-    /// With [`drain`](FeedBuilder::drain) it is an error of the configuration.
+    /// If the file cannot be opened, the feed's only item is a fatal `Err` of kind
+    /// [`ErrorKind::File`](crate::ErrorKind::File). If a write fails, the log ends and the feed goes on: the failure is
+    /// a hint of the [`Monitor`](crate::Monitor), and [`finish`](crate::Feed::finish) returns it unless it has another
+    /// error to return. Together with [`drain`](FeedBuilder::drain) this is a configuration error.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -101,10 +102,10 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
         self
     }
 
-    /// Records what every worker does, how full the window is and who holds up the consumer: no more than so many
-    /// events, the newest, of about 100 bytes each. [`Monitor::timeline`](crate::Monitor::timeline) gives them.
+    /// Records what each worker does, how full the window is and which packet the consumer waits for. At most `events`
+    /// events of about 100 bytes are kept, the newest ones. [`Monitor::timeline`](crate::Monitor::timeline) returns them.
     ///
-    /// Costs a few dozen nanoseconds for each read of a worker's replies, however many there are in it.
+    /// It costs some tens of nanoseconds for each read from a worker, however many replies that read contains.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};

@@ -56,10 +56,10 @@ impl<T, D: Decode> Iterator for FeedWithInput<T, D> {
 
 running!([T, D] FeedWithInput<T, D>, "FeedWithInput", Error, {}, |_store, _packet| None);
 
-/// An input, and why there is no reply to it: the error of [`FeedWithInput`].
+/// The error of [`FeedWithInput`]: an input, and why there is no reply to it.
 ///
-/// It prints as its [`Error`], and `?` makes that or an [`io::Error`] of it. It is an error whatever `T` is, so
-/// that it can be boxed and printed also where the input cannot.
+/// It prints as its [`Error`]; `?` converts it into that or into an [`io::Error`]. It implements [`error::Error`]
+/// whatever `T` is, so it can always be boxed and printed.
 ///
 /// ```
 /// use subfeed::{FeedExt, InputError, Template};
@@ -71,9 +71,9 @@ running!([T, D] FeedWithInput<T, D>, "FeedWithInput", Error, {}, |_store, _packe
 /// ```
 #[non_exhaustive]
 pub struct InputError<T> {
-    /// The input. `None` only beside a fatal error that concerns no packet.
+    /// The input. `None` only with a fatal error that concerns no packet.
     pub input: Option<T>,
-    /// What happened.
+    /// Why there is no reply.
     pub error: Error,
 }
 
@@ -90,10 +90,10 @@ impl<T> fmt::Display for InputError<T> {
     }
 }
 
-/// Without a [`source`](error::Error::source): `Display` has said it.
+/// There is no [`source`](error::Error::source), because `Display` prints the cause.
 impl<T> error::Error for InputError<T> {}
 
-/// Of a fatal error that concerns no packet: there is no input beside it.
+/// For a fatal error that concerns no packet, so that there is no input.
 impl<T> From<Error> for InputError<T> {
     fn from(error: Error) -> Self {
         Self { input: None, error }

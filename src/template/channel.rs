@@ -14,40 +14,40 @@ pub(crate) enum Stream {
     To(Redirect),
 }
 
-/// Where a standard stream leads, if not to the feed; for [`Template::stdout`], `stdin` and `stderr`.
+/// What a worker's standard stream is connected to instead of the feed; for [`Template::stdin`], [`Template::stdout`] and
+/// [`Template::stderr`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Redirect {
-    /// A file; `{id}` in the path is the worker's number. An output file is emptied when the first session
-    /// of a feed that leads there starts, and only appended to from then on, by later sessions as by other
-    /// workers: without `{id}` all share one file.
+    /// A file; `{id}` in the path is replaced by the worker's number. An output file is emptied when the feed's first
+    /// session that writes to it starts. Later sessions, and other workers, append to it. Without `{id}` in the path all
+    /// workers share one file.
     File(PathBuf),
-    /// Nowhere: reads see the end at once, writes vanish.
+    /// `/dev/null`: a read sees the end at once, and written bytes vanish.
     Null,
-    /// Wherever our own leads.
+    /// The same as this process's own stream.
     Inherit,
 }
 
 impl Redirect {
-    /// A [`Redirect::File`] from anything that is a path.
+    /// A [`Redirect::File`] with this path.
     #[must_use]
     pub fn file(path: impl AsRef<Path>) -> Self {
         Self::File(path.as_ref().to_owned())
     }
 }
 
-/// How a tool that buffers its output is made to flush after each line; see [`Template::line_buffered`].
+/// How to make a tool that buffers its output flush it after each line; see [`Template::line_buffered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LineBuffered {
-    /// `PYTHONUNBUFFERED=1` in the environment. Works for Python.
+    /// Sets `PYTHONUNBUFFERED=1` in the environment. For Python.
     Environment,
-    /// The command is run under `stdbuf -oL`. Works for dynamically linked programs that use C's
-    /// stdio and do not choose for themselves: `tr`, `cut`, `sed`, `uniq`, `jq`, `gawk`. Not for
-    /// `mawk`, Perl, Python, or what is written in Go.
+    /// Runs the command under `stdbuf -oL`. For dynamically linked programs that use C's stdio with its default
+    /// buffering: `tr`, `cut`, `sed`, `uniq`, `jq`, `gawk`. Not for `mawk`, Perl, Python or Go programs.
     Stdbuf,
-    /// The worker's stdout is a pseudo-terminal, raw: no echo, line ends unchanged. Works for what
-    /// asks `isatty` (Perl, Python, `factor`); some tools then add colours or prompts.
+    /// Makes the worker's stdout a pseudo-terminal in raw mode: no echo, line ends unchanged. For programs that call
+    /// `isatty` (Perl, Python, `factor`). Some tools then print colours or prompts.
     Pty,
 }
 
@@ -98,12 +98,13 @@ impl Channels {
 
 /// Channels.
 impl<E, D> Template<E, D> {
-    /// Declares a side input: a pipe beside stdin that each worker inherits. Its number is in the
-    /// environment variable of the channel's name, and `{fd:NAME}` in arguments is `/dev/fd/N`. The
-    /// number is 10 or above. In a shell, `exec 3<{fd:NAME}` makes a descriptor of it that `read <&3`
-    /// takes; `dash` has no other way to such numbers.
+    /// Declares a side input: a pipe beside stdin that each worker inherits.
     ///
-    /// Every item writes one record to it, in step with stdin: what `encode` pushes to
+    /// The environment variable with the channel's name holds the descriptor's number, which is 10 or above. In
+    /// arguments, `{fd:NAME}` is replaced by `/dev/fd/N`. In a shell script, `exec 3<{fd:NAME}` gives it a number
+    /// that `read <&3` accepts; `dash` cannot use numbers above 9 otherwise.
+    ///
+    /// For each item one record is written to it, beside the request on stdin: the bytes that `encode` pushes to
     /// [`Request::side`](crate::Request::side), framed as a line.
     ///
     /// ```
@@ -123,7 +124,7 @@ impl<E, D> Template<E, D> {
         self.side_input_framed(name, RequestFraming::line())
     }
 
-    /// [`side_input`](Template::side_input) with a framing of its own.
+    /// Declares a [`side_input`](Template::side_input) with its own framing.
     ///
     /// ```
     /// use subfeed::framing::RequestFraming;
@@ -146,14 +147,15 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// A side input that a worker may close early or leave unread. What it leaves unread is capped:
-    /// beyond `cap` bytes that wait for one worker the feed ends with an error of kind
+    /// Declares a side input that a worker may close early or leave unread.
+    ///
+    /// At most `cap` bytes may wait for one worker. If more wait, the feed ends with a fatal error of kind
     /// [`ErrorKind::Channel`](crate::ErrorKind::Channel).
     ///
     /// ```
     /// use subfeed::framing::RequestFraming;
     /// use subfeed::{FeedExt, Template};
-    /// // The hint is there for who wants it; `cat` does not.
+    /// // A worker may read the hint or not; `cat` does not.
     /// let template = Template::new("cat")
     ///     .optional_side_input("hint", RequestFraming::line(), 1 << 20)
     ///     .encode(|word: &&str, request| {
@@ -176,7 +178,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// A side input that is a file, opened for reading by each worker's session: a dictionary, a program.
+    /// Declares a side input that is a file, such as a dictionary or a script. Each session opens it for reading.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -202,9 +204,8 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Declares a side output: a pipe beside stdout whose part belongs to each reply, cut out by
-    /// `framing` and read with [`Reply::side`](crate::Reply::side). A reply is complete when every
-    /// output has given its part.
+    /// Declares a side output: a pipe beside stdout. Each reply has a part on it, which ends as `framing` says and which
+    /// [`Reply::side`](crate::Reply::side) returns. A reply is complete when its part on every output is complete.
     ///
     /// ```
     /// use subfeed::framing::ReplyFraming;
@@ -225,7 +226,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// A side output that is a file; `{id}` in the path is the worker's number.
+    /// Declares a side output that is a file; `{id}` in the path is replaced by the worker's number.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -246,7 +247,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Redirects stdout. No replies come back then: use [`FeedBuilder::drain`](crate::FeedBuilder::drain).
+    /// Redirects stdout. The feed then gets no replies: use [`FeedBuilder::drain`](crate::FeedBuilder::drain).
     ///
     /// ```
     /// use subfeed::channel::Redirect;
@@ -261,7 +262,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Redirects stderr. By default it is drained, and its first and last 4 KiB are in the errors.
+    /// Redirects stderr. By default the feed reads it, and its first and last 4 KiB are part of the errors.
     ///
     /// ```
     /// use subfeed::channel::Redirect;
@@ -277,8 +278,8 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Redirects stdin, for tools that are fed through side inputs alone. What is pushed to the request itself is
-    /// dropped then.
+    /// Redirects stdin, for tools that read only from side inputs. Bytes that `encode` pushes to the request itself are
+    /// then discarded.
     ///
     /// ```
     /// use subfeed::channel::Redirect;
@@ -296,8 +297,8 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Makes a tool flush after each line that would otherwise hold its output back until a buffer is full. A flag
-    /// of the tool itself is better, where there is one:
+    /// Makes a tool flush its output after each line, if it would otherwise keep it until a buffer is full. The
+    /// tool's own flag is better, if there is one:
     ///
     /// | tool | flag |
     /// |---|---|
@@ -312,8 +313,8 @@ impl<E, D> Template<E, D> {
     /// | `tr`, `cut`, `rev`, `nl`, `uniq`, `fold`, `expand`, `paste`, `numfmt`, `od`, `xxd` | [`Stdbuf`](LineBuffered::Stdbuf) |
     /// | `iconv`, `base64`, `gzip`, `sort`, `sha256sum`, `wc` | none: one process per packet, or [`answers_at_eof`](Template::answers_at_eof) |
     ///
-    /// Without any of this such a tool still works: it is [recycled](crate::policy::OnStall::Recycle), at the price of
-    /// a new process each time.
+    /// Without this, and without a flag, such a tool still works: it is
+    /// [recycled](crate::policy::OnStall::Recycle), which costs a new process each time.
     ///
     /// ```
     /// use subfeed::channel::LineBuffered;
@@ -334,9 +335,11 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// For tools that answer each record, but only when their input ends (`base64 -w`, `samtools`):
-    /// a session gets up to `batch` packets, then its stdin is closed. It is also closed when the window
-    /// is full or the input idles, so no reply waits for a batch to fill. Zero is a configuration error.
+    /// For tools that answer each record, but only when their input ends (`base64 -w`, `samtools`): after at most
+    /// `batch` packets the session's stdin is closed, and the worker is started again.
+    ///
+    /// Stdin is closed earlier if the window is full or no more input is available, so no reply waits until a batch is
+    /// full. Zero is a configuration error.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};

@@ -12,8 +12,8 @@ use crate::record::Column;
 
 /// Where `encode` writes the bytes of one item.
 ///
-/// What is pushed here goes to the worker's stdin; [`side`](Request::side) reaches the named side
-/// inputs. The framing (a newline, a length) is added afterwards and must not be written here.
+/// Bytes pushed here go to the worker's stdin; [`side`](Request::side) writes to the named side inputs. The framing (a
+/// line feed, a length) is added afterwards; do not write it here.
 #[derive(Debug)]
 pub struct Request<'a> {
     columns: &'a mut [Column],
@@ -34,7 +34,7 @@ impl<'a> Request<'a> {
         self.columns[0].bytes.extend_from_slice(bytes.as_ref());
     }
 
-    /// Appends what `value` prints as to the request on stdin, without a string in between: a number, or
+    /// Appends a value as its `Display` prints it, without an intermediate string: a number, or
     /// `format_args!("{x:.2}")`.
     ///
     /// ```
@@ -45,7 +45,7 @@ impl<'a> Request<'a> {
     /// ```
     ///
     /// # Panics
-    /// If the `Display` of `value` says that it has failed.
+    /// If the `Display` implementation of `value` returns an error.
     pub fn push_display(&mut self, value: impl fmt::Display) {
         // Writing to memory does not fail.
         io::Write::write_fmt(self, format_args!("{value}")).expect("a Display that does not fail");
@@ -57,9 +57,9 @@ impl<'a> Request<'a> {
         self.packet
     }
 
-    /// The side input of that name, declared with [`Template::side_input`](crate::Template::side_input).
+    /// The side input with this name, declared with [`Template::side_input`](crate::Template::side_input).
     ///
-    /// Writing to a name that was not declared makes this item an `Err` of kind
+    /// If no side input with this name was declared, writing to it makes this item an `Err` of kind
     /// [`ErrorKind::Channel`].
     pub fn side(&mut self, name: &str) -> Side<'_> {
         match self.names.iter().position(|declared| declared == name) {
@@ -123,7 +123,7 @@ impl io::Write for Side<'_> {
     }
 }
 
-/// One reply, lent to `decode`: the bytes that came back for one item, their framing taken off.
+/// One reply, lent to `decode`: the bytes that came back for one item, without their framing.
 #[derive(Clone, Copy)]
 pub struct Reply<'a> {
     pub(crate) bytes: &'a [u8],
@@ -142,12 +142,12 @@ impl<'a> Reply<'a> {
         self.bytes
     }
 
-    /// The first line of the reply and all that is behind it: header and content, as
+    /// Splits the reply at its first line feed, into header and content, for
     /// [`git_batch`](crate::framing::ReplyFraming::git_batch) and
-    /// [`sized_header`](crate::framing::ReplyFraming::sized_header) give them.
+    /// [`sized_header`](crate::framing::ReplyFraming::sized_header).
     ///
-    /// The line feed between the two belongs to neither. Content may hold any bytes. A reply of one line
-    /// is a header without content; whether that is none, or content of no bytes, is for the header to say.
+    /// The line feed between the two belongs to neither. The content may hold any bytes. If the reply has only one line,
+    /// the content is empty; the header says whether there is no content, or content of zero bytes.
     ///
     /// ```
     /// # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -182,7 +182,7 @@ impl<'a> Reply<'a> {
         (header.as_bstr(), content.as_bstr())
     }
 
-    /// The bytes from stdout as text, without a copy.
+    /// The bytes from stdout as a `&str`, without a copy.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -192,7 +192,7 @@ impl<'a> Reply<'a> {
     /// ```
     ///
     /// # Errors
-    /// They are not UTF-8.
+    /// If they are not UTF-8.
     #[doc(alias = "as_str")]
     pub fn to_str(&self) -> Result<&'a str, std::str::Utf8Error> {
         std::str::from_utf8(self.bytes)
@@ -210,8 +210,8 @@ impl<'a> Reply<'a> {
         self.worker
     }
 
-    /// The part of this reply that came on a side output declared with
-    /// [`Template::side_output`](crate::Template::side_output), or `None` if there is no such channel.
+    /// The part of this reply on the side output with this name; `None` if no such output was declared with
+    /// [`Template::side_output`](crate::Template::side_output).
     #[must_use]
     pub fn side(&self, name: &str) -> Option<&'a BStr> {
         let i = self.names.iter().position(|declared| declared == name)?;
@@ -220,8 +220,8 @@ impl<'a> Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// What the worker wrote on stderr while it worked on this packet: the first and the last bytes where it is
-    /// too much. `None` unless the template says [`keep_stderr`](crate::Template::keep_stderr).
+    /// The bytes that the worker wrote on stderr while it worked on this packet. Of more than 8 KiB, only the beginning
+    /// and the end are kept. `None` without [`keep_stderr`](crate::Template::keep_stderr).
     #[must_use]
     pub fn stderr(&self) -> Option<&'a BStr> {
         let range = self.sides.1.get(self.names.len())?;
@@ -258,10 +258,10 @@ pub(crate) mod sealed {
 }
 use sealed::Sealed;
 
-/// How an item of type `T` becomes a request: [`AsBytes`], or what [`Template::encode`](crate::Template::encode)
-/// and [`Template::try_encode`](crate::Template::try_encode) make of a closure.
+/// How an item of type `T` becomes a request: [`AsBytes`], or a closure given to
+/// [`Template::encode`](crate::Template::encode) or [`Template::try_encode`](crate::Template::try_encode).
 ///
-/// Sealed: it is there to be a bound, as in `fn run<E: Encode<u32>, D: Decode>(template: Template<E, D>)`.
+/// Sealed. Use it as a bound, as in `fn run<E: Encode<u32>, D: Decode>(template: Template<E, D>)`.
 #[diagnostic::on_unimplemented(
     message = "items of type `{T}` cannot be fed with this template",
     label = "makes no request of `{T}`",
@@ -287,10 +287,10 @@ pub trait Encode<T: ?Sized>: Sealed + Send {
     }
 }
 
-/// How a reply becomes a value: [`Owned`], [`Text`], or what [`Template::decode`](crate::Template::decode) and
-/// [`Template::try_decode`](crate::Template::try_decode) make of a closure.
+/// How a reply becomes a value: [`Owned`], [`Text`], or a closure given to
+/// [`Template::decode`](crate::Template::decode) or [`Template::try_decode`](crate::Template::try_decode).
 ///
-/// Sealed: it is there to be a bound, and to name the [`Output`](Decode::Output).
+/// Sealed. Use it as a bound, and to name the [`Output`](Decode::Output).
 pub trait Decode: Sealed + Send {
     /// What the feed yields.
     type Output;
@@ -302,7 +302,7 @@ pub trait Decode: Sealed + Send {
     fn decode(&mut self, reply: Reply<'_>) -> Result<Self::Output, BoxError>;
 }
 
-/// The default way in: an item is its own bytes, `AsRef<[u8]>`.
+/// The default encoding: the request is the bytes of the item, `AsRef<[u8]>`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsBytes;
 
@@ -324,7 +324,7 @@ impl<T: AsRef<[u8]> + ?Sized> Encode<T> for AsBytes {
     }
 }
 
-/// The default way out: a reply is copied into a [`BString`].
+/// The default decoding: the value is a [`BString`] with a copy of the reply.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Owned;
 
@@ -339,7 +339,7 @@ impl Decode for Owned {
 
 impl Sealed for Owned {}
 
-/// Replies as text; made by [`Template::text`](crate::Template::text).
+/// Replies as [`String`]s; made by [`Template::text`](crate::Template::text).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Text;
 
@@ -414,14 +414,14 @@ macro_rules! closures {
 }
 
 closures! {
-    /// A closure that makes requests; from [`Template::encode`](crate::Template::encode).
+    /// A closure that makes requests; see [`Template::encode`](crate::Template::encode).
     EncodeFn
-    /// A closure that makes requests and may fail; from [`Template::try_encode`](crate::Template::try_encode).
+    /// A closure that makes requests and may fail; see [`Template::try_encode`](crate::Template::try_encode).
     TryEncodeFn
     ;
-    /// A closure that makes values of replies; from [`Template::decode`](crate::Template::decode).
+    /// A closure that makes values from replies; see [`Template::decode`](crate::Template::decode).
     DecodeFn
-    /// A closure that makes values of replies and may fail; from
+    /// A closure that makes values from replies and may fail; see
     /// [`Template::try_decode`](crate::Template::try_decode).
     TryDecodeFn
 }

@@ -14,12 +14,12 @@ use crate::template::codec::{Decode, Encode, Reply, Request};
 /// JSON.
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
 impl<E, D> Template<E, D> {
-    /// Speaks JSON: an item that serde can serialise is written as one compact text, and each reply is
-    /// read as a value of type `O`. With the default framings that is a line each.
+    /// Exchanges JSON: each item, which must implement serde's `Serialize`, is written as one compact text, and each reply
+    /// is read as a value of type `O`. With the default framings each is one line.
     ///
-    /// An item that is no JSON (a map whose keys are no strings) is an `Err` of kind
-    /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its position, and a reply that is no `O` one of
-    /// kind [`ErrorKind::Decode`](crate::ErrorKind::Decode); iteration goes on.
+    /// An item that cannot be written as JSON (a map with keys that are not strings) is an `Err` of kind
+    /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its position. A reply that is not a valid `O` is one of kind
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode). Iteration goes on.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -33,7 +33,7 @@ impl<E, D> Template<E, D> {
         self.encode_json().decode_json()
     }
 
-    /// The way in of [`json`](Template::json) alone.
+    /// Writes items as JSON, as [`json`](Template::json) does, and leaves the replies as they are.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -47,7 +47,7 @@ impl<E, D> Template<E, D> {
         Template { spec: self.spec, encode: ToJson, decode: self.decode }
     }
 
-    /// The way out of [`json`](Template::json) alone.
+    /// Reads replies as JSON, as [`json`](Template::json) does, and leaves the requests as they are.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -62,7 +62,7 @@ impl<E, D> Template<E, D> {
     }
 }
 
-/// An item as a compact JSON text; made by [`Template::json`].
+/// The encoding of [`Template::json`]: an item as a compact JSON text.
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ToJson;
@@ -75,7 +75,7 @@ impl<T: Serialize + ?Sized> Encode<T> for ToJson {
     }
 }
 
-/// A reply as a value that is read from JSON; made by [`Template::json`].
+/// The decoding of [`Template::json`]: a value read from a JSON text.
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
 pub struct FromJson<O>(PhantomData<fn() -> O>);
 

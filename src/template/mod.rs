@@ -145,27 +145,28 @@ impl Spec {
 
 /// How to start one worker and how to talk to it.
 ///
-/// A template is a value: clone it, return it from a function, give it to several feeds. Everything but the
-/// command has a default: requests and replies are lines, an item is its own bytes, a reply is an owned
+/// A template is a plain value: clone it, return it from a function, use it for several feeds. Only the command must be
+/// given. By default requests and replies are lines, an item is its own bytes, and a reply is a
 /// [`BString`](bstr::BString).
 ///
 /// | to | use |
 /// |---|---|
-/// | say what to run | [`new`](Template::new), [`shell`](Template::shell), [`arg`](Template::arg), [`args`](Template::args), [`raw_arg`](Template::raw_arg), [`secret_arg`](Template::secret_arg), [`env`](Template::env), [`secret_env`](Template::secret_env), [`env_remove`](Template::env_remove), [`env_clear`](Template::env_clear), [`current_dir`](Template::current_dir) |
+/// | choose what to run | [`new`](Template::new), [`shell`](Template::shell), [`arg`](Template::arg), [`args`](Template::args), [`raw_arg`](Template::raw_arg), [`secret_arg`](Template::secret_arg), [`env`](Template::env), [`secret_env`](Template::secret_env), [`env_remove`](Template::env_remove), [`env_clear`](Template::env_clear), [`current_dir`](Template::current_dir) |
 /// | make a request of an item | [`encode`](Template::encode), [`try_encode`](Template::try_encode), `encode_json` |
 /// | make a value of a reply | [`decode`](Template::decode), [`try_decode`](Template::try_decode), [`text`](Template::text), `decode_json`; `json` for both ways |
-/// | tell where requests and replies end | [`requests`](Template::requests), [`replies`](Template::replies), [`reply_limit`](Template::reply_limit) |
-/// | prove a reply | [`check`](Template::check), [`accept_status`](Template::accept_status), [`require_clean_exit`](Template::require_clean_exit) |
-/// | pass over what is no reply | [`skip_lines`](Template::skip_lines), [`skip_until`](Template::skip_until), [`skip_at_end`](Template::skip_at_end) |
-/// | say something first and last | [`preamble`](Template::preamble), [`farewell`](Template::farewell) |
-/// | deal with a tool that buffers | [`line_buffered`](Template::line_buffered), [`answers_at_eof`](Template::answers_at_eof), [`on_stall`](Template::on_stall) |
+/// | define where requests and replies end | [`requests`](Template::requests), [`replies`](Template::replies), [`reply_limit`](Template::reply_limit) |
+/// | verify replies | [`check`](Template::check), [`accept_status`](Template::accept_status), [`require_clean_exit`](Template::require_clean_exit) |
+/// | skip output that is not a reply | [`skip_lines`](Template::skip_lines), [`skip_until`](Template::skip_until), [`skip_at_end`](Template::skip_at_end) |
+/// | write something before and after the requests | [`preamble`](Template::preamble), [`farewell`](Template::farewell) |
+/// | handle a tool that buffers | [`line_buffered`](Template::line_buffered), [`answers_at_eof`](Template::answers_at_eof), [`on_stall`](Template::on_stall) |
 /// | use more than stdin and stdout | [`side_input`](Template::side_input), [`side_input_framed`](Template::side_input_framed), [`optional_side_input`](Template::optional_side_input), [`side_input_file`](Template::side_input_file), [`side_output`](Template::side_output), [`side_output_file`](Template::side_output_file), [`stdin`](Template::stdin), [`stdout`](Template::stdout), [`stderr`](Template::stderr), [`keep_stderr`](Template::keep_stderr) |
-/// | limit a time | [`ready`](Template::ready), [`start_timeout`](Template::start_timeout), [`packet_timeout`](Template::packet_timeout), [`idle_timeout`](Template::idle_timeout), [`run_timeout`](Template::run_timeout), [`end_timeout`](Template::end_timeout), [`kill_sequence`](Template::kill_sequence), [`kill_with_parent`](Template::kill_with_parent) |
-/// | survive a failure | [`retries`](Template::retries), [`at_most_once`](Template::at_most_once), [`halt`](Template::halt), [`give_up_after`](Template::give_up_after), [`backoff`](Template::backoff) |
-/// | limit what one worker gets | [`in_flight`](Template::in_flight), [`recycle_after_records`](Template::recycle_after_records), [`recycle_after_age`](Template::recycle_after_age) |
+/// | limit times | [`ready`](Template::ready), [`start_timeout`](Template::start_timeout), [`packet_timeout`](Template::packet_timeout), [`idle_timeout`](Template::idle_timeout), [`run_timeout`](Template::run_timeout), [`end_timeout`](Template::end_timeout), [`kill_sequence`](Template::kill_sequence), [`kill_with_parent`](Template::kill_with_parent) |
+/// | handle failures | [`retries`](Template::retries), [`at_most_once`](Template::at_most_once), [`halt`](Template::halt), [`give_up_after`](Template::give_up_after), [`backoff`](Template::backoff) |
+/// | limit the use of one worker | [`in_flight`](Template::in_flight), [`recycle_after_records`](Template::recycle_after_records), [`recycle_after_age`](Template::recycle_after_age) |
+/// | run elsewhere | [`via`](Template::via) |
 ///
-/// The order of the calls does not matter, but for [`env_clear`](Template::env_clear). What is wrong with a template
-/// is the one item of the feed, a fatal `Err` that names the setting.
+/// The order of the calls does not matter, except for [`env_clear`](Template::env_clear); a method called twice keeps the
+/// last value. No method fails: if a setting is wrong, the feed's only item is a fatal `Err` that names it.
 ///
 /// ```
 /// use subfeed::{FeedExt, Template};
@@ -193,12 +194,12 @@ pub struct Template<E = AsBytes, D = Owned> {
 }
 
 impl Template {
-    /// A worker that runs `program`, looked up in `PATH` if it has no slash. No shell is involved.
+    /// A worker that runs `program`, which is looked up in `PATH` if it has no slash. No shell is involved.
     ///
-    /// In the program, arguments, environment values and paths these exact tokens are replaced: `{id}` (the
-    /// worker's number, `0..n`), `{fd:NAME}` (`/dev/fd/N` of a side channel), `{host}` (the machine that a
-    /// [launcher](Template::via) starts it on, else `localhost`) and `{slot}` (its number on that machine).
-    /// `{{id}}` gives a literal `{id}`, and every other brace is literal.
+    /// These tokens are replaced in the program, its arguments, environment values and paths: `{id}` (the worker's
+    /// number, `0..n`), `{fd:NAME}` (`/dev/fd/N` of a side channel), `{host}` (the machine on which a
+    /// [launcher](Template::via) starts it, else `localhost`) and `{slot}` (the worker's number on that machine).
+    /// `{{id}}` stands for a literal `{id}`. All other braces are literal.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -227,10 +228,10 @@ impl Template {
         }
     }
 
-    /// A worker that runs `script` under `/bin/sh -c`: pipes, redirections, variables.
+    /// A worker that runs `script` with `/bin/sh -c`, for pipes, redirections and variables.
     ///
-    /// The tokens are replaced inside the script; both are harmless to a shell. Anything else that
-    /// varies should go through [`env`](Template::env) rather than into the script's text.
+    /// The tokens of [`new`](Template::new) are replaced in the script. Pass other values that vary through
+    /// [`env`](Template::env) instead of inserting them into the script, so that they need no quoting.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -245,10 +246,10 @@ impl Template {
 }
 
 impl<E, D> Template<E, D> {
-    /// Adds an argument, its tokens replaced.
+    /// Adds an argument. Tokens in it are replaced; see [`new`](Template::new).
     ///
-    /// Arguments are printed: they are part of the command line in every [`Error`](crate::Error), in hints, in
-    /// events and in the `Debug` of a template. For secrets there is [`secret_arg`](Template::secret_arg).
+    /// Arguments are printed: each [`Error`](crate::Error), hint and event, and the `Debug` of a template, shows the command
+    /// line. Use [`secret_arg`](Template::secret_arg) for secrets.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -263,7 +264,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Adds arguments, their tokens replaced. They are printed as those of [`arg`](Template::arg) are.
+    /// Adds arguments. Tokens in them are replaced, and they are printed, as with [`arg`](Template::arg).
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -279,8 +280,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Adds an argument that is never touched, whatever braces it has. It is printed as one of
-    /// [`arg`](Template::arg) is.
+    /// Adds an argument in which no token is replaced. It is printed as with [`arg`](Template::arg).
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -295,11 +295,11 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Adds an argument that this crate never prints: wherever the command line is shown it is `***`.
-    /// It is not touched either, whatever braces it has.
+    /// Adds an argument that this crate never prints: a printed command line shows `***` in its place. No token in it is
+    /// replaced.
     ///
-    /// The system shows it all the same: every user of the machine can read the arguments of a process
-    /// (`ps`, `/proc`). [`secret_env`](Template::secret_env) hides more.
+    /// The system still shows it: every user of the machine can read the arguments of a process (`ps`, `/proc`).
+    /// [`secret_env`](Template::secret_env) hides more.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -314,9 +314,9 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Sets an environment variable; the tokens in its value are replaced.
+    /// Sets an environment variable. Tokens in the value are replaced; see [`new`](Template::new).
     ///
-    /// Of the environment nothing is printed but the name of a variable that is wrong.
+    /// Values are never printed. If a name is not valid, the error prints the name.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -330,8 +330,8 @@ impl<E, D> Template<E, D> {
         self.set_env(name.as_ref(), Some(Word::Tokens(value.as_ref().to_owned())))
     }
 
-    /// Sets an environment variable whose value is never touched, whatever braces it has, and never
-    /// printed: for passwords and tokens. Only the same user, and root, can read it in `/proc`.
+    /// Sets an environment variable for a password or another secret: no token in the value is replaced, and the value is
+    /// never printed. Only the same user, and root, can read it in `/proc`.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -363,8 +363,8 @@ impl<E, D> Template<E, D> {
         self.set_env(name.as_ref(), None)
     }
 
-    /// Starts from an empty environment: only what is set after this is passed on. As with
-    /// [`Command::env_clear`](std::process::Command::env_clear), what was set before is forgotten.
+    /// Clears the environment: the worker gets only variables that are set after this call. As with
+    /// [`Command::env_clear`](std::process::Command::env_clear), variables that were set before are removed too.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -381,10 +381,10 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Runs the workers in this directory; `{id}` gives each its own.
+    /// The directory in which the workers run; `{id}` in it gives each worker its own.
     ///
-    /// Give a program that is a path as an absolute one then: from where a relative one is looked up
-    /// depends on the platform, as in [`Command::current_dir`](std::process::Command::current_dir).
+    /// If the program is given as a path, make that path absolute: the directory from which a relative one is looked up
+    /// depends on the platform, as with [`Command::current_dir`](std::process::Command::current_dir).
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -399,12 +399,12 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// How one request is written. Default: a line.
+    /// How a request is framed. Default: as a line.
     ///
     /// ```
     /// use subfeed::framing::{ReplyFraming, RequestFraming};
     /// use subfeed::{FeedExt, Template};
-    /// // Records that may hold line feeds end in a NUL.
+    /// // Records that may contain line feeds end with a NUL.
     /// let template = Template::new("cat").requests(RequestFraming::delimited(0)).replies(ReplyFraming::delimited(0));
     /// let mut feed = ["two\nlines"].into_iter().feed_subprocesses_ordered(template, 1, 8);
     /// assert_eq!(feed.next().unwrap()?, "two\nlines");
@@ -416,7 +416,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// How replies are cut out of stdout. Default: lines. Takes a [`Sentinel`](crate::framing::Sentinel) as it is.
+    /// How replies are found in stdout. Default: as lines. A [`Sentinel`](crate::framing::Sentinel) can be given directly.
     ///
     /// ```
     /// use subfeed::framing::Sentinel;
@@ -431,8 +431,8 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// The largest reply in bytes, 64 MiB by default. A larger one is an `Err` of kind
-    /// [`ErrorKind::Reply`](crate::ErrorKind::Reply) at its position, and its worker starts afresh.
+    /// The largest reply, in bytes. Default: 64 MiB. A larger reply is an `Err` of kind
+    /// [`ErrorKind::Reply`](crate::ErrorKind::Reply) at its position, and its worker is started again.
     ///
     /// ```
     /// use subfeed::{ErrorKind, FeedExt, Template};
@@ -448,19 +448,19 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Compares each reply with its request as it arrives, before anything is delivered. This shows at once that a
-    /// tool has skipped a record. The closure runs on the event loop's thread, so it must not block.
+    /// Compares each reply with its request before it is delivered, for example to notice at once that a tool skipped a
+    /// record.
     ///
-    /// The first argument is the request as it was written, framing included; the second the reply.
-    /// An error makes this packet an `Err` of kind [`ErrorKind::Check`](crate::ErrorKind::Check),
-    /// ends the session, and sends the packets after it again. A panic is resumed in `next()`.
+    /// The closure gets the request as it was written, framing included, and the reply. If it returns an error, the packet
+    /// is an `Err` of kind [`ErrorKind::Check`](crate::ErrorKind::Check), the session is ended, and the packets after it
+    /// are sent again. If it panics, `next()` panics.
     ///
-    /// While it runs nothing of its feed moves: no worker is read or written, no reply that it has let through a moment
-    /// before is handed on, and a drop waits for it. It must not wait for the feed's own consumer.
+    /// It runs on the event loop's thread, so it must be quick. While it runs, the feed reads and writes no worker and
+    /// delivers no reply, and a drop waits for it. It must not wait for the consumer of the feed.
     ///
     /// ```
     /// use subfeed::{ErrorKind, FeedExt, Template};
-    /// // The tool is to quote the number that it was asked for.
+    /// // Each reply must begin with the number in its request.
     /// let template = Template::shell("while read -r n; do [ $n = 2 ] && echo nonsense || echo $n ok; done")
     ///     .check(|request, reply| match reply.starts_with(request.trim_ascii_end()) {
     ///         true => Ok(()),
@@ -481,13 +481,13 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Which exit statuses make an answer of a process's output, for
+    /// Which exit codes make the output of a process a reply, for
     /// [`ReplyFraming::until_eof`](crate::framing::ReplyFraming::until_eof), and which are a good end in a
-    /// [drain](crate::FeedBuilder::drain), with any framing. Without it only 0 is.
+    /// [drain](crate::FeedBuilder::drain), with any framing. Default: only 0.
     ///
-    /// `grep`, `diff` and most linters exit with 1 to say that they have found something. The closure
-    /// gets the exit code and runs on the event loop's thread; a process that was ended by a signal has
-    /// no code, and is never accepted. With another framing, where replies come back, it is a configuration error.
+    /// `grep`, `diff` and most linters exit with 1 if they have found something. The closure gets the exit code and runs
+    /// on the event loop's thread. A process that was ended by a signal has no code and is never accepted. With other
+    /// framings, except in a drain, this is a configuration error.
     ///
     /// ```
     /// use subfeed::framing::{ReplyFraming, RequestFraming};
@@ -507,11 +507,10 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Makes a request of an item of any type: the closure pushes its bytes to the [`Request`]. Runs on the intake's
-    /// thread.
+    /// Turns an item of any type into a request: the closure pushes bytes to the [`Request`].
     ///
-    /// A closure that may fail is given with [`try_encode`](Template::try_encode). A panic is caught there
-    /// and resumed in `next()`, at its position; the input ends with it.
+    /// It runs on the thread that pulls the source. If it panics, `next()` panics at the position of the item, and the
+    /// feed ends. For a closure that may fail, use [`try_encode`](Template::try_encode).
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -527,12 +526,11 @@ impl<E, D> Template<E, D> {
         Template { spec: self.spec, encode: EncodeFn::new(f), decode: self.decode }
     }
 
-    /// [`encode`](Template::encode) with a closure that may fail. `?` and `.into()` make a [`BoxError`]
-    /// of any error and of any text.
+    /// [`encode`](Template::encode) with a closure that may fail. `?` and `.into()` convert any error, and any text, into
+    /// a [`BoxError`].
     ///
-    /// An error makes the item an `Err` of kind [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its
-    /// position, with what the closure returned as its [cause](crate::Error::cause). Nothing of the item is
-    /// written, and iteration goes on.
+    /// If it fails, the item is an `Err` of kind [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its position, with the
+    /// returned error as its [cause](crate::Error::cause). Nothing is written for the item, and iteration goes on.
     ///
     /// ```
     /// use subfeed::{ErrorKind, FeedExt, Template};
@@ -554,9 +552,9 @@ impl<E, D> Template<E, D> {
         Template { spec: self.spec, encode: TryEncodeFn::new(f), decode: self.decode }
     }
 
-    /// Makes a value of each reply. Runs in `next()`, on the consumer's thread.
+    /// Turns each reply into a value. The closure runs in `next()`, on the consumer's thread.
     ///
-    /// A closure that may fail is given with [`try_decode`](Template::try_decode).
+    /// For a closure that may fail, use [`try_decode`](Template::try_decode).
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -573,12 +571,11 @@ impl<E, D> Template<E, D> {
         Template { spec: self.spec, encode: self.encode, decode: DecodeFn(f) }
     }
 
-    /// [`decode`](Template::decode) with a closure that may fail. `?` and `.into()` make a [`BoxError`]
-    /// of any error and of any text.
+    /// [`decode`](Template::decode) with a closure that may fail. `?` and `.into()` convert any error, and any text, into
+    /// a [`BoxError`].
     ///
-    /// An error makes the item an `Err` of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) at its
-    /// position, with the request and with what the closure returned as its
-    /// [cause](crate::Error::cause); iteration goes on.
+    /// If it fails, the item is an `Err` of kind [`ErrorKind::Decode`](crate::ErrorKind::Decode) at its position, with the
+    /// request, and with the returned error as its [cause](crate::Error::cause). Iteration goes on.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -596,11 +593,10 @@ impl<E, D> Template<E, D> {
         Template { spec: self.spec, encode: self.encode, decode: TryDecodeFn(f) }
     }
 
-    /// Gives each reply as a [`String`]. A reply that is not UTF-8 is an `Err` of kind
+    /// Returns each reply as a [`String`]. A reply that is not UTF-8 is an `Err` of kind
     /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) at its position.
     ///
-    /// Without it a reply is a [`BString`](crate::BString): bytes that print, and compare with `&str`, as text
-    /// does, whatever is in them.
+    /// By default a reply is a [`BString`](crate::BString): any bytes, which print like text and compare with `&str`.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};

@@ -1,40 +1,40 @@
-//! What to do when something takes too long, dies, or says nothing.
+//! What to do when something takes too long, dies, or gives no answer.
 
 use std::time::Duration;
 
 pub(crate) use crate::signal::Signal;
 use crate::template::Template;
 
-/// What to do with a worker that withholds its replies; set by
+/// What to do with a worker that keeps its replies in a buffer; see
 /// [`Template::on_stall`](crate::Template::on_stall).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnStall {
-    /// Close its stdin, so that it answers and exits, and start it afresh. Only where the evidence is
-    /// certain; otherwise wait, and say so in the snapshot's hint.
+    /// Closes its stdin, so that it answers and exits, and starts it again. Only if it certainly waits for input;
+    /// otherwise the feed waits, and [`Snapshot::hint`](crate::Snapshot::hint) says so.
     #[default]
     Recycle,
-    /// End the feed with an error of kind [`ErrorKind::Stalled`](crate::ErrorKind::Stalled) that names
-    /// the fix. Only where the evidence is certain.
+    /// Ends the feed with a fatal error of kind [`ErrorKind::Stalled`](crate::ErrorKind::Stalled) that names the fix. Only
+    /// if the worker certainly waits for input.
     Fail,
-    /// Never judge: wait for as long as it takes.
+    /// Waits for as long as it takes.
     Wait,
 }
 
-/// When the feed stops of its own accord; set by [`Template::halt`](crate::Template::halt).
+/// When failed items end the feed; see [`Template::halt`](crate::Template::halt).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Halt {
-    /// Go on whatever fails: stopping is the caller's `?`.
+    /// Never: failed items do not end the feed. The caller may stop at an error, for example with `?`.
     #[default]
     Never,
-    /// After this many failed items pull no more, finish what was pulled, then end with a fatal error as one more item,
-    /// which belongs to no packet.
+    /// After this many failed items: no more input is pulled, everything that was pulled is answered, and then a fatal
+    /// error is yielded as one more item, which belongs to no packet.
     Soon(u64),
-    /// After this many failed items end at once with a fatal error: what was pulled and is not answered by then is
-    /// [`Halted`](crate::ErrorKind::Halted) in its place, and the first of them carries the cause. What is answered by then
-    /// is a reply in its place, in input order also behind the cause. Where nothing is left unanswered, the cause is
-    /// one more item.
+    /// After this many failed items: the feed ends at once. Packets that were pulled and not yet answered become
+    /// [`Halted`](crate::ErrorKind::Halted) errors at their positions, and the first of these carries the cause. Packets
+    /// that were answered keep their replies; in input order some may come after the cause. If no packet is unanswered,
+    /// the cause is yielded as one more item.
     Now(u64),
 }
 
@@ -139,8 +139,8 @@ impl Default for Policy {
 
 /// What to do when something takes too long, dies, or says nothing.
 impl<E, D> Template<E, D> {
-    /// How often a packet is sent again after a session in which it was alone ended without answering it
-    /// (or ran into its time limit). Default 0: `1 + retries` attempts in all.
+    /// How often a packet is sent again after it was alone in a session that ended without answering it, or that
+    /// exceeded a time limit. Default: 0. A packet has `1 + retries` attempts in all.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -160,9 +160,9 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Never sends again what a worker may have read: such a packet is an `Err` of kind
-    /// [`ErrorKind::NotRedelivered`](crate::ErrorKind::NotRedelivered). Together with
-    /// [`retries`](Template::retries) it is a configuration error. Without it delivery is at least once.
+    /// Never sends a packet again that a worker may have read. Such a packet becomes an `Err` of kind
+    /// [`ErrorKind::NotRedelivered`](crate::ErrorKind::NotRedelivered). Without this, a packet may be processed more than
+    /// once. Together with [`retries`](Template::retries) it is a configuration error.
     ///
     /// ```
     /// use subfeed::{ErrorKind, FeedExt, Template};
@@ -178,15 +178,14 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// What to do with a worker that withholds its replies, and how long nothing must have moved
-    /// before it is judged. Default: [`OnStall::Recycle`] after 100 ms. A delay of zero is a
-    /// configuration error.
+    /// What to do with a worker that keeps its replies in a buffer, and how long it must have been quiet before it is
+    /// examined. Default: [`OnStall::Recycle`] after 100 ms. A delay of zero is a configuration error.
     ///
     /// ```
     /// use std::time::Duration;
     /// use subfeed::policy::OnStall;
     /// use subfeed::{FeedExt, Template};
-    /// // The state in this worker is worth more than a reply that comes early.
+    /// // Starting this worker again would be expensive, so its stdin is not closed early.
     /// let template = Template::new("tr").args(["a-z", "A-Z"]).on_stall(OnStall::Wait, Duration::from_secs(1));
     /// let replies = ["a", "b"].into_iter().feed_subprocesses_ordered(template, 1, 8);
     /// assert_eq!(replies.collect::<Result<Vec<_>, _>>()?, ["A", "B"]); // At the end of the input.
@@ -199,7 +198,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// When the feed stops of its own accord because items failed. Default: never. After 0 items is a
+    /// After how many failed items the feed ends by itself. Default: never ([`Halt::Never`]). A count of 0 is a
     /// configuration error.
     ///
     /// ```
@@ -218,8 +217,8 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Gives up, with a fatal error, after this many sessions in a row have ended without one reply.
-    /// Default 8. Zero is a configuration error.
+    /// Ends the feed with a fatal error after this many sessions in a row have ended without a reply. Default: 8. Zero is
+    /// a configuration error.
     ///
     /// ```
     /// use subfeed::{ErrorKind, FeedExt, Template};
@@ -234,14 +233,13 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// How long to wait before a worker is started again after a session without one reply: `first`
-    /// after one, doubling up to `cap`. Default 10 ms and 1 s. A `cap` below `first` is a configuration
-    /// error.
+    /// How long to wait before a worker is started again, if its last session ended without a reply: `first`, then doubled
+    /// each time up to `cap`. Default: 10 ms and 1 s. A `cap` below `first` is a configuration error.
     ///
     /// ```
     /// use std::time::Duration;
     /// use subfeed::{FeedExt, Template};
-    /// // Behind it is a server, which is given time to come back.
+    /// // The tool uses a server, which may need time to come back.
     /// let template = Template::new("cat").backoff(Duration::from_millis(100), Duration::from_secs(30));
     /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
     /// assert_eq!(feed.next().unwrap()?, "a");
@@ -254,7 +252,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Starts a worker afresh after this many requests. Zero is a configuration error.
+    /// Starts a worker again after this many requests. Default: never. Zero is a configuration error.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -271,14 +269,13 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// At most `max` packets are in one worker at a time: given to it and not yet answered. `1` is
-    /// lockstep, a question and its answer.
+    /// The most packets that one worker may have been given and not yet answered. `1` means that each request waits for
+    /// the reply before it. Zero is a configuration error.
     ///
-    /// Without it as many are given to a worker as keep it busy, which is faster. A bound is for tools
-    /// that answer out of order, that lose what they had read when they die, or whose stderr is to be
-    /// [kept](Template::keep_stderr) with the reply that it belongs to. Zero is a configuration error.
+    /// By default a worker gets as many packets as keep it busy, which is faster. Set a limit for tools that answer out of
+    /// order, for tools that lose what they have read when they die, and for [`keep_stderr`](Template::keep_stderr).
     ///
-    /// A tool that withholds its replies until its buffer is full is started afresh after each `max` packets.
+    /// A tool that keeps its replies until a buffer is full is started again after each `max` packets.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -293,10 +290,10 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Makes a bad exit fatal even after the last answer: an exit status other than 0, or a signal.
+    /// Makes a bad exit (a status other than 0, or a signal) a fatal error even after the last answer.
     ///
-    /// Without it such an exit is only a remark, which [`Feed::finish`](crate::Feed::finish) returns,
-    /// because many tools end with 1 or 5 as a rule.
+    /// By default only [`Feed::finish`](crate::Feed::finish) reports such an exit, because many tools regularly exit with
+    /// other statuses.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -310,12 +307,12 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Keeps what a worker writes on stderr with the reply that it belongs to:
+    /// Keeps what a worker writes on stderr together with the reply it belongs to, for
     /// [`Reply::stderr`](crate::Reply::stderr).
     ///
-    /// That can only be told where one packet at a time is in a worker, with
-    /// [`in_flight(1)`](Template::in_flight) or [`until_eof`](crate::framing::ReplyFraming::until_eof);
-    /// with anything else it is a configuration error.
+    /// This needs one packet at a time in a worker: [`in_flight(1)`](Template::in_flight) or
+    /// [`until_eof`](crate::framing::ReplyFraming::until_eof). Otherwise it is a configuration error, because the output
+    /// could belong to another packet.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -333,7 +330,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Starts a worker afresh when it is this old and has answered what it owes.
+    /// Starts a worker again when it is this old and has answered everything it was given. Default: never.
     ///
     /// ```
     /// use std::time::Duration;
@@ -349,10 +346,12 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// The time limit for one packet, from the moment it is the next one its worker has to answer.
+    /// The time limit for one packet, counted from the moment at which it is the next that its worker must answer.
+    /// Default: none. Zero is a configuration error.
     ///
-    /// A worker that may only be buffering is first asked to answer by closing its stdin, and gets
-    /// the limit once more; then it is killed, and the packet is charged with an attempt.
+    /// When the limit has passed, a worker that may only keep its replies in a buffer first has its stdin closed, and gets
+    /// the limit once more. Then the worker is killed, and the packet has used one attempt; see
+    /// [`retries`](Template::retries).
     ///
     /// ```
     /// use std::time::Duration;
@@ -371,8 +370,10 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// The time limit for a session's first sign: its first reply, counted from its start or from its
-    /// first request, whichever is later.
+    /// The time limit for the first reply of a session, counted from its start or from its first request, whichever is
+    /// later. Default: none. Zero is a configuration error.
+    ///
+    /// If [`packet_timeout`](Template::packet_timeout) is set too, the first reply has the sum of both.
     ///
     /// ```
     /// use std::time::Duration;
@@ -391,7 +392,8 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Ends the feed with a fatal error when replies are owed and no worker has said anything for this long.
+    /// The time limit for silence: if replies are owed and no worker writes anything for this long, the feed ends with a
+    /// fatal error. Default: none. Zero is a configuration error.
     ///
     /// ```
     /// use std::time::Duration;
@@ -406,7 +408,8 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Ends the feed with a fatal error this long after its start, whatever it is doing.
+    /// The time limit for the whole feed: this long after its start it ends with a fatal error. Default: none. Zero is a
+    /// configuration error.
     ///
     /// ```
     /// use std::time::Duration;
@@ -421,20 +424,19 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// How a worker that must end is ended: each signal to its process group, then a wait, until it
-    /// has exited. Default: SIGTERM, 200 ms, SIGKILL. A final SIGKILL is added where it is missing.
+    /// How a worker is ended by force: the signals, each sent to its process group and followed by a pause, until it has
+    /// exited. Default: SIGTERM, 200 ms, SIGKILL. If the list does not end with SIGKILL, one is added.
     ///
-    /// A process that sleeps in the kernel (a dead network file system, a frozen cgroup), or that runs
-    /// under another user, does not end even then. It gets the wait behind the last signal, and a
-    /// second at least; then the feed goes on without it, as if it had died, and a background
-    /// thread of this crate reaps it when it does end. A last wait of [`Duration::MAX`] means to wait for
-    /// it for ever, also when the feed is dropped.
+    /// A process does not end even then while it waits inside the kernel (a dead network file system, a frozen cgroup), or
+    /// if it runs as another user. The feed waits for the last pause, and at least one second. Then it treats the worker
+    /// as dead, and a background thread of this crate reaps it when it ends. With a last pause of
+    /// [`Duration::MAX`] the feed, and its drop, wait for it without limit.
     ///
     /// ```
     /// use std::time::Duration;
     /// use subfeed::policy::Signal;
     /// use subfeed::{FeedExt, Template};
-    /// // Half a minute to write down what it knows.
+    /// // It has half a minute to save its state.
     /// let template = Template::new("cat").kill_sequence([
     ///     (Signal::Interrupt, Duration::from_secs(30)),
     ///     (Signal::Terminate, Duration::from_secs(1)),
@@ -456,22 +458,21 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Has the kernel kill each worker with SIGKILL as soon as this process is gone, whatever it has died
-    /// of. Linux only; elsewhere this changes nothing.
+    /// Asks the kernel to kill each worker with SIGKILL when this process ends, however it ends. Linux only; no effect
+    /// elsewhere.
     ///
-    /// Without it, a worker of a process that is killed by SIGKILL sees its stdin end and its stdout
-    /// closed, which ends nearly every tool; one that never looks at either lives on. With it, that one
-    /// goes too, but:
+    /// Without this, if this process is killed by SIGKILL, its workers see their stdin end and their stdout closed. That
+    /// ends nearly every tool, but not one that never reads or writes again. With it such a worker ends too, but:
     ///
-    /// - Only the worker itself is killed, not what it has started: a `sh -c` dies at once, its children
-    ///   see the end of their input like any orphan.
-    /// - A half-written request may be all that a *grandchild* gets to read.
-    /// - A worker that changes its user (`sudo`, setuid programs) is exempt: the kernel forgets the wish.
-    /// - Workers are started by `fork` and `exec` instead of `posix_spawn`, which takes
-    ///   milliseconds where this process has gigabytes resident.
+    /// - The kernel kills only the worker itself and not its children. A `sh -c` dies at once; its children see the end of
+    ///   their input.
+    /// - A grandchild may have read only the first part of a request.
+    /// - A worker that changes its user (`sudo`, setuid programs) is not killed: the kernel then drops the setting.
+    /// - Workers are started with `fork` and `exec` instead of `posix_spawn`, which takes milliseconds if this process
+    ///   uses gigabytes of memory.
     ///
-    /// The kernel means the *thread* that started the worker. That is a thread of the feed, which leaves
-    /// only when its workers are gone, so a thread of yours that ends does no harm.
+    /// For the kernel the parent is the *thread* that started the worker. That is a thread of the feed, which ends only
+    /// after its workers, so threads of your program may end at any time.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -487,13 +488,13 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// How long a worker may take to exit after its last answer, once its stdin is closed, before the
-    /// kill sequence: 5 s by default. `None`: as long as it likes.
+    /// How long a worker may take to exit after its last answer and after its stdin was closed. Then the
+    /// [kill sequence](Template::kill_sequence) begins. Default: 5 s. `None`: no limit.
     ///
     /// ```
     /// use std::time::Duration;
     /// use subfeed::{FeedExt, Template};
-    /// // It has a database to close.
+    /// // It closes a database before it exits.
     /// let template = Template::shell("cat; sleep 0.1").end_timeout(Duration::from_secs(60));
     /// let feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
     /// assert_eq!(feed.finish()?.yielded, 1);

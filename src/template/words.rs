@@ -1,4 +1,4 @@
-//! A worker's first and last words: what is said before the first request and after the last one.
+//! What is written to a worker before the first request and after the last, and what it prints there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,12 +88,12 @@ impl Banner {
 
 /// A worker's first and last words.
 impl<E, D> Template<E, D> {
-    /// Writes these bytes to each worker's stdin before its first request: settings, imports, a
-    /// program to load. They are written as they are, and no reply to them is expected.
+    /// Writes these bytes to each worker's stdin before its first request, for settings, imports or a program to load. They
+    /// are written unchanged, and no reply to them is expected.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
-    /// // The first line is for the worker itself.
+    /// // The first line configures the worker.
     /// let script = r#"read -r suffix; while read -r x; do echo "$x$suffix"; done"#;
     /// let template = Template::shell(script).preamble("!\n");
     /// let mut feed = ["hello"].into_iter().feed_subprocesses_ordered(template, 1, 8);
@@ -106,15 +106,15 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Writes these bytes to each worker's stdin before it is closed, for tools that the end of their
-    /// input does not end (`exiftool -stay_open` wants `-stay_open\nFalse\n`).
+    /// Writes these bytes to each worker's stdin before it is closed, for tools that do not exit when their input ends
+    /// (`exiftool -stay_open` needs `-stay_open\nFalse\n`).
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
     /// let script = r#"while read -r x; do [ "$x" = quit ] && exit; echo "$x"; done; exit 9"#;
     /// let template = Template::shell(script).farewell("quit\n");
     /// let feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
-    /// feed.finish()?; // Otherwise it would have told of the exit status 9.
+    /// feed.finish()?; // Without the farewell it would report the exit status 9.
     /// # Ok::<_, subfeed::Error>(())
     /// ```
     #[must_use]
@@ -123,10 +123,10 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Skips the first `lines` lines that each worker prints: a banner (`hunspell -a` prints one).
+    /// Skips the first `lines` lines that each worker prints, such as a banner (`hunspell -a` prints one line).
     ///
-    /// Goes with [`skip_until`](Template::skip_until) and [`ready`](Template::ready), in any order: what
-    /// all of them together name is skipped.
+    /// Combined with [`skip_until`](Template::skip_until) and [`ready`](Template::ready), in any order, everything up to
+    /// the last of them is skipped.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -141,7 +141,7 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Skips everything that each worker prints through this marker, found anywhere.
+    /// Skips everything that each worker prints up to and including this marker, which may stand anywhere in its output.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -156,13 +156,14 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Asks a worker nothing before it has printed this marker: for programs that take long to load.
-    /// The marker and what is before it are skipped. The time limit runs from the start of the session
-    /// (`None`: as long as it takes); a session that misses it is killed and counts as one that ended
-    /// without a reply.
+    /// Sends a worker its first request only after it has printed this marker, for programs that take long to load. The
+    /// marker and everything before it are skipped.
     ///
-    /// With [`skip_lines`](Template::skip_lines) or [`skip_until`](Template::skip_until), in any order,
-    /// nothing is asked before all that they name has come, and the limit is for all of it.
+    /// The time limit counts from the start of the session; `None` means no limit. A session that exceeds it is killed and
+    /// counts as one that ended without a reply.
+    ///
+    /// Combined with [`skip_lines`](Template::skip_lines) or [`skip_until`](Template::skip_until), in any order, the first
+    /// request waits until all of them are met, and the limit covers all of them.
     ///
     /// ```
     /// use std::time::Duration;
@@ -179,11 +180,11 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// What each worker prints at its end, behind the reply to the last request: exactly these bytes
-    /// are taken off there if they come (`enchant-2 -a` prints a blank line: `skip_at_end("\n")`).
+    /// What each worker prints after its last reply, before it exits: if exactly these bytes come there, they are skipped
+    /// (`enchant-2 -a` prints a blank line: `skip_at_end("\n")`).
     ///
-    /// Anything more than the replies that are owed and these bytes means that replies may have been
-    /// paired wrongly, and is fatal.
+    /// Any other output beyond the expected replies is a fatal error, because replies may then belong to the wrong
+    /// requests.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
