@@ -14,9 +14,9 @@ pub enum Signal {
     User1,
     /// SIGUSR2.
     User2,
-    /// SIGTERM, the usual polite one.
+    /// SIGTERM, which asks a process to end.
     Terminate,
-    /// SIGKILL, which nothing survives.
+    /// SIGKILL, which a process cannot handle or ignore.
     Kill,
 }
 

@@ -21,12 +21,12 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Snapshot {
             $($(#[$doc])* pub $name: u64,)*
-            /// Bytes of requests and replies held right now.
+            /// Bytes of requests and replies that are held now.
             pub held_bytes: u64,
             /// Items yielded so far.
             pub yielded: u64,
-            /// What the feed waits for, or what would make it faster or sounder, if something was noticed: the
-            /// fix by name. A wait that is over takes its hint with it.
+            /// What the feed waits for, or which setting would make it faster or safer, if there is something to
+            /// say. A hint about a wait is removed when the wait is over.
             pub hint: Option<String>,
         }
 
@@ -39,12 +39,12 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Inputs that reached the executor.
+    /// Inputs that reached the event loop.
     accepted,
     /// Replies delivered.
     replies,
-    /// Items that ended as an `Err` of their own. What a fatal error has left unanswered
-    /// ([`ErrorKind::Halted`](crate::ErrorKind::Halted)) is not among them.
+    /// Items that became an `Err`. Packets that a fatal error left unanswered
+    /// ([`ErrorKind::Halted`](crate::ErrorKind::Halted)) are not counted.
     failed,
     /// Items that ended as an `Err` because the packet's worker died.
     failed_died,
@@ -54,21 +54,21 @@ counters! {
     failed_reply,
     /// Sessions started.
     starts,
-    /// Sessions started in the place of one that ended, for whatever reason.
+    /// Sessions started to replace one that ended, for any reason.
     restarts,
-    /// Sessions that ended without being asked to.
+    /// Sessions that ended although the feed had not asked them to.
     deaths,
-    /// Sessions whose stdin was closed so that they answer what they withheld.
+    /// Sessions whose stdin was closed so that they answer what they had kept in a buffer.
     recycles,
     /// Packets sent again after a session ended without answering them.
     redeliveries,
-    /// Attempts beyond the first of packets that were alone in a session that failed.
+    /// Second and later attempts of packets that were alone in a session that failed.
     retries,
-    /// Time limits that ran out.
+    /// Time limits that were exceeded.
     timeouts,
     /// Signals sent to process groups.
     signals,
-    /// Times the evidence of a stall was looked at.
+    /// How often a quiet worker was examined.
     probes,
     /// Bytes written to workers.
     written_bytes,
@@ -220,7 +220,7 @@ enum About {
 /// What is said, and what it is about.
 type Hint = (About, String);
 
-/// How a feed is doing, for any thread to ask: cheap to clone, and usable when the feed has ended.
+/// Reports how a feed is doing, to any thread. Cheap to clone, and usable after the feed has ended.
 ///
 /// ```
 /// use subfeed::{FeedExt, Template};
@@ -233,7 +233,7 @@ type Hint = (About, String);
 pub struct Monitor(pub(crate) Arc<Stats>);
 
 impl Monitor {
-    /// The counters as they stand.
+    /// The counters at this moment.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.0.counters.snapshot();
@@ -243,14 +243,15 @@ impl Monitor {
         snapshot
     }
 
-    /// What each worker does, in the order of their numbers.
+    /// What each worker is doing, in the order of the workers' numbers.
     ///
-    /// The event loop answers at the end of its turn, which is at once unless a closure of yours holds it up:
-    /// then what it said last is given, after 100 ms. Nothing is kept for this while nobody asks. `benches/watching.rs`
-    /// prints what an answer for a thousand workers takes; for two hundred it took 5.5 ms on a busy machine.
+    /// The event loop answers at the end of its current turn. That is at once, unless one of your closures (`check`, a
+    /// custom framing) keeps it busy; after 100 ms its previous answer is returned instead. The feed does no work for this
+    /// unless it is called. For two hundred workers an answer took 5.5 ms on a busy machine; `benches/watching.rs`
+    /// measures it.
     ///
-    /// Before the feed has begun, and where it could not be started, no worker has a session. When it has ended
-    /// they stay as they were then.
+    /// Before the feed has begun, and if it could not be started, no worker has a session. After its end the last state
+    /// is returned.
     ///
     /// ```
     /// use subfeed::watch::WorkerState;
@@ -267,9 +268,9 @@ impl Monitor {
         self.view().workers
     }
 
-    /// What holds the feed up: where the time of the last five seconds went, as a line to read.
+    /// What limits the speed of the feed: where the time of the last five seconds went, printed as one line.
     ///
-    /// It takes what [`workers`](Monitor::workers) takes.
+    /// It takes as long as [`workers`](Monitor::workers).
     ///
     /// ```
     /// use std::time::Duration;
@@ -304,8 +305,7 @@ impl Monitor {
         watch::judge(&times, &facts)
     }
 
-    /// What has been recorded until now, if [`FeedBuilder::timeline`](crate::FeedBuilder::timeline) has asked for that;
-    /// otherwise nothing.
+    /// What has been recorded until now. Empty unless [`FeedBuilder::timeline`](crate::FeedBuilder::timeline) was set.
     #[cfg(feature = "timeline")]
     #[must_use]
     pub fn timeline(&self) -> Timeline {

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Which limit of *ours* ended a wait: a setting of the template, or a grace that is fixed.
+/// Which limit of this crate was exceeded: a setting of the template, or a fixed time.
 ///
-/// From [`Error::limit`](crate::Error::limit). `Display` says what did not happen in time and names the
-/// setting.
+/// From [`Error::limit`](crate::Error::limit). `Display` says what did not happen in time, and names the setting.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,36 +24,35 @@ pub enum Limit {
     PacketTimeout(Duration),
     /// [`Template::start_timeout`](crate::Template::start_timeout): a session gave no first reply in time.
     StartTimeout(Duration),
-    /// `start_timeout` and `packet_timeout` together, which a session's first reply may take where both
-    /// are set.
+    /// The sum of `start_timeout` and `packet_timeout`, which is the limit for a session's first reply if both are set.
     FirstReply(Duration),
-    /// [`Template::ready`](crate::Template::ready): the marker, or all of the banner, did not come in time.
+    /// [`Template::ready`](crate::Template::ready): the marker, or the rest of the banner, did not come in time.
     Ready(Duration),
-    /// [`Template::idle_timeout`](crate::Template::idle_timeout): nothing was heard of any worker.
+    /// [`Template::idle_timeout`](crate::Template::idle_timeout): no worker wrote anything for this long.
     IdleTimeout(Duration),
-    /// [`Template::run_timeout`](crate::Template::run_timeout): the whole run took too long.
+    /// [`Template::run_timeout`](crate::Template::run_timeout): the whole feed took too long.
     RunTimeout(Duration),
-    /// [`Template::end_timeout`](crate::Template::end_timeout): a worker that had nothing more to do did
-    /// not exit in time.
+    /// [`Template::end_timeout`](crate::Template::end_timeout): a worker that had nothing more to do did not exit in
+    /// time.
     EndTimeout(Duration),
     /// [`Template::reply_limit`](crate::Template::reply_limit), in bytes: a reply was larger.
     ReplyLimit(usize),
-    /// [`Launcher::connect_within`](crate::Launcher::connect_within): a host said no hello in time.
+    /// [`Launcher::connect_within`](crate::Launcher::connect_within): a host did not start a worker in time.
     Connect(Duration),
-    /// A worker closed its stdin and did not answer what it had read in this time, which is fixed.
+    /// Fixed: a worker closed its stdin and did not answer in time what it had read.
     ClosedStdin(Duration),
-    /// A worker closed its stdout and did not exit in this time, which is fixed.
+    /// Fixed: a worker closed its stdout and did not exit in time.
     ClosedStdout(Duration),
-    /// A worker whose stdin was closed, so that it answers what it withholds, was silent for this time,
-    /// which is fixed.
+    /// Fixed: the feed closed a worker's stdin so that it answers what it keeps in a buffer, and it was silent for this
+    /// long.
     Recycled(Duration),
-    /// No worker could be started for this time, which is fixed, and none was running.
+    /// Fixed: no worker could be started for this long, and none was running.
     NoWorker(Duration),
 }
 
 impl Limit {
-    /// The method of [`Template`](crate::Template) that sets this limit, `packet_timeout` for instance; `None`
-    /// where it is fixed.
+    /// The method of [`Template`](crate::Template) that sets this limit, such as `packet_timeout`; `None` if the limit is
+    /// fixed.
     #[must_use]
     pub fn setting(&self) -> Option<&'static str> {
         match self {

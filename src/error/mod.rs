@@ -25,12 +25,12 @@ use self::line::{AROUND, one_line, quoted};
 pub(crate) use self::stderr::StderrExcerpt;
 use crate::signal::Signal;
 
-/// Any error that a closure of the user's may return.
+/// Any error that a closure of yours may return.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// What went wrong, without its circumstances.
+/// What went wrong.
 ///
-/// The circumstances (which packet, which worker, what it wrote on stderr) are on [`Error`].
+/// The details (which packet, which worker, what it wrote on stderr) are in [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -38,62 +38,61 @@ pub enum ErrorKind {
     Config,
     /// The command could not be started.
     Spawn,
-    /// A thread of the feed could not be started, or its poller could not be made.
+    /// A thread of the feed, or the poller of its event loop, could not be created.
     Thread,
-    /// `encode` refused the item, or what it wrote cannot be framed.
+    /// `encode` failed, or its request cannot be framed.
     Encode,
-    /// `decode` refused the reply.
+    /// `decode` failed.
     Decode,
-    /// A reply could not be cut out of the worker's output, or is over the reply limit.
+    /// The worker's output does not match the framing, or the reply is larger than the reply limit.
     Reply,
     /// `check` refused the reply.
     Check,
-    /// The worker ended before it answered this packet, which was alone in that session.
+    /// The worker ended before it answered this packet, which was the only one in that session.
     Died,
-    /// The time limit ran out.
+    /// A time limit was exceeded.
     Timeout,
-    /// A session ended with more or fewer replies than requests, so that no reply of it can be trusted.
+    /// A session gave more or fewer replies than it got requests, so its replies may belong to other requests.
     ReplyCount {
-        /// How many requests the session was given.
+        /// How many requests the session got.
         owed: u64,
         /// How many replies it gave.
         got: u64,
     },
-    /// A worker withholds its replies and the policy is [`OnStall::Fail`](crate::policy::OnStall::Fail).
+    /// A worker keeps its replies in a buffer, and the policy is [`OnStall::Fail`](crate::policy::OnStall::Fail).
     Stalled,
-    /// The worker may have read this packet and died; under `at_most_once` it is not sent again.
+    /// The worker died and may have read this packet; under `at_most_once` it is not sent again.
     NotRedelivered,
-    /// A channel failed: a side channel that is written to without being declared, or left unread past its cap; or the
-    /// system does not let us read what a worker says.
+    /// `encode` wrote to a side channel that was not declared; or a side channel was left unread beyond its cap; or the
+    /// output of a worker could not be read.
     Channel,
-    /// The feed was ended by a fatal error before this packet was answered.
+    /// A fatal error ended the feed before this packet was answered.
     Halted,
     /// The reader of a feed of [`blocks`](crate::blocks) failed.
     Source,
-    /// The connection to the machine on which the worker ran was lost, or no machine can be reached.
+    /// The connection to the worker's machine was lost, or no machine can be reached.
     Transport,
-    /// An item failed in an earlier stage, or a function of the user's did.
+    /// An item failed in an earlier stage, or in a function of yours.
     Failed,
-    /// A file that a feed keeps could not be opened, read or written: its [job log](crate::FeedBuilder::job_log), or its
+    /// A file of the feed could not be opened, read or written: its [job log](crate::FeedBuilder::job_log), or its
     /// [checkpoint](crate::checkpoint).
     File,
 }
 
 /// Why a packet, or the whole feed, failed.
 ///
-/// An *item* error concerns its packet alone and iteration goes on. A *fatal* one
-/// ([`is_fatal`](Error::is_fatal)) has ended the feed: what had been pulled and not answered is an `Err` of kind
-/// [`ErrorKind::Halted`] in its place, but for the first of them, which carries the cause; then comes `None` for ever.
-/// What had been answered by then is a reply in its place, in input order also behind the cause.
+/// An *item* error concerns its packet alone, and iteration goes on. A *fatal* error
+/// ([`is_fatal`](Error::is_fatal)) has ended the feed. Packets that were pulled and not answered then become errors of kind
+/// [`ErrorKind::Halted`] at their positions, except that the first of them carries the cause; after them `next` returns
+/// `None`. Packets that were answered keep their replies; in input order some may come after the cause.
 ///
-/// `Display` is one line of at most 4 KiB that names the fix where there is one; `Debug` is the same line,
-/// so that `unwrap()` prints well. It contains the command line, the request and what the worker wrote on
-/// stderr, each shortened in its middle; secret arguments are given with
-/// [`Template::secret_arg`](crate::Template::secret_arg).
+/// `Display` is one line of at most 4 KiB that names the fix if there is one. `Debug` is the same line, so that `unwrap()`
+/// prints it. The line contains the command line, the request and the worker's stderr, each shortened in the middle.
+/// Arguments given with [`Template::secret_arg`](crate::Template::secret_arg) are not shown.
 ///
-/// The causes are part of that line. So `source()` is `None`, and a report that walks along it prints
-/// nothing twice; [`cause`](Error::cause) hands the cause out. As an [`io::Error`] it is converted
-/// by `?`, and is found there again by [`io::Error::get_ref`].
+/// The causes are part of that line. So `source()` is `None`, and a report that follows the chain prints nothing twice.
+/// [`cause`](Error::cause) returns the cause as a value. `?` converts an `Error` into an [`io::Error`], from which
+/// [`io::Error::get_ref`] returns it.
 ///
 /// ```
 /// use subfeed::{ErrorKind, FeedExt, Template};
@@ -278,7 +277,7 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether this error has ended the feed.
+    /// Whether this error ended the feed.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.0.fatal
@@ -292,13 +291,13 @@ impl Error {
 
     /// The request as it was written to the worker's stdin, its framing included.
     ///
-    /// Kept for errors of one packet; `None` where the item never became a request.
+    /// For errors of one packet; `None` if the item did not become a request.
     #[must_use]
     pub fn request(&self) -> Option<&BStr> {
         self.0.request.as_ref().map(|request| request.as_bstr())
     }
 
-    /// Takes the request out, for sending it somewhere else.
+    /// The request as a value, for example to send it somewhere else.
     #[must_use]
     pub fn into_request(self) -> Option<BString> {
         self.0.request
@@ -322,29 +321,29 @@ impl Error {
         self.0.command.as_deref()
     }
 
-    /// How many sessions this packet was charged with: 0 if it was never the only suspect.
+    /// How many attempts this packet has used: the failed sessions in which it was the only packet.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
-    /// The exit status, or the signal, that ended the worker's session; `None` if it did not end or
-    /// another part of the program has reaped it.
+    /// How the worker's session ended: its exit status, or the signal. `None` if it did not end, or if another part of
+    /// the program reaped it.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.0.exit
     }
 
-    /// The limit of ours that ran out, if one did: a setting of the template, or a grace that is fixed.
+    /// The limit of this crate that was exceeded, if one was: a setting of the template, or a fixed one.
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
         self.0.limit
     }
 
-    /// The last signal that *we* sent to the worker before it ended, if any.
+    /// The last signal that this crate sent to the worker before it ended, if any.
     ///
-    /// An [`exit_status`](Error::exit_status) that tells of a signal while this is `None` means that
-    /// another process has sent it: in the case of SIGKILL most often the kernel, for want of memory.
+    /// If [`exit_status`](Error::exit_status) shows a signal and this is `None`, another process sent it. In the case of
+    /// SIGKILL that is usually the kernel, because memory ran out.
     #[must_use]
     pub fn signal_sent(&self) -> Option<Signal> {
         match self.0.sent {
@@ -353,39 +352,38 @@ impl Error {
         }
     }
 
-    /// The machine on which the worker ran, where a launcher has started it there; `None` here.
+    /// The machine on which the worker ran, if a launcher started it there; `None` for this machine.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         self.0.host.as_deref()
     }
 
-    /// What this session wrote on stderr, to be printed; not necessarily UTF-8. Up to 8 KiB are whole. Of more
-    /// there are the [head](Error::stderr_head), a line that says how many bytes are left out, and the
+    /// What this session wrote on stderr, which need not be UTF-8. Up to 8 KiB are complete. Above that, it is the
+    /// [head](Error::stderr_head), a line that says how many bytes are left out, and the
     /// [tail](Error::stderr_tail).
     #[must_use]
     pub fn stderr(&self) -> BString {
         self.0.stderr.text()
     }
 
-    /// The first bytes that this session wrote on stderr, 4 KiB at most: what went wrong usually stands
-    /// in the first line.
+    /// The first bytes that this session wrote on stderr, at most 4 KiB. The first line usually names the cause.
     #[must_use]
     pub fn stderr_head(&self) -> &BStr {
         self.0.stderr.head().as_bstr()
     }
 
-    /// The last bytes that this session wrote on stderr, 4 KiB at most, as far as they are not part of the
-    /// [head](Error::stderr_head) already: empty if that is all.
+    /// The last bytes that this session wrote on stderr, at most 4 KiB, without those in the
+    /// [head](Error::stderr_head).
     #[must_use]
     pub fn stderr_tail(&self) -> &BStr {
         self.0.stderr.tail().as_bstr()
     }
 
-    /// What caused this error, to look at or to downcast: what `encode`, `decode` or `check` returned, or what
-    /// the system said.
+    /// The error that caused this one: what `encode`, `decode` or `check` returned, or an error of the system. Use it to
+    /// downcast.
     ///
-    /// It is part of `Display`, and therefore not a [`source`](std::error::Error::source). Its own causes
-    /// follow along its own `source()`.
+    /// `Display` prints it, so it is not the [`source`](std::error::Error::source). Its own causes follow in its own
+    /// `source()`.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -516,13 +514,13 @@ impl fmt::Debug for Error {
     }
 }
 
-/// Without a [`source`](std::error::Error::source): `Display` has said it.
+/// There is no [`source`](std::error::Error::source), because `Display` prints the cause.
 impl std::error::Error for Error {}
 
-/// For code that speaks [`io::Result`]: the error itself is inside, as [`io::Error::get_ref`] gives it.
+/// For code that uses [`io::Result`]. The error itself is inside; [`io::Error::get_ref`] returns it.
 ///
-/// The kind is that of the system's error where there is one, and otherwise the nearest: `TimedOut`,
-/// `InvalidInput` (of a configuration or an item), `InvalidData` (of a reply), `UnexpectedEof` (a worker ended).
+/// The kind is that of the system's error if there is one, and otherwise the nearest: `TimedOut`, `InvalidInput` (the
+/// configuration or an item), `InvalidData` (a reply), `UnexpectedEof` (a worker ended).
 ///
 /// ```
 /// use std::io;

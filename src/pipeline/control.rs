@@ -4,16 +4,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What a pipeline does when an item has failed.
+/// What a pipeline does when an item has failed; see [`Run::on_error`](super::Run::on_error).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnError {
-    /// Nothing: the failure is yielded in its place and everything else is finished.
+    /// Yields the failure at its position and processes all other items.
     #[default]
     GoOn,
-    /// Pulls no more from the source, and finishes what is in flight.
+    /// Pulls no more from the source, and processes the items that were pulled.
     Stop,
-    /// Ends with the failure: what is in flight is thrown away.
+    /// Ends with the failure, and discards the items that were pulled.
     Abort,
 }
 
@@ -23,15 +23,15 @@ pub enum OnError {
 pub struct StageReport {
     /// Its name.
     pub name: Arc<str>,
-    /// Items that it has begun to work on.
+    /// Items on which it has started to work.
     pub taken: u64,
     /// Items that it has passed on.
     pub given: u64,
     /// Items that have failed in it.
     pub failed: u64,
-    /// Attempts beyond the first.
+    /// Second and later attempts.
     pub retried: u64,
-    /// Time that its closure took, summed over its workers; zero where subprocesses work.
+    /// The time that its closure took, summed over its workers; zero for a stage in subprocesses.
     pub busy: Duration,
 }
 
@@ -83,11 +83,11 @@ impl Control {
         Self(Arc::new(Shared { stopped: AtomicBool::new(false), stages: Mutex::default() }))
     }
 
-    /// Pulls no more from the source, however endless that is; what was pulled is finished, and then the
-    /// pipeline ends. A source that is inside its own `next()` comes out of it first, and what it gives
-    /// is the last. To throw away what is in flight, drop the run instead.
+    /// Stops pulling from the source, even if that is endless. Items that were pulled are processed, and then the pipeline
+    /// ends. If the source is inside its own `next()` at that moment, the item that it returns is the last. To discard the
+    /// items that were pulled, drop the run instead.
     ///
-    /// Stopping twice is stopping once.
+    /// A second call does nothing.
     pub fn stop(&self) {
         self.0.stopped.store(true, Relaxed);
     }
@@ -98,7 +98,7 @@ impl Control {
         self.0.stopped.load(Relaxed)
     }
 
-    /// The counts of every stage as of now, in the order of the stages.
+    /// The counts of every stage at this moment, in the order of the stages.
     #[must_use]
     pub fn stages(&self) -> Vec<StageReport> {
         self.list().iter().map(|counts| counts.report()).collect()

@@ -31,11 +31,11 @@ impl<M> From<Error> for Unnamed<M> {
     }
 }
 
-/// An item of a pipeline that a stage could not deal with.
+/// An item that a stage of a pipeline could not process.
 ///
-/// It keeps its place among the results. Its message names the stage and what caused it, once. So
-/// `source()` is `None`; [`cause`](StageError::cause) is what the stage's closure returned, or the
-/// [`Error`] of a worker process.
+/// It comes out at the item's position. `Display` prints the stage and the cause, so `source()` is `None`.
+/// [`cause`](StageError::cause) returns the cause as a value: the error of the stage's closure, or the [`Error`] of a
+/// worker process.
 #[derive(Debug)]
 pub struct StageError {
     stage: Arc<str>,
@@ -71,19 +71,19 @@ impl StageError {
         &self.stage
     }
 
-    /// How often the stage has tried.
+    /// How many attempts the stage has made.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Whether the stage's closure panicked over it.
+    /// Whether the stage's closure panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
         matches!(self.cause, Cause::Panicked(_))
     }
 
-    /// What the stage's closure returned, or the [`Error`] of the worker process; `None` after a panic.
+    /// The error of the stage's closure, or the [`Error`] of the worker process; `None` after a panic.
     #[must_use]
     pub fn cause(&self) -> Option<&(dyn error::Error + Send + Sync + 'static)> {
         match &self.cause {
@@ -118,5 +118,5 @@ impl fmt::Display for StageError {
     }
 }
 
-/// Without a [`source`](error::Error::source): `Display` has said it.
+/// There is no [`source`](error::Error::source), because `Display` prints the cause.
 impl error::Error for StageError {}

@@ -1,10 +1,10 @@
 //! Named stages, one behind the other, each with a width and a window of its own.
 //!
-//! A [`Pipeline`] is a chain of feeds with some comfort: every stage has a name, which its errors and its
-//! counts bear; what fails in one stage passes the later ones and comes out in its place; markers pass all of
-//! them; one handle watches and stops the whole. What holds for a feed holds for each stage: its results
-//! keep the order of its input, its look-ahead is its [`buffer`](Stage::buffer) and no more, a paused
-//! consumer stops the source, and the last stage's end is the end of all.
+//! A [`Pipeline`] is a chain of feeds. In addition, every stage has a name, which its errors and its counts carry; an item
+//! that fails in one stage passes through the later ones and comes out at its position; markers pass through all stages;
+//! and one handle watches and stops the whole. Everything that holds for a feed holds for each stage: its results keep the
+//! order of its input, it pulls at most its [`buffer`](Stage::buffer) ahead, and a consumer that pauses stops the source.
+//! The pipeline ends when its last stage ends.
 //!
 //! ```
 //! use subfeed::pipeline::{Pipeline, Stage};
@@ -33,29 +33,28 @@
 //! | its part of a chunk, bounded in size and in time | [`chunk`](Pipeline::chunk) | a thread |
 //! | its own items | [`flatten`](Pipeline::flatten) | the next stage's intake |
 //!
-//! A stage has threads of its own, as many as it has workers, so one that waits (for a server, a disk, a
-//! lock) keeps no other from working.
+//! Each stage has its own threads, as many as it has workers. So a stage that waits (for a server, a disk, a lock) does not
+//! stop the others.
 //!
 //! # Failures
 //!
-//! An item that a stage refuses, or panics over, is an `Err` in its place, with the stage's name; the
-//! worker goes on with a fresh state. [`Run::on_error`] says what becomes of the rest: it is finished, or
-//! the source is stopped, or everything is. A panic of the *source* is no item's: it is resumed at the
-//! consumer, behind everything that came before it.
+//! If a stage's closure returns an error or panics, the item becomes an `Err` with the stage's name at its position, and
+//! the worker continues with a new state. [`Run::on_error`] decides about the other items: they are processed, or the
+//! source is stopped, or the pipeline ends. A panic of the *source* belongs to no item: the consumer gets it after
+//! all items that came before it.
 //!
 //! # Finite, continuous, in the background
 //!
-//! The source may be endless; [`Control::stop`] ends it. For push-style use give the pipeline the receiving
-//! end of a bounded channel as its source; the pipeline ends when the last sender is dropped. To run it
-//! without looking at its results, call [`Run::finish`] on a thread of its own.
+//! The source may be endless; [`Control::stop`] ends it. To push items instead, use the receiving end of a bounded channel
+//! as the source; the pipeline ends when the last sender is dropped. To run a pipeline without looking at its results, call
+//! [`Run::finish`] on a thread of its own.
 //!
 //! # One thread
 //!
-//! The lazy pipeline on one thread needs no machinery: it is iterator adaptors. [`Profile`] counts and times
-//! their steps.
+//! A lazy pipeline on one thread is a chain of iterator adaptors and needs nothing of this module. [`Profile`] counts and
+//! times its steps.
 //!
-//! The idea of named stages, of markers that overtake nothing, and of the two kinds of pipelines is that of
-//! Python's paipa.
+//! Named stages, markers that keep their order, and the two kinds of pipelines come from Python's paipa.
 
 #[cfg(feature = "threads")]
 mod chunk;
@@ -101,9 +100,10 @@ use crate::marker::Marked;
 use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
 
-/// Stages in a row, of which the last gives `T`; see the [module](self).
+/// Stages in a row, of which the last yields `T`; see the [module](self).
 ///
-/// Each method that adds a stage starts that stage now, not at `run`. `M` is the type of the markers, if there are any.
+/// Each method that adds a stage starts that stage at once, not at `run`. `M` is the type of the markers, if there are
+/// any.
 ///
 /// # Panics
 /// Every method that takes a [`Stage`] panics if that has no workers or no buffer.
@@ -123,8 +123,8 @@ impl<T: Send + 'static> Pipeline<T> {
         Self::from_flow(source.into_iter().map(Ok))
     }
 
-    /// A pipeline over a source of `Result`s, as a reader or a feed gives them. An `Err` passes every stage and comes
-    /// out in its place, as a [`StageError`] of the stage `source`.
+    /// A pipeline over a source of `Result`s, such as a reader or a feed. An `Err` passes through every stage and comes out
+    /// at its position, as a [`StageError`] of the stage `source`.
     ///
     /// ```
     /// use std::io::BufRead;
@@ -150,8 +150,8 @@ impl<T: Send + 'static> Pipeline<T> {
 }
 
 impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
-    /// A pipeline over a source of items and markers. A marker passes every stage untouched and comes out
-    /// behind everything that went in before it, and before everything that went in after it.
+    /// A pipeline over a source of items and markers. A marker passes through every stage unchanged. It comes out after
+    /// everything that went in before it, and before everything that went in after it.
     ///
     /// ```
     /// use subfeed::marker::Marked;
@@ -181,7 +181,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         Self { flow: Box::new(until_stopped), control }
     }
 
-    /// Starts a stage now: one item becomes one.
+    /// Starts now. A stage that turns each item into one result.
     #[cfg(feature = "threads")]
     #[track_caller]
     pub fn map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
@@ -192,11 +192,11 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.map_init(stage, || (), move |(), item| f(item))
     }
 
-    /// [`map`](Pipeline::map) with a state for each worker: `init` makes it when the worker gets its first
-    /// item, and again after a panic; it is dropped when the stage is over. So `init` and the state's `Drop`
-    /// are the hooks for a worker's start and end.
+    /// Starts now. [`map`](Pipeline::map) with a state for each worker.
     ///
-    /// A panic of `init` fails the item that the worker was to work on.
+    /// `init` makes the state when a worker gets its first item, and again after a panic. The state is dropped when the
+    /// stage ends. So `init` and the state's `Drop` are the hooks for the start and the end of a worker. If `init` panics,
+    /// the item that the worker was to process fails.
     #[cfg(feature = "threads")]
     #[track_caller]
     pub fn map_init<U, S, N, F>(self, stage: impl Into<Stage>, init: N, f: F) -> Pipeline<U, M>
@@ -209,8 +209,10 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.in_threads(stage.into(), init, move |state, item, _| Ok(Out::One(f(state, item))))
     }
 
-    /// Starts a stage now: one item becomes one, or a failure. `?` and `.into()` make a [`BoxError`] of any error and of any text.
-    /// The closure gets the item by reference, since it may have to be tried again ([`Stage::retries`]).
+    /// Starts now. A stage that turns each item into one result or an error. `?` and `.into()` convert any error, and any
+    /// text, into a [`BoxError`].
+    ///
+    /// The closure gets the item by reference, because it may be called again with it ([`Stage::retries`]).
     ///
     /// ```
     /// use subfeed::pipeline::Pipeline;
@@ -250,7 +252,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.in_threads(stage, || (), step)
     }
 
-    /// Starts a stage now: one item becomes one, or nothing.
+    /// Starts now. A stage that turns each item into one result or none.
     #[cfg(feature = "threads")]
     #[track_caller]
     pub fn filter_map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
@@ -262,8 +264,8 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.in_threads(stage.into(), || (), step)
     }
 
-    /// Starts a stage now: one item becomes any number of them, all of which are made (and held) before the first is passed
-    /// on; for an endless number see [`iterate`](Pipeline::iterate).
+    /// Starts now. A stage that turns each item into any number of results. All results of an item are made, and held in
+    /// memory, before the first is passed on; for an endless number use [`iterate`](Pipeline::iterate).
     #[cfg(feature = "threads")]
     #[track_caller]
     pub fn flat_map<V, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<V::Item, M>
@@ -278,8 +280,8 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         self.in_threads(stage.into(), || (), step)
     }
 
-    /// Starts a stage now: one item becomes the reply of a worker process to it. Failures of the workers are
-    /// [`StageError`]s; a fatal one ends the pipeline behind it.
+    /// Starts now. A stage whose worker processes turn each item into one reply. Failures are [`StageError`]s; a fatal one
+    /// ends the pipeline after it.
     ///
     /// ```
     /// use subfeed::Template;
@@ -326,13 +328,13 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         Pipeline { flow, control: self.control }
     }
 
-    /// Starts a stage now: an iterator over the items becomes an iterator over something else, with state, look-ahead, any number
-    /// for any number. It runs on a thread of its own, one whatever the stage's width.
+    /// Starts now. A stage that is any iterator over the items: it may keep state, look ahead, and yield any number of
+    /// results. It runs on one thread of its own, whatever the stage's number of workers.
     ///
-    /// Marks do not come to it. One that comes by while it pulls goes in front of the result that it is
-    /// making then, so a marker behind the last item that it has taken waits until it pulls again, or ends. If
-    /// it ends before its items do, the pipeline ends there, and everything before it is stopped. If it
-    /// panics, that is a failure, and its end.
+    /// The closure's iterator does not see markers. A marker that arrives while it pulls comes out before the result that it
+    /// is making. So a marker behind the last item that it has taken waits until it pulls again, or ends. If it ends
+    /// before its items do, the pipeline ends there, and all stages before it are stopped. If it panics, that is a failure,
+    /// and the stage ends.
     ///
     /// ```
     /// use subfeed::pipeline::Pipeline;
@@ -388,7 +390,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         })
     }
 
-    /// An item becomes the items in it. It takes no thread, and has no name.
+    /// Turns each item, which must be iterable, into its own items. It needs no thread and has no name.
     pub fn flatten(self) -> Pipeline<T::Item, M>
     where
         T: IntoIterator,
@@ -411,8 +413,8 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         Pipeline { flow: Box::new(flat.fuse()), control: self.control }
     }
 
-    /// Calls `f` with each marker, in its place between the stages: behind everything that the stages before
-    /// have made of what went in before it. It takes no thread; it runs where the next stage pulls.
+    /// Calls `f` with each marker at this point between the stages, after everything that the stages before it have made
+    /// of earlier items. It needs no thread; `f` runs where the next stage pulls.
     pub fn inspect_markers(self, mut f: impl FnMut(&M) + Send + 'static) -> Self {
         let flow = self.flow.inspect(move |flow| {
             if let Err(Pass::Marker(marker)) = flow {
@@ -422,7 +424,7 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         Self { flow: Box::new(flow), control: self.control }
     }
 
-    /// Watches the pipeline and stops it, from any thread.
+    /// A handle that watches the pipeline and stops it, from any thread.
     pub fn control(&self) -> Control {
         self.control.clone()
     }

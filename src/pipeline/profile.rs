@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Counts and times the steps of a chain of iterators.
 ///
-/// Wrap each step where it stands in the chain. A step's time is its own: what the steps before it took
-/// to give it its items is theirs.
+/// Wrap each step where it stands in the chain. The time of a step does not include that of the steps before it.
 ///
 /// ```
 /// use subfeed::pipeline::Profile;
@@ -36,20 +35,20 @@ struct Steps {
 pub struct Step {
     /// Its name.
     pub name: Arc<str>,
-    /// Items that it has given.
+    /// Items that it has yielded.
     pub items: u64,
-    /// The time that it took itself.
+    /// The time that it took, without the steps before it.
     pub time: Duration,
 }
 
 impl Profile {
-    /// No steps yet.
+    /// A profile without steps.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Counts and times what `step` does from now on.
+    /// Wraps `step` in an iterator that counts and times it.
     pub fn step<I: Iterator>(&self, name: impl Into<Arc<str>>, step: I) -> ProfileStep<I> {
         let mut steps = self.lock();
         let number = steps.steps.len();
@@ -58,7 +57,7 @@ impl Profile {
         ProfileStep { step, number, profile: self.clone() }
     }
 
-    /// The steps as of now, in the order in which they were wrapped.
+    /// The steps with their counts at this moment, in the order in which they were wrapped.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
         self.lock().steps.clone()

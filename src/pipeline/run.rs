@@ -13,12 +13,12 @@ use crate::marker::Marked;
 /// Made by [`Pipeline::run`](super::Pipeline::run).
 ///
 /// # Dropping
-/// Dropping it stops every stage, and ends the subprocesses of those that have some. What is in flight
-/// is thrown away. Closures that are running come to their end, which nothing can interrupt.
+/// Dropping it stops every stage and ends the worker processes. Items that were pulled and not yielded are discarded.
+/// Closures that are running finish first, because nothing can interrupt them.
 ///
 /// # Panics
-/// `next` resumes a panic of the source or of a stage's `on_end` hook. One of a stage's closure is an
-/// `Err` in the item's place instead.
+/// If the source or the `on_end` hook of a stage panics, `next` panics with the same payload. If the closure of a stage
+/// panics, the item is an `Err` instead.
 #[must_use = "a pipeline that is not iterated stops as soon as it is dropped"]
 pub struct Run<T, M = Infallible> {
     /// `None` once it is over.
@@ -41,9 +41,9 @@ struct Done {
 pub struct Report {
     /// Items that came out.
     pub items: u64,
-    /// Marks that came out.
+    /// Markers that came out.
     pub markers: u64,
-    /// The counts of each stage, in their order.
+    /// The counts of each stage, in the order of the stages.
     pub stages: Vec<StageReport>,
 }
 
@@ -52,28 +52,28 @@ impl<T, M> Run<T, M> {
         Self { flow: Some(flow), control, on_error: OnError::GoOn, done: Done::default() }
     }
 
-    /// What to do about a failed item, from the moment it is yielded. Default: [`OnError::GoOn`].
+    /// What to do when an item has failed, from the moment it is yielded. Default: [`OnError::GoOn`].
     pub fn on_error(mut self, what: OnError) -> Self {
         self.on_error = what;
         self
     }
 
-    /// Watches the pipeline and stops it, from any thread.
+    /// A handle that watches the pipeline and stops it, from any thread.
     pub fn control(&self) -> Control {
         self.control.clone()
     }
 
-    /// Takes what is left to its end, throws the results away, and says what was done.
+    /// Runs the pipeline to its end, discards the results, and returns the counts.
     ///
-    /// Where all the results are wanted, iterate instead; where the pipeline is to run by itself, call
-    /// this on a thread of its own, and stop it by its [`control`](Run::control).
+    /// If you want the results, iterate instead. If the pipeline is to run by itself, call this on a thread of its own, and
+    /// stop it with its [`control`](Run::control).
     ///
     /// # Errors
-    /// The first failure, with its stage; what became of the rest says
-    /// [`on_error`](Run::on_error). The counts are in [`Control::stages`] then.
+    /// The first failure, with its stage. [`on_error`](Run::on_error) decides about the other items. The counts are then in
+    /// [`Control::stages`].
     ///
     /// # Panics
-    /// As `next`.
+    /// As `next` does.
     pub fn finish(mut self) -> Result<Report, StageError> {
         let mut first = None;
         for result in &mut self {

@@ -13,7 +13,7 @@ use crate::window::workers::Workers;
 /// | [`buffer`](Stage::buffer) | 64 items |
 /// | [`retries`](Stage::retries) | 0 |
 ///
-/// A plain name will do where the defaults are right: every method that takes a stage takes a `&str` too.
+/// Every method that takes a stage also takes a `&str`, for a stage with this name and the defaults.
 ///
 /// ```
 /// use subfeed::pipeline::Stage;
@@ -30,7 +30,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A stage of this name, which its errors and its counts bear.
+    /// A stage with this name, which its errors and its counts carry.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
@@ -41,35 +41,34 @@ impl Stage {
         }
     }
 
-    /// Its width: how many items it works on at a time, each in a thread or in a subprocess of its own.
+    /// The number of workers: how many items the stage processes at a time, each in a thread or in a subprocess.
     pub fn workers(mut self, n: usize) -> Self {
         self.workers = n;
         self
     }
 
-    /// Its window: how many items it may have taken whose results the next stage has not. The look-ahead
-    /// of a pipeline is the sum of its windows.
+    /// The window: how many items the stage may have taken whose results the next stage has not taken. The look-ahead of
+    /// a pipeline is the sum of its windows.
     pub fn buffer(mut self, items: usize) -> Self {
         self.buffer = items;
         self
     }
 
-    /// How often an item is tried again that [`try_map`](super::Pipeline::try_map) has refused: `1 +
-    /// retries` attempts in all, one after the other in the same worker, so the item keeps its place and
-    /// the end cannot overtake it. Where subprocesses do the work, the template's
-    /// [`retries`](crate::Template::retries) count instead.
+    /// How often an item is tried again after [`try_map`](super::Pipeline::try_map)'s closure has failed. It has
+    /// `1 + retries` attempts, one after the other in the same worker, so it keeps its position. A stage in subprocesses
+    /// uses the template's [`retries`](crate::Template::retries) instead.
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
     }
 
-    /// Calls `hook` once when the stage is over: behind its last result, or when the pipeline is dropped.
+    /// Calls `hook` once when the stage has ended: after its last result, or when the pipeline is dropped.
     ///
-    /// It runs on the thread that takes the stage's results. A panic behind the last result is resumed
-    /// there, and so reaches the consumer; one while dropping is swallowed.
+    /// It runs on the thread that takes the stage's results. If it panics after the last result, the panic reaches the
+    /// consumer; if it panics during a drop, the panic is ignored.
     ///
-    /// There is no hook for the start, which is the call that adds the stage. A worker's own start and
-    /// end are the making and the dropping of its state, see [`map_init`](super::Pipeline::map_init).
+    /// There is no hook for the start, because the call that adds the stage starts it. For a worker's own start and end,
+    /// use its state: see [`map_init`](super::Pipeline::map_init).
     pub fn on_end(mut self, hook: impl FnOnce() + Send + 'static) -> Self {
         self.on_end = Some(Box::new(hook));
         self

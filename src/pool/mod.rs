@@ -37,10 +37,11 @@ use crate::window::outlet::Order;
 use crate::window::sync::{Mutex, lock};
 use crate::window::unwind;
 
-/// Persistent workers to call: a request in, its reply back, from any task or thread. A handle; clone it.
+/// Persistent workers that answer single calls: a request in, its reply back, from any task or thread. Clone it for more
+/// handles to the same workers.
 ///
-/// For programs that have no stream of items but questions now and then: a web server that asks a model, a crawler that asks
-/// `exiftool`. For items that are at hand, a feed is faster, and keeps their order.
+/// It is for programs that have no stream of items but a request now and then, such as a web server that asks a model. If
+/// the items are at hand, a feed is faster and keeps their order.
 ///
 /// ```
 /// # fn block_on<F: Future>(future: F) -> F::Output {
@@ -68,22 +69,22 @@ use crate::window::unwind;
 /// ```
 ///
 /// # Bounds
-/// At most `buffer` requests are with the workers, and as many wait in front of them. A call beyond that waits for room
-/// in its own future, in the order of the calls.
+/// At most `buffer` requests are with the workers, and as many again wait in front of them. Further calls wait for room in
+/// their own futures, in the order of the calls.
 ///
 /// # Start and end
-/// Nothing is started before the first call. With [`idle_after`](Pool::idle_after) the workers end when nobody has called for
-/// that long; the next call starts them again, as it does after a fatal error. When the last handle is gone, the calls under
-/// way are answered, and the workers end; [`close`](Pool::close) waits for that. No drop blocks.
+/// Nothing is started before the first call. With [`idle_after`](Pool::idle_after) the workers end after a time without
+/// calls. The next call starts them again, as it does after a fatal error. When the last handle is dropped, calls under way
+/// are still answered, and then the workers end; [`close`](Pool::close) waits for that. No drop blocks.
 ///
 /// # Errors and panics
-/// An item error is the result of its call. A fatal error ends the feed: one of the calls under way has it, the others are
-/// `Err` of kind [`ErrorKind::Halted`]. Where no call is under way, the next one has it. A panic of `encode` or `decode` comes
-/// out of its call, and costs nothing else; both run on threads of the pool.
+/// An item error is the result of its call. A fatal error ends the feed: one of the calls under way gets it, and the others
+/// get an `Err` of kind [`ErrorKind::Halted`]. If no call is under way, the next call gets it. A panic of `encode` or `decode`
+/// comes out of its call and affects no other; both run on threads of the pool.
 ///
 /// # Dropping a call
-/// A call that is dropped (by a timeout, in a `select!`) before it was put is not asked. After that it is answered
-/// and forgotten; it counts in the window until then.
+/// If a call is dropped (by a timeout, in a `select!`) before its request was put in, it is not made. Otherwise it is
+/// answered, and the answer is discarded; until then it counts in the window.
 pub struct Pool<T: Send + 'static, O: Send + 'static> {
     shared: Arc<Shared<T, O>>,
     /// The last one ends it.
@@ -127,9 +128,9 @@ type Feed<T, O> = Box<dyn Answers<T, O>>;
 type Request<T> = dyn Fn() -> T + Send + Sync;
 
 impl<T: Send + 'static, O: Send + 'static> Pool<T, O> {
-    /// A pool of `n` workers, of which at most `buffer` requests are asked at a time. Starts nothing.
+    /// A pool of `n` workers, to which at most `buffer` requests are given at a time. Starts nothing.
     ///
-    /// What is wrong with the template or the numbers is the result of the calls.
+    /// If the template, `n` or `buffer` is wrong, each call returns a fatal `Err` that names the setting.
     pub fn new<E, D>(template: Template<E, D>, n: usize, buffer: usize) -> Self
     where
         E: Encode<T> + Clone + 'static,
@@ -168,11 +169,11 @@ impl<T: Send + 'static, O: Send + 'static> Pool<T, O> {
         self
     }
 
-    /// While workers are there and nobody calls, they are asked this after each pause of `every`, once for each worker.
+    /// While there are workers and no calls, sends them this request after each pause of `every`, once for each worker.
     ///
-    /// The replies are dropped. What matters is what the template says of a worker that does not answer, or not well: its
-    /// `packet_timeout`, its `check`. Such a worker is replaced before somebody calls. As a rule each worker is asked, since each
-    /// has nothing else to do; it is not promised.
+    /// The replies are discarded. The purpose is to find a worker that does not answer in time, or not well, as the
+    /// template's `packet_timeout` and `check` define it, and to replace it before the next call. Idle workers usually get
+    /// one request each; this is not guaranteed.
     #[must_use]
     pub fn health_request(
         self,
@@ -183,16 +184,16 @@ impl<T: Send + 'static, O: Send + 'static> Pool<T, O> {
         self
     }
 
-    /// Asks a worker and waits for its reply. Starts the workers if there are none.
+    /// Sends a request to a worker and waits for its reply. Starts the workers if there are none.
     ///
-    /// The future owns what it needs, and keeps the pool alive. Dropped, it costs nothing but the answer that nobody gets.
+    /// The future owns what it needs, and keeps the pool alive. It may be dropped at any time.
     ///
     /// # Errors
-    /// What a feed would yield for this item; of kind [`ErrorKind::Halted`] if the pool is [closed](Pool::close), or a fatal
-    /// error has ended its feed meanwhile.
+    /// What a feed would yield for this item; an error of kind [`ErrorKind::Halted`] if the pool is
+    /// [closed](Pool::close), or if a fatal error has ended its feed meanwhile.
     ///
     /// # Panics
-    /// Resumes a panic of `encode` or `decode` over this item.
+    /// If `encode` or `decode` panics for this item, with the same payload.
     pub fn call(&self, item: T) -> impl Future<Output = Result<O, Error>> + Send + use<T, O> {
         let pool = self.clone();
         async move {
@@ -213,22 +214,21 @@ impl<T: Send + 'static, O: Send + 'static> Pool<T, O> {
         }
     }
 
-    /// [`call`](Pool::call) where there is no task: waits on this thread.
+    /// [`call`](Pool::call) for code that is not async: blocks this thread until the reply has come.
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     ///
     /// # Panics
-    /// As there.
+    /// See there.
     pub fn call_blocking(&self, item: T) -> Result<O, Error> {
         block_on(self.call(item))
     }
 
-    /// Takes no more calls, lets those under way be answered, and waits until the workers have ended and been reaped. The
-    /// pool's own thread says so with its last act.
+    /// Takes no more calls, lets those under way be answered, and waits until the workers have ended and been reaped.
     ///
     /// # Errors
-    /// A fatal error of which no call has been told, or what the last workers did that belongs to no call.
+    /// A fatal error that no call has returned, or an error of a worker that belongs to no call.
     pub async fn close(&self) -> Result<(), Error> {
         let running = {
             let mut state = lock(&self.shared.state);
@@ -250,7 +250,7 @@ impl<T: Send + 'static, O: Send + 'static> Pool<T, O> {
         .await
     }
 
-    /// How the present workers are doing; `None` before the first call.
+    /// The monitor of the current feed; `None` before the first call.
     #[must_use]
     pub fn monitor(&self) -> Option<Monitor> {
         lock(&self.shared.state).monitor.clone()

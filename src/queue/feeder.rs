@@ -11,11 +11,11 @@ use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
 use crate::window::{joins, unwind};
 
-/// Feeds workers from code that has items one at a time and no iterator of them. It is a guard: when it has been
-/// dropped, everything that was fed has been processed, and every worker has exited.
+/// Feeds workers from code that has items one at a time and no iterator of them. When it is finished or dropped, all
+/// items have been processed and every worker has exited.
 ///
-/// It is for workers whose output goes to files, as with [`FeedBuilder::drain`](crate::FeedBuilder::drain). Where
-/// replies come back, use a [`Queue`](crate::queue::Queue).
+/// It is for workers whose output goes to files, as with [`FeedBuilder::drain`](crate::FeedBuilder::drain). If replies
+/// come back, use a [`Queue`](crate::queue::Queue).
 ///
 /// ```
 /// use subfeed::channel::Redirect;
@@ -35,11 +35,10 @@ use crate::window::{joins, unwind};
 /// ```
 ///
 /// # Dropping
-/// [`finish`](Feeder::finish) says how it went. A feeder that is only dropped does the same and forgets
-/// the report, except that while a panic unwinds, what is still in the inlet is not fed any more. Both
-/// wait for the workers, as long as these take, unless
-/// [`Template::end_timeout`](crate::Template::end_timeout) is set. One that is dropped inside of a feed (by its
-/// source, `encode` or `check`) does not wait.
+/// [`finish`](Feeder::finish) returns a report. Dropping the feeder does the same without a report; but if a panic unwinds,
+/// items that are still in the inlet are not fed. Both wait for the workers without a time limit, unless
+/// [`Template::end_timeout`](crate::Template::end_timeout) sets one. A feeder that is dropped inside a feed (by its source,
+/// `encode` or `check`) does not wait.
 #[must_use = "a feeder that is dropped at once feeds nothing"]
 pub struct Feeder<T> {
     producer: Producer<T>,
@@ -88,23 +87,23 @@ impl<T> Feeder<T> {
     /// Feeds an item, and waits for room if there is none.
     ///
     /// # Errors
-    /// The item, if the feed has ended early: [`finish`](Feeder::finish) says why.
+    /// If the feed has ended early; [`finish`](Feeder::finish) returns the reason. The error holds the item.
     pub fn feed(&self, item: T) -> Result<(), Stopped<T>> {
         self.producer.put(item)
     }
 
-    /// A handle that feeds from another thread. It does not keep the feeder from finishing.
+    /// A handle that feeds from another thread. [`finish`](Feeder::finish) does not wait until it is dropped.
     pub fn producer(&self) -> Producer<T> {
         self.producer.clone()
     }
 
-    /// Waits until all is fed and every worker has ended, and says how. Nothing can be fed meanwhile.
+    /// Waits until all items have been fed and every worker has exited, and returns a report. No more items can be fed.
     ///
     /// # Errors
-    /// What ends a feed: a fatal error.
+    /// The fatal error that ended the feed.
     ///
     /// # Panics
-    /// Resumes a panic of `encode`.
+    /// If `encode` panicked, with the same payload.
     pub fn finish(mut self) -> Result<Drained, Error> {
         self.producer.stop();
         match self.drain.take().expect("it is taken once") {

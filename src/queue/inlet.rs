@@ -31,12 +31,11 @@ use crate::window::sync::thread;
 use crate::window::sync::{Mutex, MutexGuard, lock};
 use crate::window::waiter::Waiter;
 
-/// A bounded inlet: what is put at one end, by any number of producers, comes out of an iterator at the
-/// other, which any feed can be made of.
+/// A bounded channel from any number of producers to an iterator, which can be the source of any feed.
 ///
-/// `capacity` items may be in the inlet; what the feed has pulled counts in its own window. The iterator
-/// ends once the inlet is stopped, or every producer is gone, and it is empty. [`Queue`](crate::queue::Queue)
-/// is this and a feed in one.
+/// At most `capacity` items are in the inlet; items that the feed has pulled count in its own window. The iterator ends
+/// when the inlet is empty and has been stopped or has no more producers. A [`Queue`](crate::queue::Queue) is an inlet and
+/// a feed in one.
 ///
 /// ```
 /// use subfeed::FeedExt;
@@ -50,7 +49,7 @@ use crate::window::waiter::Waiter;
 /// ```
 ///
 /// # Panics
-/// If there is no room for even one item.
+/// If `capacity` is 0.
 #[track_caller]
 #[must_use]
 pub fn inlet<T>(capacity: usize) -> (Producer<T>, Inlet<T>) {
@@ -183,31 +182,31 @@ impl<T> Shared<T> {
     }
 }
 
-/// Puts items in an inlet, or in a [`Queue`](crate::queue::Queue). Clone it for more producers.
+/// Puts items into an inlet, or into a [`Queue`](crate::queue::Queue). Clone it for more producers.
 ///
-/// The inlet ends when it is stopped or when every producer has been dropped.
+/// The inlet ends when it is stopped, or when every producer has been dropped.
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
 }
 
 impl<T> Producer<T> {
-    /// Puts an item, and waits for room as long as it takes.
+    /// Puts an item in, and waits for room as long as it takes.
     ///
     /// # Errors
-    /// The item, if the inlet has been stopped, before the call or during it, or the feed behind it has ended.
+    /// If the inlet was stopped, before the call or during it, or if the feed has ended. The error holds the item.
     pub fn put(&self, item: T) -> Result<(), Stopped<T>> {
         self.shared.put(item, None).map_err(|error| Stopped(error.into_inner()))
     }
 
-    /// Puts an item if there is room. Never blocks.
+    /// Puts an item in if there is room now. Never blocks.
     ///
     /// # Errors
-    /// The item, and whether there is no room now or the inlet has been stopped.
+    /// If there is no room now, or if the inlet has been stopped. The error holds the item.
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
         self.shared.put(item, Some(Instant::now()))
     }
 
-    /// Puts an item, and waits for room for some time.
+    /// Puts an item in, and waits for room at most this long.
     ///
     /// # Errors
     /// As [`try_put`](Producer::try_put).
@@ -216,10 +215,10 @@ impl<T> Producer<T> {
         self.shared.put(item, Instant::now().checked_add(limit))
     }
 
-    /// Puts an item, and waits for room without blocking: for async programs.
+    /// Puts an item in, and waits for room without blocking, for async programs.
     ///
-    /// Those that wait have their turn in the order in which they came. A future that is dropped before it is ready has
-    /// put nothing, and holds up nobody.
+    /// Waiting calls get room in the order in which they were made. A future that is dropped before it is ready has put
+    /// nothing, and delays no other.
     ///
     /// ```
     /// # fn block_on<F: Future>(future: F) -> F::Output {
@@ -259,21 +258,21 @@ impl<T> Producer<T> {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// From now on no producer can put anything. What was put before is still processed. Never blocks; a second
-    /// call does nothing.
+    /// Refuses further puts from all producers. Items that were put are still processed. Never blocks; a second call does
+    /// nothing.
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// Whether nothing can be put any more.
+    /// Whether further puts are refused, because the inlet was stopped or the feed has ended.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         let state = lock(&self.shared.state);
         state.stopped || state.left
     }
 
-    /// Takes the items that the feed has not pulled out of the inlet again, the oldest first. When a feed has ended
-    /// early, these are the items that it has not processed.
+    /// Takes back the items that the feed has not pulled, the oldest first. After a feed has ended early, these are items
+    /// that it has not processed.
     #[must_use]
     pub fn take_back(&self) -> Vec<T> {
         let mut items = VecDeque::new();
@@ -372,7 +371,7 @@ impl<T> fmt::Debug for Producer<T> {
     }
 }
 
-/// What comes out of an inlet: a source for a feed. From [`inlet`].
+/// The items that are put into an inlet, as a source for a feed. From [`inlet`].
 pub struct Inlet<T> {
     shared: Arc<Shared<T>>,
     /// It has been asked for an item.
@@ -486,7 +485,7 @@ impl<T> error::Error for Stopped<T> {}
 /// Why an item could not be put, and the item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TryPutError<T> {
-    /// There is no room at the moment.
+    /// There is no room now.
     Full(T),
     /// The queue has been stopped, or has ended.
     Stopped(T),
@@ -500,7 +499,7 @@ impl<T> TryPutError<T> {
         }
     }
 
-    /// Whether it is worth while to try again.
+    /// Whether there was no room, so that a later attempt may succeed.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))

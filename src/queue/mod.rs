@@ -25,23 +25,23 @@ use crate::template::codec::{Decode, Encode};
 use crate::threads::FeedThreads;
 use crate::window::unwind::{self, Payload};
 
-/// A first-in-first-out queue with workers in the middle: what is put at one end comes out at the other
-/// as what the workers made of it, in the order in which it was put.
+/// A first-in-first-out queue with workers in the middle. Each item that is put in comes out as the worker's result, in
+/// the order in which the items were put in.
 ///
-/// It is for code that has no iterator to feed: with many producers, or one that looks for results now and then.
-/// A slow item delays the results behind it, but not the work on them, until the window is full.
+/// It is for code that has no iterator to feed, for example with many producers, or with a consumer that looks for results
+/// now and then. A slow item delays the results behind it. The work on later items goes on until the window is full.
 ///
-/// | | |
+/// | method | does |
 /// |---|---|
-/// | [`put`](Queue::put), `try_put`, `put_timeout` | in, from here or from any [`producer`](Queue::producer) |
-/// | [`get`](Queue::get), `try_get`, `get_timeout` | out |
-/// | [`stop`](Queue::stop) | no more puts; what was put is processed |
-/// | [`join`](Queue::join), `join_timeout` | stops, and waits until the workers are gone |
+/// | [`put`](Queue::put), `try_put`, `put_timeout` | puts an item in, here or through any [`producer`](Queue::producer) |
+/// | [`get`](Queue::get), `try_get`, `get_timeout` | takes the next result |
+/// | [`stop`](Queue::stop) | refuses further puts; items that were put are processed |
+/// | [`join`](Queue::join), `join_timeout` | stops, and waits until the workers have exited |
 ///
-/// The window bounds what has been pulled and not yet got, the inlet before it what has been put and not
-/// yet pulled. So `put` blocks once both are full, until somebody gets: a caller that puts and gets on one
-/// thread uses [`try_put`](Queue::try_put), or gets in between. (Do not put from a thread of the pool
-/// that does the work: a put that blocks there takes the thread from the workers.)
+/// The window bounds the items that have been pulled and not yet got. The inlet in front of it bounds the items that have
+/// been put and not yet pulled. When both are full, `put` blocks until a result is taken. If one thread does both, use
+/// [`try_put`](Queue::try_put), or get results in between. (Do not call `put` on a thread of the pool that does the work:
+/// while it blocks, the workers lack that thread.)
 ///
 /// ```
 /// use subfeed::queue::Queue;
@@ -58,7 +58,7 @@ use crate::window::unwind::{self, Payload};
 /// assert!(!queue.is_alive());
 /// ```
 ///
-/// Tasks of all kinds, with markers between them that pass in order:
+/// Tasks of different kinds, with markers between them that keep their order:
 ///
 /// ```
 /// use subfeed::marker::Marked;
@@ -80,12 +80,12 @@ use crate::window::unwind::{self, Payload};
 /// ```
 ///
 /// # Failures
-/// A worker's failure is the result of its item, and the next results follow. A fatal error, or a panic
-/// in a closure, comes out of `get` in its place, and ends the queue: then puts are refused, and what was
-/// put and never pulled can be [taken back](Producer::take_back).
+/// If a worker fails, the result of its item is an error, and the next results follow. A fatal error, or a panic in a
+/// closure, comes out of `get` at its position and ends the queue. Further puts are then refused, and items that were put
+/// and never pulled can be [taken back](Producer::take_back).
 ///
 /// # Dropping
-/// Dropping it is dropping its feed: nothing more is begun, and what was not got is discarded.
+/// Dropping the queue drops its feed: no more items are started, and results that were not got are discarded.
 #[must_use = "dropping a queue stops its workers"]
 pub struct Queue<T, F: Iterator> {
     producer: Producer<T>,
@@ -98,9 +98,10 @@ pub struct Queue<T, F: Iterator> {
 }
 
 impl<T, F: Iterator> Queue<T, F> {
-    /// A queue over any feed, or chain of feeds: `feed` is given what is put as an iterator.
+    /// A queue over any feed, or chain of feeds. The closure gets the items that are put, as an iterator, and returns the
+    /// feed.
     ///
-    /// `capacity` items may have been put and not yet been pulled by the feed.
+    /// Up to `capacity` items may have been put and not yet been pulled by the feed.
     ///
     /// ```
     /// use subfeed::queue::Queue;
@@ -113,8 +114,7 @@ impl<T, F: Iterator> Queue<T, F> {
     /// # Ok::<_, subfeed::Error>(())
     /// ```
     ///
-    /// # Panics
-    /// If the capacity is 0, and as `feed` does.
+    /// If `capacity` is 0, or if the closure panics.
     #[track_caller]
     pub fn new(capacity: usize, feed: impl FnOnce(Inlet<T>) -> F) -> Self {
         let (producer, items) = inlet(capacity);
@@ -122,47 +122,47 @@ impl<T, F: Iterator> Queue<T, F> {
         Self { producer, feed, unread: VecDeque::new(), panic: None, ended: false }
     }
 
-    /// Puts an item; see [`Producer::put`].
+    /// Puts an item in, and waits for room as long as it takes; see [`Producer::put`].
     ///
     /// # Errors
-    /// The item, after [`stop`](Queue::stop) or the end.
+    /// After [`stop`](Queue::stop) or the end of the queue; the error holds the item.
     pub fn put(&self, item: T) -> Result<(), Stopped<T>> {
         self.producer.put(item)
     }
 
-    /// Puts an item if there is room; see [`Producer::try_put`].
+    /// Puts an item in if there is room now; see [`Producer::try_put`].
     ///
     /// # Errors
-    /// The item, if there is no room, or after [`stop`](Queue::stop) or the end.
+    /// If there is no room, or after [`stop`](Queue::stop) or the end; the error holds the item.
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
         self.producer.try_put(item)
     }
 
-    /// Puts an item if there is room within this time; see [`Producer::put_timeout`].
+    /// Puts an item in, and waits for room at most this long; see [`Producer::put_timeout`].
     ///
     /// # Errors
-    /// The item, if there is no room, or after [`stop`](Queue::stop) or the end.
+    /// If there was no room in time, or after [`stop`](Queue::stop) or the end; the error holds the item.
     pub fn put_timeout(&self, item: T, limit: Duration) -> Result<(), TryPutError<T>> {
         self.producer.put_timeout(item, limit)
     }
 
-    /// A handle to put with, from any thread. The queue ends by [`stop`](Queue::stop), not by the loss of
-    /// its producers.
+    /// A handle for putting items in from any thread. Dropping all producers does not end the queue;
+    /// [`stop`](Queue::stop) does.
     pub fn producer(&self) -> Producer<T> {
         self.producer.clone()
     }
 
-    /// From now on nothing can be put. What was put before is processed and can be got.
-    /// Never blocks; a second call does nothing.
+    /// Refuses further puts. Items that were put are processed, and their results can be got. Never blocks; a second
+    /// call does nothing.
     pub fn stop(&self) {
         self.producer.stop();
     }
 
-    /// The next result, in the order of the puts. Blocks until it is there; `None` once everything has
-    /// been got from a queue that is stopped, and for ever after.
+    /// The next result, in the order of the puts. Blocks until it is available. `None` when the queue is stopped and all
+    /// results have been got, and on every later call.
     ///
     /// # Panics
-    /// Resumes what panicked in the feed, in its place.
+    /// If the source, a closure or a framing of the feed panicked, with the same payload, at the position of its item.
     pub fn get(&mut self) -> Option<F::Item> {
         if let Some(kept) = self.kept() {
             return kept;
@@ -183,10 +183,10 @@ impl<T, F: Iterator> Queue<T, F> {
         self.ended.then_some(None)
     }
 
-    /// Stops the queue, and waits until everything that was put has been processed and the workers have exited.
+    /// Stops the queue, and waits until all items have been processed and the workers have exited.
     ///
-    /// The results that have not been got are kept, and can be got afterwards: at most as many as the window and the
-    /// inlet hold together.
+    /// Results that have not been got are kept, at most as many as the window and the inlet hold together, and can be got
+    /// afterwards.
     pub fn join(&mut self) {
         self.stop();
         while !self.ended {
@@ -206,24 +206,24 @@ impl<T, F: Iterator> Queue<T, F> {
         }
     }
 
-    /// Whether there may still be workers: the end has been reached by neither `get` nor `join`. Results
-    /// may be waiting to be got after that.
+    /// Whether there may still be workers, because neither `get` nor `join` has reached the end. After the end there may
+    /// still be results to get.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         !self.ended
     }
 
-    /// The feed in the middle, for a look at its [`monitor`](Feed::monitor).
+    /// The feed in the middle, for example for its [`monitor`](Feed::monitor).
     pub fn feed(&self) -> &F {
         &self.feed
     }
 }
 
 impl<T, F: Timed> Queue<T, F> {
-    /// The next result if it is here. Never waits for one.
+    /// The next result if it is available now. Never waits for a worker.
     ///
     /// # Errors
-    /// It is not here, or there will be none.
+    /// If it is not available yet, or if there are no more results.
     ///
     /// # Panics
     /// As [`get`](Queue::get).
@@ -231,10 +231,10 @@ impl<T, F: Timed> Queue<T, F> {
         self.get_before(Instant::now())
     }
 
-    /// The next result if it comes within this time.
+    /// The next result, if it comes within this time.
     ///
     /// # Errors
-    /// It has not come, or there will be none.
+    /// If it did not come in time, or if there are no more results.
     ///
     /// # Panics
     /// As [`get`](Queue::get).
@@ -259,8 +259,8 @@ impl<T, F: Timed> Queue<T, F> {
         result.ok_or(GetError::Ended)
     }
 
-    /// [`join`](Queue::join) with a limit. Says whether the workers are gone; if not, it is stopped all
-    /// the same, and can be joined again.
+    /// [`join`](Queue::join) with a time limit. Returns whether the workers have exited. If not, the queue is stopped
+    /// nevertheless, and can be joined again.
     pub fn join_timeout(&mut self, limit: Duration) -> bool {
         let Some(deadline) = Instant::now().checked_add(limit) else {
             self.join();
@@ -281,11 +281,11 @@ impl<T, F: Timed> Queue<T, F> {
 
 #[cfg(feature = "threads")]
 impl<T: Send + 'static, U: Send + 'static> Queue<T, FeedThreads<T, U>> {
-    /// A queue for a closure in `n` threads of rayon's global pool. `buffer_size` items may have been
-    /// pulled and not yet been got, and as many wait in the inlet.
+    /// A queue for a closure in `n` threads of rayon's global pool. Up to `buffer_size` items may have been pulled and not
+    /// yet been got, and as many again may wait in the inlet.
     ///
     /// # Panics
-    /// If there are no workers or there is no buffer.
+    /// If `n` or `buffer_size` is 0.
     #[track_caller]
     pub fn threads<F>(f: F, n: usize, buffer_size: usize) -> Self
     where
@@ -332,7 +332,7 @@ impl<T, F: Iterator> fmt::Debug for Queue<T, F> {
 pub enum GetError {
     /// It has not come yet.
     NotYet,
-    /// There is nothing left, and never will be.
+    /// There are no more results.
     Ended,
 }
 

@@ -12,7 +12,7 @@ use crate::template::codec::Decode;
 #[cfg(feature = "threads")]
 use crate::threads::FeedThreads;
 
-/// An iterator whose next item can be waited for with a limit: [`Feed`] and [`FeedThreads`], scoped or not.
+/// Waiting for the next item with a time limit, for [`Feed`] and [`FeedThreads`], scoped or not.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,17 +27,17 @@ use crate::threads::FeedThreads;
 /// assert_eq!(feed.next_timeout(Duration::from_secs(10)), Ok(None));
 /// ```
 pub trait Timed: Iterator {
-    /// The next item or the end, if it comes until then. At the end, and only there, threads and children
-    /// are waited for beyond the limit, as in `next`.
+    /// The next item or the end, if it comes before `deadline`. At the end, as in `next`, the feed waits until its threads
+    /// and children have ended, which may take longer.
     ///
     /// # Errors
-    /// Nothing has come. It will still come, to a later call.
+    /// If nothing has come. A later call may still return the item.
     fn next_before(&mut self, deadline: Instant) -> Result<Option<Self::Item>, NotYet>;
 
     /// The next item or the end, if it comes within this time.
     ///
     /// # Errors
-    /// Nothing has come.
+    /// If nothing has come.
     fn next_timeout(&mut self, limit: Duration) -> Result<Option<Self::Item>, NotYet> {
         match Instant::now().checked_add(limit) {
             Some(deadline) => self.next_before(deadline),
@@ -46,10 +46,10 @@ pub trait Timed: Iterator {
         }
     }
 
-    /// The next item or the end, if it is here.
+    /// The next item or the end, if it is available now.
     ///
     /// # Errors
-    /// It is not.
+    /// If it is not available.
     fn try_next(&mut self) -> Result<Option<Self::Item>, NotYet> {
         self.next_before(Instant::now())
     }
@@ -91,7 +91,7 @@ impl<F: Timed> Timed for Scoped<'_, F> {
     }
 }
 
-/// Nothing has come within the time.
+/// Nothing has come in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NotYet;
 

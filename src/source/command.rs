@@ -17,10 +17,9 @@ use crate::window::seam::{Bounds, Ends, attach};
 
 /// Iterates over the records that a command prints.
 ///
-/// The template says how to start it and, by its reply framing and `decode`, what a record is. Nothing
-/// is started here: each [`iter`](CommandSource::iter) runs the command once. At most `buffer_size`
-/// records are held for the consumer; beyond them, and one read's worth of bytes, the command is not
-/// read, so that it blocks in its own write once the pipe is full.
+/// The template says how to start the command; its reply framing and `decode` define a record. Nothing is started here:
+/// each [`iter`](CommandSource::iter) runs the command once. At most `buffer_size` records are held for the consumer. When
+/// they and one read are full, the command's output is not read, so it blocks in its own write once the pipe is full.
 ///
 /// The command's stdin gets the template's [`preamble`](Template::preamble) and
 /// [`farewell`](Template::farewell), and then ends.
@@ -42,16 +41,16 @@ use crate::window::seam::{Bounds, Ends, attach};
 /// ```
 ///
 /// # Errors
-/// None here: whatever is wrong is an item. A record that `decode` or
-/// [`check`](Template::check) refuses is an `Err` at its position, and the iteration goes on. A command
-/// that cannot be started, that ends inside a record or with a bad exit status, whose output breaks its
-/// framing, or that runs into a time limit is one fatal `Err` after the last record, then `None`.
+/// This function never fails; errors are items. A record that `decode` or [`check`](Template::check) refuses is an `Err` at
+/// its position, and the iteration goes on. After anything else (the command cannot be started, ends inside a record or
+/// with a bad exit status, violates its framing, or exceeds a time limit) one fatal `Err` follows the last record, then
+/// `None`. A `buffer_size` of 0 is such an error, too.
 ///
-/// Of the template's time limits these apply: [`start_timeout`](Template::start_timeout) to the first
-/// record, [`idle_timeout`](Template::idle_timeout) to each while there is room for it,
-/// [`run_timeout`](Template::run_timeout) to the whole pass, [`ready`](Template::ready), and
-/// [`end_timeout`](Template::end_timeout) to a command that has closed its output and stays. A pass
-/// that is dropped sends the [`kill_sequence`](Template::kill_sequence)'s first signal at once.
+/// These time limits of the template apply: [`start_timeout`](Template::start_timeout) to the first record,
+/// [`idle_timeout`](Template::idle_timeout) to each record while there is room for it,
+/// [`run_timeout`](Template::run_timeout) to the whole pass, [`ready`](Template::ready) to its marker, and
+/// [`end_timeout`](Template::end_timeout) to a command that has closed its output and does not exit. Dropping a pass begins
+/// the [`kill_sequence`](Template::kill_sequence) at once.
 pub fn iterate_in_subprocess<E, D>(
     template: Template<E, D>,
     buffer_size: usize,
@@ -60,7 +59,7 @@ pub fn iterate_in_subprocess<E, D>(
     CommandSource { spec: Arc::new(spec), decode, buffer_size, max_bytes: 64 << 20 }
 }
 
-/// A command that emits records; made by [`iterate_in_subprocess`].
+/// A command whose output is iterated; made by [`iterate_in_subprocess`].
 #[derive(Clone)]
 #[must_use = "a source does nothing before it is iterated"]
 pub struct CommandSource<D = Owned> {
@@ -71,8 +70,8 @@ pub struct CommandSource<D = Owned> {
 }
 
 impl<D> CommandSource<D> {
-    /// How many bytes of records may be held for the consumer before the command is not read any more:
-    /// 64 MiB by default. A record that is larger travels alone.
+    /// How many bytes of records may be held for the consumer before the command's output is not read any more. Default:
+    /// 64 MiB. A larger record is handled alone.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
@@ -114,8 +113,8 @@ impl<D> CommandSource<D> {
 }
 
 impl<D: Decode + Clone> CommandSource<D> {
-    /// Runs the command, and returns its records at once: it runs ahead by `buffer_size` of them before
-    /// anybody asks. Passes are independent: each has a process of its own.
+    /// Starts the command now, and returns its records. It runs up to `buffer_size` records ahead of the consumer. Each call
+    /// starts its own process.
     pub fn iter(&self) -> Records<D> {
         let mut spec = Spec::clone(&self.spec);
         let begun = self.validate().and_then(|()| spec.begin(1));
@@ -172,11 +171,11 @@ impl<D> fmt::Debug for CommandSource<D> {
 
 /// The records of one run of a command: a lazy, fused iterator.
 ///
-/// Dropping it ends the command with its kill sequence and reaps it; a command that is only writing is
-/// gone at once. Inside another feed it shares that feed's cancellation.
+/// Dropping it ends the command with its kill sequence and reaps it; a command that is only writing ends at once. If it
+/// is the source of a feed, it also ends when that feed does.
 ///
 /// # Panics
-/// `next` resumes a panic of `check` or of a custom framing; one of `decode` passes through.
+/// If `check` or a custom framing panics, `next` panics with the same payload; a panic of `decode` passes through.
 #[must_use = "records that are not iterated end their command as soon as they are dropped"]
 pub struct Records<D = Owned> {
     outlet: Outlet,

@@ -1,8 +1,7 @@
 //! Sources in a subprocess: iterators whose items are made by another process.
 //!
-//! The mirror image of a feed. There is no input; a child process makes the items, ahead of the consumer
-//! by a bounded number, and they come back as a lazy iterator: [`iterate_in_subprocess`] gives the
-//! records that a command prints.
+//! Here there is no input. A child process makes the items, a limited number ahead of the consumer, and they come back as a
+//! lazy iterator. [`iterate_in_subprocess`] yields the records that a command prints.
 #![cfg_attr(
     feature = "function-source",
     doc = "
@@ -10,8 +9,8 @@ A [`Function`] gives any items that serde knows: the child is this program again
 `main`, and is iterated again and again. What it iterates over may be a whole pipeline."
 )]
 //!
-//! What holds for a feed's returned iterator holds here: fused, `Send`, errors at their position, bounds
-//! that are kept, nothing left behind when it is dropped. It is the same outlet, behind the same gate.
+//! As with a feed, the iterator is fused and `Send`, errors come at their positions, the limits hold, and nothing is left
+//! behind when it is dropped.
 
 mod command;
 mod delivery;

@@ -14,16 +14,16 @@ use crate::window::outlet::Order;
 
 /// Adds the feeding methods to every [`Stream`], as [`FeedExt`](crate::FeedExt) does to every iterator.
 ///
-/// What comes out is a [`FeedStream`]. There is no thread that pulls: the source, and `encode`, run in the polls of that
-/// stream, on the task that consumes it.
+/// The result is a [`FeedStream`]. No thread pulls the source: the source, and `encode`, run in the polls of that stream,
+/// on the task that consumes it.
 ///
-/// - Input `k + buffer_size` is not pulled before output `k` has been yielded, in completion order no more than
-///   `buffer_size` inputs are pulled and not yet yielded, and while the window is full the source is not polled at all.
-/// - A source that has nothing yet holds up no reply, and no worker.
-/// - When nobody polls, only the source stops; what has been pulled is dealt with.
-/// - One poll pulls 64 items at most, or 64 KiB, and has itself woken again if there may be more.
+/// - In input order, input `k + buffer_size` is not pulled before output `k` has been yielded. In completion order, at most
+///   `buffer_size` inputs are pulled and not yet yielded. While the window is full, the source is not polled.
+/// - A source that has no item yet delays neither replies nor workers.
+/// - If the stream is not polled, only the source stops. Inputs that were pulled are still answered.
+/// - One poll pulls at most 64 items or 64 KiB. If there may be more, it wakes its task again.
 ///
-/// The source need not be `Unpin`. It is `Send` and owns what it needs, as the source of an iterator does.
+/// The source need not be `Unpin`. It must be `Send` and `'static`, as the source of an iterator feed.
 ///
 /// ```
 /// # use std::future::poll_fn;
@@ -94,17 +94,17 @@ pub trait StreamFeedExt: Stream + Sized {
         self.feed(template).workers(n).buffer(buffer_size).order(Order::Input).start()
     }
 
-    /// A builder with every option at its default. Starts nothing until its
-    /// [`start`](crate::FeedBuilder::start), which gives a [`FeedStream`].
+    /// A builder for a feed, with every option at its default. Starts nothing. Its [`start`](crate::FeedBuilder::start)
+    /// returns a [`FeedStream`].
     ///
-    /// What collects on the spot, [`FeedBuilder::drain`](crate::FeedBuilder::drain) and
-    /// [`FeedBuilder::batches`](crate::FeedBuilder::batches), is for iterators.
+    /// [`FeedBuilder::drain`](crate::FeedBuilder::drain) and [`FeedBuilder::batches`](crate::FeedBuilder::batches) block, so
+    /// they are for iterators only.
     fn feed<E, D>(self, template: Template<E, D>) -> FeedBuilder<Polled<Self>, E, D> {
         FeedBuilder::new(Polled(self), template)
     }
 
-    /// The builder for a stream of `Result`s, as most streams of bytes and lines are: what is `Ok` is fed, an `Err` comes
-    /// out in its place, as it is. See [`FeedExt::try_feed`](crate::FeedExt::try_feed).
+    /// A builder for a stream of `Result`s, such as a stream of lines: each `Ok` is fed, and each `Err` is yielded at its
+    /// position, unchanged. Starts nothing. See [`FeedExt::try_feed`](crate::FeedExt::try_feed).
     fn try_feed<T, X, E, D>(
         self,
         template: Template<E, D>,
@@ -116,8 +116,8 @@ pub trait StreamFeedExt: Stream + Sized {
         FeedBuilder::new(Polled(self), template)
     }
 
-    /// The builder for a stream with markers in it: an item is fed, a marker comes out in its place. See
-    /// [`FeedExt::feed_marked`](crate::FeedExt::feed_marked).
+    /// A builder for a stream that contains markers: each item is fed, and each marker is yielded at its position. Starts
+    /// nothing. See [`FeedExt::feed_marked`](crate::FeedExt::feed_marked).
     fn feed_marked<T, M, E, D>(
         self,
         template: Template<E, D>,

@@ -92,14 +92,14 @@ macro_rules! polls_outlet {
 }
 pub(crate) use polls_outlet;
 
-/// A feed as a [`Stream`] of its results, for async programs. `Unpin`, fused, and `Send` where its parts are.
+/// A feed as a [`Stream`] of its results, for async programs. It is `Unpin`, fused, and `Send` if its parts are.
 ///
-/// Made by [`Feed::into_stream`](crate::Feed::into_stream) and its kin, and by
-/// [`StreamFeedExt`](crate::StreamFeedExt), where the source is a stream too. What it yields, in which order, and
-/// how far the input is pulled ahead, is what the feed's own documentation says.
+/// Made by [`Feed::into_stream`](crate::Feed::into_stream) and the same method of other feeds, and by
+/// [`StreamFeedExt`](crate::StreamFeedExt) if the source is a stream. The documentation of the feed says what it yields, in
+/// which order, and how far the input is pulled ahead.
 ///
-/// It needs no runtime and starts none: any executor will do, and it may be moved from one to another. The workers
-/// go on whether it is polled or not, up to the window.
+/// It needs no particular runtime and starts none: use any executor, or move it from one to another. The workers keep
+/// working, up to the window, whether it is polled or not.
 ///
 /// ```
 /// # use std::future::poll_fn;
@@ -133,20 +133,19 @@ pub(crate) use polls_outlet;
 /// ```
 ///
 /// # What a poll does
-/// It takes what has come, and runs `decode` on it. It never blocks, and takes a few microseconds beside that; where the
-/// source is a stream it also pulls that one and runs `encode`.
+/// It takes the replies that have come, and runs `decode` on them. It never blocks; without `decode` it takes a few
+/// microseconds. If the source is a stream, a poll also pulls the source and runs `encode`.
 ///
 /// # Dropping
-/// A drop never blocks. The feed stops pulling and its children end and are reaped, within 500 ms plus the kill
-/// sequence, on threads that nobody waits for. A look for leaks (children, threads, descriptors) after a drop
-/// must wait as long as that; after [`close`](FeedStream::close) there is nothing to wait for.
+/// A drop never blocks. The feed stops pulling, and its children are ended and reaped within 500 ms plus the kill sequence,
+/// on background threads. A test that looks for leaked children, threads or descriptors must wait that long after a drop,
+/// or use [`close`](FeedStream::close).
 ///
-/// A future that is dropped while it waits for the next item (in a `select!`) loses nothing: what comes stays here for
-/// the next poll.
+/// A future that waits for the next item may be dropped (in a `select!`). No item is lost: the next poll returns it.
 ///
 /// # Panics
-/// A poll resumes a panic of the source, of `encode`, of `check` or of a custom framing at the position of the item
-/// concerned, as the feed's `next` does. A waker that panics is no reason to end a feed: the panic is ignored.
+/// If the source, `encode`, `check` or a custom framing panics, a poll panics with the same payload at the position of the
+/// item, as the feed's `next` does. If a waker panics, that panic is ignored.
 #[must_use = "a stream that is not polled stops as soon as it is dropped"]
 pub struct FeedStream<F: PollFeed> {
     feed: F,
@@ -178,16 +177,17 @@ impl<F: PollFeed> FeedStream<F> {
         ready
     }
 
-    /// Ends the feed, as a drop does, and waits until nothing is left of it: the children are reaped, the threads joined.
+    /// Ends the feed, as a drop does, and waits until nothing is left of it: children are reaped, threads are joined.
     ///
-    /// Takes 500 ms plus the kill sequence at most, whatever the children do, and usually a few milliseconds. A thread
-    /// that is inside code of yours (the `next()` of a source that is an iterator, `encode`) cannot be interrupted: it is
-    /// left behind, and ends after it. So are closures in threads. What the source itself owns, another `FeedStream` for
-    /// example, is dropped and not waited for.
+    /// It takes at most 500 ms plus the kill sequence, whatever the children do, and usually a few milliseconds. It does not
+    /// wait for a thread that is inside code of yours (the `next()` of a source that is an iterator, `encode`, a closure of
+    /// a map in threads), which cannot be interrupted; such a thread ends when that code returns. It also does not wait for
+    /// what the source owns, such as another `FeedStream`, which is dropped.
     ///
-    /// To let the feed come to its end instead, poll it to its end first, or use [`finish`](FeedStream::finish).
+    /// To let the feed process its whole input instead, poll it to its end first, or use
+    /// [`finish`](FeedStream::finish).
     ///
-    /// Dropping this future is dropping the stream.
+    /// Dropping this future drops the stream.
     pub async fn close(mut self) {
         let_go(self.input.take());
         poll_fn(|context| self.feed.poll_close(context.waker())).await;
@@ -198,12 +198,13 @@ impl<F: PollFeed> FeedStream<F> {
 }
 
 impl<F: Watched> FeedStream<F> {
-    /// Takes what is left to its end and returns what was done, once every child has been reaped.
+    /// Discards the remaining items, waits until every child has exited, and returns the counters of the run.
     ///
-    /// An endless source has no end: [stop](FeedStream::stopper) it first, or [`close`](FeedStream::close) the feed.
+    /// With an endless source this never ends. [Stop](FeedStream::stopper) it first, or [`close`](FeedStream::close) the
+    /// feed.
     ///
     /// # Errors
-    /// As the feed's own `finish`: the first failure among what was left, or what belongs to no packet.
+    /// As the feed's own `finish`: the first error among the remaining items, or else an error that belongs to no packet.
     pub async fn finish(mut self) -> Result<Snapshot, F::Failure> {
         let mut first = None;
         loop {
@@ -222,14 +223,14 @@ impl<F: Watched> FeedStream<F> {
         }
     }
 
-    /// A handle that tells, from any thread and at any time, how the feed is doing.
+    /// A handle that reports, from any thread and at any time, how the feed is doing.
     pub fn monitor(&self) -> Monitor {
         self.feed.monitor()
     }
 
-    /// A handle that ends the feed softly: nothing more is pulled, and what was pulled is answered.
+    /// A handle that ends the feed softly: no more input is pulled, and every input that was pulled is answered.
     ///
-    /// A source that is a stream and has nothing for now is told with its next wake-up.
+    /// If the source is a stream that has no item now, the feed notices the stop when that stream wakes its task.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         self.feed.stopper()

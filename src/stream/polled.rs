@@ -20,7 +20,7 @@ use crate::window::packing::Pack;
 use crate::window::polled::PolledIntake;
 use crate::window::unwind;
 
-/// The source of a builder that is a stream, not an iterator; see [`StreamFeedExt`](crate::StreamFeedExt).
+/// The source of a builder if it is a stream and not an iterator; see [`StreamFeedExt`](crate::StreamFeedExt).
 #[derive(Clone, Copy, Debug)]
 pub struct Polled<S>(pub(crate) S);
 
@@ -93,12 +93,11 @@ impl<S: Stream, E, D> FeedBuilder<Polled<S>, E, D> {
         self.giving()
     }
 
-    /// Starts the workers and returns at once. The source is pulled in the polls of the stream that this gives.
+    /// Starts now, and returns at once. The source is pulled in the polls of the stream that this returns.
     ///
-    /// Nothing is thrown here. What is wrong with the configuration is the stream's only item, a fatal `Err`.
+    /// Does not panic and returns no error. If the configuration is wrong, the stream's only item is a fatal `Err`.
     ///
-    /// It takes as long as a thread takes to be started, about a tenth of a millisecond; the children are started by
-    /// that thread.
+    /// It takes the time to start a thread, about a tenth of a millisecond. That thread starts the children.
     pub fn start(self) -> FeedStream<Feed<D>>
     where
         S: Send + 'static,
@@ -116,7 +115,7 @@ where
     E: Encode<T> + 'static,
     D: Decode,
 {
-    /// Starts the workers and returns at once, as for a stream of replies alone.
+    /// Starts now, as for a stream of replies alone.
     pub fn start(self) -> FeedStream<FeedWithInput<T, D>> {
         self.start_polled()
     }
@@ -129,7 +128,7 @@ where
     E: Encode<T> + 'static,
     D: Decode,
 {
-    /// Starts the workers and returns at once, as for a stream of replies alone.
+    /// Starts now, as for a stream of replies alone.
     pub fn start(self) -> FeedStream<TryFeed<D, X>> {
         self.start_polled()
     }
@@ -142,7 +141,7 @@ where
     E: Encode<T> + 'static,
     D: Decode,
 {
-    /// Starts the workers and returns at once, as for a stream of replies alone.
+    /// Starts now, as for a stream of replies alone.
     pub fn start(self) -> FeedStream<MarkedFeed<D, M>> {
         self.start_polled()
     }

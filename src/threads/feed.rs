@@ -36,12 +36,12 @@ impl Drop for Hold {
 /// each input.
 ///
 /// # Dropping
-/// Dropping it stops the pulling and forgets what is not begun. It does not wait for the closures that
-/// are running, which nothing can interrupt; in a scope, the scope does.
+/// Dropping the feed stops the pulling and discards items on which no work has begun. It does not wait for closures that
+/// are running, because nothing can interrupt them; in a scope, the scope waits for them.
 ///
 /// # Panics
-/// `next` resumes a panic of the source or of the closure, at the position of the item concerned, with
-/// its own payload; afterwards the feed has ended.
+/// If the source or the closure panics, `next` panics with the same payload at the position of the item, and the feed has
+/// ended.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct FeedThreads<T: Send, U> {
     pub(super) outlet: Outlet<Items<T>, Values<U>>,
@@ -52,7 +52,7 @@ pub struct FeedThreads<T: Send, U> {
 }
 
 impl<T: Send, U> FeedThreads<T, U> {
-    /// A handle that ends the feed softly, from any thread: nothing more is pulled, and what was pulled is
+    /// A handle that ends the feed softly, from any thread: no more input is pulled, and every input that was pulled is
     /// mapped and yielded.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
@@ -97,9 +97,9 @@ impl<T: Send, U> FusedIterator for FeedThreads<T, U> {}
 
 #[cfg(feature = "async")]
 impl<T: Send + 'static, U: Send + 'static> FeedThreads<T, U> {
-    /// The same feed as a stream, for an async program; see [`FeedStream`](crate::FeedStream).
+    /// The same feed as a stream, for async programs; see [`FeedStream`](crate::FeedStream).
     ///
-    /// Do not block on it in a thread of the pool that does the work: nobody is left there to do the work.
+    /// Do not block on it in a thread of the pool that does the work: the pool then lacks that thread.
     pub fn into_stream(self) -> crate::FeedStream<Self> {
         crate::FeedStream::new(self)
     }

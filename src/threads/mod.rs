@@ -50,8 +50,8 @@ use crate::window::workers::Workers;
 /// Started by [`map`](ThreadsBuilder::map) or [`map_init`](ThreadsBuilder::map_init).
 ///
 /// # Panics
-/// Both panic if there are no workers or there is no buffer. A panic of the source or of the closure
-/// comes out of the feed's `next()`, with its payload, at its position; then the feed has ended.
+/// The methods that start it panic if there are no workers or there is no buffer. If the source or the closure panics, the
+/// feed's `next()` panics with the same payload at the position of the item, and the feed has ended.
 #[must_use = "a builder starts nothing by itself: call map"]
 pub struct ThreadsBuilder<I, W = InPool> {
     source: I,
@@ -85,22 +85,20 @@ impl<I: Iterator> ThreadsBuilder<I> {
         }
     }
 
-    /// The pool whose threads do the work, rather than rayon's global one.
+    /// Uses the threads of this pool instead of rayon's global one.
     ///
-    /// The feed keeps the pool: dropping every other handle to it does not end it before the feed does.
-    /// So there is no such thing as a feed whose pool has been shut down. The global pool is the one of
-    /// [`rayon::spawn`]: built on first use, with a thread for each processor, unless the program has
-    /// built it differently; it is never shut down. If it cannot be built, the feed ends with rayon's own
-    /// panic, in `next()`.
+    /// The feed keeps the pool alive until it ends, so a pool cannot be shut down under a running feed. The global pool is
+    /// that of [`rayon::spawn`]: it is built on first use, with one thread for each processor unless the program has built
+    /// it differently, and is never shut down. If it cannot be built, the feed's `next()` panics with rayon's message.
     pub fn pool(mut self, pool: &Arc<ThreadPool>) -> Self {
         self.runs_in = InPool(Some(Arc::clone(pool)));
         self
     }
 
-    /// In threads of the scope, as many as there are workers, rather than in a pool: then the source, its
-    /// items and the closures may borrow whatever outlives the scope.
+    /// Uses threads of a scope, as many as there are workers, instead of a pool. The source, its items and the closures may
+    /// then borrow anything that outlives the scope.
     ///
-    /// The threads are started at the call and end with the feed, which stays inside the scope: see
+    /// The threads start with the feed and end with it, and the feed cannot leave the scope: see
     /// [`Scoped`](crate::scope::Scoped).
     ///
     /// ```
@@ -123,29 +121,29 @@ impl<I: Iterator> ThreadsBuilder<I> {
 }
 
 impl<I: Iterator, W> ThreadsBuilder<I, W> {
-    /// How many items may be mapped at a time; the pool's size is a bound too.
+    /// How many items may be mapped at a time. Default: the number of processors. The size of the pool is a limit too.
     pub fn workers(mut self, n: usize) -> Self {
         self.workers = Workers::Exactly(n);
         self
     }
 
-    /// The window, in items: ordered, input `k + buffer` is not pulled before output `k` has been
-    /// yielded; in completion order at most `buffer` inputs are pulled and not yet yielded.
+    /// The size of the window, in items. Default: 1,000. In input order, input `k + buffer` is not pulled before output `k`
+    /// has been yielded. In completion order, at most `buffer` inputs are pulled and not yet yielded.
     ///
-    /// Tiny tasks are handed to the workers several at a time, which changes nothing about this: the
-    /// chunks are cut from what has been pulled, and are never waited for.
+    /// Very short tasks are given to the workers several at a time. That does not change the window: such a group is made
+    /// of items that have already been pulled, and never waits for more.
     pub fn buffer(mut self, items: usize) -> Self {
         self.buffer = items;
         self
     }
 
-    /// In which order values are yielded.
+    /// The order in which values are yielded. Default: [`Order::Input`].
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// The packet id of the first input, 0 by default; ids wrap at `u64::MAX`.
+    /// The packet id of the first input. Default: 0. Ids wrap at `u64::MAX`.
     pub fn first_packet(mut self, id: u64) -> Self {
         self.first_packet = id;
         self
@@ -164,10 +162,9 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.start(AsIs, Plain(f)))
     }
 
-    /// Starts now: maps each item with `f`, which also gets what `init` made for its worker.
+    /// Starts now: maps each item with `f`, which also gets a state that `init` has made for its worker.
     ///
-    /// `init` is called at most once for each of the workers, when it gets its first item, and again
-    /// if the closure has panicked there.
+    /// `init` is called when a worker gets its first item, and again after the closure has panicked there.
     ///
     /// ```
     /// use subfeed::FeedExt;
@@ -197,8 +194,8 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.start(AsIs, WithState(init, f)))
     }
 
-    /// Starts now: maps what is `Ok` with `f`, which may fail itself. An `Err` of the source comes out
-    /// in its place, as it is, and goes to no worker.
+    /// Starts now: maps each `Ok` with `f`, which may fail itself. An `Err` of the source goes to no worker and is yielded
+    /// at its position, unchanged.
     ///
     /// ```
     /// use subfeed::{BoxError, FeedExt};
@@ -222,7 +219,8 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.routed(Plain(f), Err))
     }
 
-    /// Starts now: [`try_map`](ThreadsBuilder::try_map) with a state for each worker, as in [`map_init`](ThreadsBuilder::map_init).
+    /// Starts now: [`try_map`](ThreadsBuilder::try_map) with a state for each worker, as in
+    /// [`map_init`](ThreadsBuilder::map_init).
     #[track_caller]
     pub fn try_map_init<'s, S, T, U, X, N, F>(self, init: N, f: F) -> W::Feed<T, Result<U, X>>
     where
@@ -238,8 +236,8 @@ impl<I: Iterator, W> ThreadsBuilder<I, W> {
         W::keep(self.routed(WithState(init, f), Err))
     }
 
-    /// Starts now: maps each item with `f`. A marker comes out in its place and goes to no worker; see
-    /// [`Marked`], which has an example.
+    /// Starts now: maps each item with `f`. A marker goes to no worker and is yielded at its position; [`Marked`] has an
+    /// example.
     #[track_caller]
     pub fn map_marked<'s, T, U, M, F>(self, f: F) -> W::Feed<T, Marked<U, M>>
     where

@@ -27,13 +27,12 @@ use crate::window::packing::Pack;
 use crate::window::seam::{Bounds, Ends, Executor, attach};
 use crate::window::unwind;
 
-/// Where a map in threads runs, and for how long everything in it has to live: [`InPool`] or
-/// [`InScope`]. Sealed.
+/// Where a map in threads runs, and how long its closures must live: [`InPool`] or [`InScope`]. Sealed.
 pub trait RunsIn<'s>: sealed::RunsIn<'s> {}
 
 impl<'s, P: sealed::RunsIn<'s>> RunsIn<'s> for P {}
 
-/// In the threads of a rayon pool: whatever goes in there owns what it needs.
+/// In the threads of a rayon pool: source, items and closures must own what they use.
 #[derive(Clone, Default)]
 pub struct InPool(pub(super) Option<Arc<ThreadPool>>);
 

@@ -27,25 +27,24 @@ const WITHIN: Duration = Duration::from_millis(100);
 pub struct Worker {
     /// Its number, `0..n`.
     pub id: usize,
-    /// The machine on which its session runs, where a launcher has started it there; `None` here.
+    /// The machine on which its session runs, if a launcher started it there; `None` for this machine.
     pub host: Option<Arc<str>>,
-    /// The process id of its session, if there is one.
+    /// The process id of its session, if it has one.
     pub pid: Option<u32>,
-    /// What it does.
+    /// What it is doing.
     pub state: WorkerState,
-    /// The number of its session, the last one if there is none now. Sessions are counted through the whole
-    /// feed from 0 on; `None` if there was none yet.
+    /// The number of its current session, or of its last one; `None` if it has had none. Sessions are counted through
+    /// the whole feed, from 0.
     pub session: Option<u64>,
     /// Packets that its session was given and has not answered.
     pub owed: u64,
     /// Packets that all its sessions have answered.
     pub answered: u64,
-    /// How long it has owed something, in all.
+    /// The total time for which it has owed replies.
     pub busy: Duration,
     /// The same as a share of the time since the feed's start, `0.0..=1.0`.
     pub busy_share: f64,
-    /// How long it has been at the packet that it must answer next, which is its oldest. `None` if it owes
-    /// nothing.
+    /// How long it has been working on its oldest packet, which it must answer next. `None` if it owes nothing.
     pub oldest: Option<Duration>,
     /// How many sessions it has had after its first.
     pub restarts: u64,
@@ -70,25 +69,25 @@ impl Worker {
     }
 }
 
-/// What a worker does.
+/// What a worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerState {
-    /// It has no session: none is needed, or its turn to be started has not come.
+    /// It has no session, because none is needed or it has not been started yet.
     Vacant,
-    /// Its session has come to nothing, and the next one is started later.
+    /// Its last session failed, and the feed waits before it starts the next one.
     BackingOff,
-    /// Its session has been started and is not ready: a banner, or what says that it is ready, is still to come.
+    /// Its session has started and has not yet printed its banner or its ready marker.
     Starting,
     /// It owes nothing and can be given more.
     Idle,
     /// It owes replies.
     Busy,
-    /// It owes replies, and was found to be quiet when it was looked at.
+    /// It owes replies, and was quiet when it was last examined.
     Quiet,
-    /// It is given nothing more: its stdin is closed, or is about to be.
+    /// It gets no more requests: its stdin is closed, or will be.
     Closing,
-    /// It is sent the signals of the kill sequence.
+    /// It is being sent the signals of the kill sequence.
     Killing,
     /// It has exited and is not reaped yet.
     Exited,

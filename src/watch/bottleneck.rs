@@ -9,9 +9,9 @@ use crate::watch::{Head, Share, Times};
 /// something for it.
 const MOSTLY_US: f64 = 0.6;
 
-/// What holds the feed up; from [`Monitor::bottleneck`](crate::Monitor::bottleneck).
+/// What limits the speed of a feed; from [`Monitor::bottleneck`](crate::Monitor::bottleneck).
 ///
-/// `Display` is one line that names it, with its figures and the setting that would help:
+/// `Display` prints one line with the verdict, its figures and the setting that would help:
 ///
 /// ```text
 /// workers are idle 83 % of the time: the source makes 1,200 records a second; ...
@@ -19,47 +19,47 @@ const MOSTLY_US: f64 = 0.6;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Bottleneck {
-    /// Whom the feed waits for.
+    /// What the feed waits for.
     pub verdict: Verdict,
-    /// For which share of the time, `0.0..=1.0`.
+    /// The share of the time for which it did, `0.0..=1.0`.
     pub share: f64,
-    /// The stretch of time that was looked at: the last five seconds or so, or less if the feed is younger.
+    /// The period that was examined: about the last five seconds, or less if the feed is younger.
     pub within: Duration,
-    /// The share of that time for which its workers owed something, all of them taken together, `0.0..=1.0`.
+    /// The share of that period for which the workers owed replies, averaged over all workers, `0.0..=1.0`.
     pub busy: f64,
-    /// Inputs that came from the source, by second.
+    /// Inputs pulled from the source per second.
     pub pulled_per_second: f64,
-    /// Items that the consumer took, by second.
+    /// Items taken by the consumer per second.
     pub yielded_per_second: f64,
     line: String,
 }
 
-/// Whom a feed waits for.
+/// What a feed waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The workers come up, and none has answered yet.
+    /// The start of the workers: none has answered yet.
     Starting,
     /// The source, or `encode`: workers are idle, and the window has room.
     Source,
-    /// The workers: all of them are at work.
+    /// The workers: all of them are busy.
     Workers,
-    /// One slow packet: the consumer waits for it, and what came after it fills the window.
+    /// One slow packet: the consumer waits for it, and the packets after it fill the window.
     Head {
         /// Its id.
         packet: u64,
         /// The worker that has it. `None` while it waits to be sent again.
         worker: Option<usize>,
-        /// How long that worker has been at the packet that it must answer next.
+        /// How long that worker has been working on the packet that it must answer next.
         since: Duration,
     },
-    /// The window: it is full, with less than what the workers could be given.
+    /// The window: it is full, and the workers could be given more.
     Window,
     /// The consumer, or `decode`: replies wait for it, and fill the window.
     Consumer,
-    /// The event loop of this crate, with `check` and the framing, which run there.
+    /// The event loop of this crate, which also runs `check` and the framing.
     Us,
-    /// Nothing: the workers have done all there is. The consumer may not have taken all of it yet.
+    /// Nothing: the workers have answered everything. The consumer may not have taken all of it yet.
     Nothing,
 }
 

@@ -1,11 +1,11 @@
 //! Watching a feed: what each worker does, where the time goes, and a record of both.
 //!
-//! Everything starts at the [`Monitor`](crate::Monitor) of a feed, which any thread may ask, at any time, also
-//! when the feed has ended:
+//! Everything starts with the [`Monitor`](crate::Monitor) of a feed, which any thread may call at any time, also
+//! after the feed has ended:
 //!
-//! - [`Monitor::snapshot`](crate::Monitor::snapshot): counters;
-//! - [`Monitor::workers`](crate::Monitor::workers): one [`Worker`] for each of the feed's workers;
-//! - [`Monitor::bottleneck`](crate::Monitor::bottleneck): a [`Bottleneck`], which is one line to read.
+//! - [`Monitor::snapshot`](crate::Monitor::snapshot) returns counters;
+//! - [`Monitor::workers`](crate::Monitor::workers) returns one [`Worker`] for each worker of the feed;
+//! - [`Monitor::bottleneck`](crate::Monitor::bottleneck) returns a [`Bottleneck`], which prints as one line.
 //!
 //! `docs/watching.md` has recipes.
 

@@ -20,17 +20,17 @@ use crate::watch::{Head, Standing, WorkerState};
 /// How often the window and the head are looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// One thing that happened, or was so for a while. From [`Timeline::events`].
+/// One event, or one period, of a recording. From [`Timeline::events`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
     /// When it began, since the feed's start.
     pub at: Duration,
-    /// How long it lasted; zero for what has no length.
+    /// How long it lasted; zero if it has no duration.
     pub lasted: Duration,
-    /// The worker that it is about.
+    /// The worker that it concerns.
     pub worker: Option<usize>,
-    /// What it was.
+    /// What happened.
     pub what: What,
 }
 
@@ -44,27 +44,27 @@ pub enum What {
         number: u64,
         /// Its process id.
         pid: Option<u32>,
-        /// How it ended; `None` while it runs, and if nobody knows.
+        /// How it ended; `None` while it runs, and if that is not known.
         status: Option<ExitStatus>,
     },
     /// A worker was in this state.
     State(WorkerState),
-    /// A session was closed so that it answers what it withholds.
+    /// A session's stdin was closed so that it answers what it had kept in a buffer.
     Recycled,
-    /// A session has ended without being asked to.
+    /// A session ended although the feed had not asked it to.
     Died,
-    /// A limit has run out.
+    /// A time limit was exceeded.
     Timeout,
     /// A signal was sent to a session.
     Signalled,
-    /// So many packets that a session has left unanswered are sent again.
+    /// Packets that a session had left unanswered are sent again.
     Redelivered {
-        /// How many.
+        /// How many packets.
         packets: u64,
     },
-    /// How full the window was from then on.
+    /// How full the window was from this moment on.
     Window {
-        /// Packets that have come from the source and were not yielded.
+        /// Packets that were pulled from the source and not yet yielded.
         under_way: u64,
         /// Of these, packets that are answered.
         ready: u64,
@@ -269,8 +269,8 @@ impl Recording {
 /// A recording of a feed; from [`Monitor::timeline`](crate::Monitor::timeline).
 ///
 /// [`write_to`](Timeline::write_to) writes it as a Chrome trace, which <https://ui.perfetto.dev> and
-/// `chrome://tracing` show: a row for each worker, with its sessions and what they did, one for whoever had the packet
-/// that the consumer waited for, and the fill of the window as a curve.
+/// `chrome://tracing` display: one row for each worker, with its sessions and their states, one row for the worker whose
+/// packet the consumer waited for, and a curve for the fill of the window.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     events: Vec<Event>,
@@ -279,22 +279,23 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// What was recorded, in the order of time. What still goes on lasts until the last event.
+    /// The events in the order of time. A state that has not ended lasts until the last event.
     #[must_use]
     pub fn events(&self) -> &[Event] {
         &self.events
     }
 
-    /// How many events came on top of the bound: as many of the oldest were left out.
+    /// How many of the oldest events were dropped because the limit was reached.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// Writes it as a Chrome trace in JSON. What was left out is said in `otherData`, and as an event at the start.
+    /// Writes the recording as a Chrome trace in JSON. If events were dropped, `otherData` and an event at the start say
+    /// how many.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The error of the writer.
     pub fn write_to(&self, mut writer: impl Write) -> io::Result<()> {
         let start = self.events.first().map_or(Duration::ZERO, |event| event.at);
         let mut line = String::new();

@@ -22,13 +22,13 @@ use crate::window::sync::thread;
 use crate::window::unwind::{self, Payload};
 use crate::window::waiter::Waiter;
 
-/// In which order replies are yielded.
+/// The order in which replies are yielded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Order {
     /// In the order of the input.
     #[default]
     Input,
-    /// As they complete.
+    /// In the order in which they complete.
     Completion,
 }
 

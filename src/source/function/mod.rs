@@ -69,7 +69,7 @@ pub struct Function<A, T> {
 }
 
 impl<A, T> Function<A, T> {
-    /// A function of this name. It means nothing yet: see [`Registry::register`].
+    /// A function with this name. It must be registered too: see [`Registry::register`].
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         Self { name, types: PhantomData }
@@ -83,23 +83,20 @@ impl<A, T> Function<A, T> {
 }
 
 impl<A: Serialize, T: DeserializeOwned> Function<A, T> {
-    /// Iterates over what the function gives, in a child process that is this program again.
+    /// Iterates over the items of the function, which runs in a child process that is this program again.
     ///
-    /// Nothing is started here: the child is at the first [`iter`](FunctionSource::iter), or at
-    /// [`start`](FunctionSource::start). It runs the [initializers](Registry::initializer), calls the
-    /// function once with a copy of `argument`, and stands by; each `iter` is then one of the function's
-    /// [`Passes`], in the same process.
+    /// Nothing is started here: the child starts at the first [`iter`](FunctionSource::iter), or at
+    /// [`start`](FunctionSource::start). It runs the [initializers](Registry::initializer), calls the function once with a
+    /// copy of `argument`, and waits. Each `iter` is then one of the function's [`Passes`], in the same process.
     ///
-    /// **Look-ahead is exact**: item `k + buffer_size` of a pass is not asked of the function's iterator
-    /// before item `k` has been yielded here (nor is the end, if it comes there); so at most `buffer_size`
-    /// items are made and not yet yielded, wherever they are on their way. It begins to make them when the
-    /// pass is made, not when the first is asked for. [`max_bytes`](FunctionSource::max_bytes) also bounds
-    /// what is held here.
+    /// **Look-ahead is exact**: the function's iterator is not asked for item `k + buffer_size` of a pass (or for the end,
+    /// if the pass has no such item) before item `k` has been yielded here. So at most `buffer_size` items are made and not
+    /// yet yielded. Items are made as soon as the pass is made, not when the first is asked for.
+    /// [`max_bytes`](FunctionSource::max_bytes) also bounds the bytes that are held here.
     ///
-    /// **A whole pipeline in the child** is a function whose passes are one: any chain of iterators, the
-    /// feeds of this crate among them, built in the child and torn down there. Whatever it spawns belongs
-    /// to the child. See the example of `prefetch`, and [`Passes::epochs`] for a pipeline that goes on
-    /// through all the passes.
+    /// **A whole pipeline in the child** is a function whose passes are any chain of iterators, including feeds of this
+    /// crate, which are built and dropped in the child. Processes that it starts belong to the child. See the example
+    /// `prefetch`, and [`Passes::epochs`] for a pipeline that continues through all passes.
     ///
     /// ```standalone_crate
     /// use subfeed::source::{Function, Passes, Registry};
@@ -125,27 +122,24 @@ impl<A: Serialize, T: DeserializeOwned> Function<A, T> {
     /// ```
     ///
     /// # The child
-    /// Its stdin is empty; its stdout is this process's, so the function may print; what it writes on
-    /// stderr is kept for the errors ([`stderr`](FunctionSource::stderr) changes that). Orders and items
-    /// travel on two pipes of their own. It inherits no other descriptor, and is in a process group of its
-    /// own. It ends when the source is dropped, and when this process ends, however that happens and
-    /// whatever the child is doing: it then has [`end_timeout`](FunctionSource::end_timeout) to drop what
-    /// it holds.
+    /// Its stdin is empty. Its stdout is that of this process, so the function may print. What it writes on stderr is kept
+    /// for the errors ([`stderr`](FunctionSource::stderr) changes that). Orders and items travel on two other pipes. It
+    /// inherits no other descriptor, and leads a process group of its own. It ends when the source is dropped, and when
+    /// this process ends, for any reason and whatever the child is doing; it then has
+    /// [`end_timeout`](FunctionSource::end_timeout) to drop what it holds.
     ///
     /// # Errors
-    /// None here: whatever is wrong is an item of each pass.
+    /// This method never fails; errors are items of each pass.
     ///
-    /// - Not fatal, at its position, and the pass goes on: an item that is an `Err`
-    ///   ([`Failed`](crate::ErrorKind::Failed)), that cannot be serialized or is larger than
-    ///   [`item_limit`](FunctionSource::item_limit) ([`Encode`](crate::ErrorKind::Encode)), or that cannot
-    ///   be read ([`Decode`](crate::ErrorKind::Decode)).
-    /// - Fatal for the pass, while the child lives: a pass that cannot begin, a panic (with its message and
-    ///   place), a second pass where there is [only one](Passes::once).
-    /// - Fatal for every pass from then on, until a [`restart`](FunctionSource::restart): an initializer or
-    ///   the function failed or panicked; the child ended ([`Died`](crate::ErrorKind::Died), with its exit
-    ///   status and the end of its stderr) or ran into a time limit; [`Registry::serve`] was not called;
-    ///   `buffer_size` is 0. What the child has made and not been able to send when it ends is lost with
-    ///   it; where there was room in the pipe, it has been sent.
+    /// - Not fatal, at their positions: an item that is an `Err` ([`Failed`](crate::ErrorKind::Failed)), that cannot be
+    ///   serialized or is larger than [`item_limit`](FunctionSource::item_limit) ([`Encode`](crate::ErrorKind::Encode)), or
+    ///   that cannot be read ([`Decode`](crate::ErrorKind::Decode)). The pass goes on.
+    /// - Fatal for the pass, while the child continues: a pass that cannot begin; a panic (with its message and location); a
+    ///   second pass if there is [only one](Passes::once).
+    /// - Fatal for every pass until a [`restart`](FunctionSource::restart): an initializer or the function failed or
+    ///   panicked; the child ended ([`Died`](crate::ErrorKind::Died), with its exit status and its stderr) or exceeded a
+    ///   time limit; [`Registry::serve`] was not called; `buffer_size` is 0. Items that the child has made and not sent when
+    ///   it ends are lost; as long as there is room in the pipe, it sends each item at once.
     ///
     /// Items are sent as [postcard](https://docs.rs/postcard), exactly and without field names: serde's
     /// `skip_serializing_if`, `flatten`, `untagged` and `tag` are errors, of each item that uses them.

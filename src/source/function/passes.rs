@@ -8,23 +8,22 @@ use serde::Serialize;
 use crate::error::BoxError;
 use crate::source::function::protocol::{Failure, Fault};
 
-/// What a registered function gives in the child: how each pass over it is made.
+/// What a registered function returns: how each pass over its items is made.
 ///
-/// The function is called once; each pass of the parent's then begins one of these. Choose by what a
-/// second pass is to be:
+/// The function is called once; each pass of the parent then begins one of these. Choose by what a second pass should be:
 ///
 /// | made by | a pass | a second pass |
 /// |---|---|---|
-/// | [`each`](Passes::each) | what the closure returns | calls the closure again: the same, or what its state makes of it |
+/// | [`each`](Passes::each) | what the closure returns | calls the closure again |
 /// | [`once`](Passes::once) | the iterator | an error |
-/// | [`epochs`](Passes::epochs) | one iterator's items up to its next mark | goes on behind the mark, with nothing rebuilt |
+/// | [`epochs`](Passes::epochs) | the items of one iterator up to its next `None` among them | continues after it, and nothing is rebuilt |
 ///
-/// Each has a `try_` form for items that are `Result`s: an `Err` is an `Err` at its position on the other
-/// side, with its message and those of its causes, and the pass goes on. To carry an error *value* over, let
-/// the `Result` be the item: `Passes::each` of `Result<T, MyError>`, both of them serde's.
+/// Each has a `try_` form for items that are `Result`s. An `Err` becomes an `Err` at its position in the parent, with its
+/// message and those of its causes, and the pass goes on. To send an error as a *value*, make the `Result` the item:
+/// `Passes::each` of `Result<T, MyError>`, where both implement serde's traits.
 ///
-/// The iterators are used by one thread, the main thread of the child: nothing needs to be `Send`. They may
-/// be feeds of this crate. When a pass is abandoned, whatever feed its `next` waits in is cancelled.
+/// The iterators are used only by the main thread of the child, so nothing needs to be `Send`. They may be feeds of this
+/// crate. When a pass is dropped early, a feed in which its `next` waits is cancelled.
 ///
 /// ```
 /// use subfeed::BoxError;
@@ -42,11 +41,9 @@ pub struct Passes<T> {
 }
 
 impl<T: Serialize + 'static> Passes<T> {
-    /// Passes that the closure begins, one each time it is called: a fresh iterator, or whatever its own
-    /// state makes of it. It is called exactly once for each pass, even for one that is left at once.
+    /// Passes that a closure makes. It is called exactly once for each pass, even if the pass is dropped at once.
     ///
-    /// A panic of the closure or of an iterator is a fatal error of that pass; the next one calls the
-    /// closure again.
+    /// A panic of the closure or of an iterator is a fatal error of that pass. The next pass calls the closure again.
     pub fn each<I>(mut begin: impl FnMut() -> I + 'static) -> Self
     where
         I: IntoIterator<Item = T>,
@@ -55,8 +52,8 @@ impl<T: Serialize + 'static> Passes<T> {
         Self::try_each(move || Ok::<_, BoxError>(begin().into_iter().map(Ok::<T, BoxError>)))
     }
 
-    /// [`each`](Passes::each), where the beginning and each item may fail. A pass that cannot begin is one
-    /// fatal error, and the next one tries again.
+    /// [`each`](Passes::each), if a pass and each item may fail. A pass that cannot begin is one fatal error, and the next
+    /// one tries again.
     pub fn try_each<I, R, S>(mut begin: impl FnMut() -> Result<I, R> + 'static) -> Self
     where
         I: IntoIterator<Item = Result<T, S>>,
@@ -67,8 +64,8 @@ impl<T: Serialize + 'static> Passes<T> {
         Self::of(Each(move || begin().map(IntoIterator::into_iter).map_err(Into::into)))
     }
 
-    /// One pass, over an iterator that there is only one of: a socket, a generator. A second pass is an
-    /// error of kind [`ErrorKind::Config`](crate::ErrorKind::Config), never an empty one.
+    /// One pass, over an iterator that exists only once, such as a socket or a generator. A second pass is an error of kind
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config).
     pub fn once<I>(items: I) -> Self
     where
         I: IntoIterator<Item = T>,
@@ -77,7 +74,7 @@ impl<T: Serialize + 'static> Passes<T> {
         Self::try_once(items.into_iter().map(Ok::<T, BoxError>))
     }
 
-    /// [`once`](Passes::once), where each item may fail.
+    /// [`once`](Passes::once), if each item may fail.
     pub fn try_once<I, S>(items: I) -> Self
     where
         I: IntoIterator<Item = Result<T, S>>,
@@ -87,14 +84,12 @@ impl<T: Serialize + 'static> Passes<T> {
         Self::of(Once(Some(items.into_iter())))
     }
 
-    /// Passes over one iterator that lives on: `None` among its items ends a pass, and the next pass goes
-    /// on behind it.
+    /// Passes over one iterator that continues: a `None` among its items ends a pass, and the next pass begins after it.
     ///
-    /// A pipeline that works ahead is thereby at work on the next epoch while this one is consumed; nothing
-    /// is rebuilt in between. Each pass is one epoch: of one that is abandoned, however early, the rest is
-    /// skipped at the beginning of the next pass. Two marks in a row are an empty epoch. When the iterator has ended, further passes are
-    /// errors, never empty. Unlike elsewhere, stopping a pass does not cancel what `next` waits in, because
-    /// that is to live on.
+    /// A pipeline that works ahead can so work on the next epoch while this one is consumed, and nothing is rebuilt in
+    /// between. Each pass is one epoch. If a pass is dropped early, the rest of its epoch is skipped when the next pass
+    /// begins. Two `None`s in a row are an empty epoch. When the iterator has ended, further passes are errors. Unlike
+    /// elsewhere, dropping a pass does not cancel a feed in which `next` waits, because that feed must continue.
     pub fn epochs<I>(items: I) -> Self
     where
         I: IntoIterator<Item = Option<T>>,
@@ -103,7 +98,7 @@ impl<T: Serialize + 'static> Passes<T> {
         Self::try_epochs(items.into_iter().map(Ok::<Option<T>, BoxError>))
     }
 
-    /// [`epochs`](Passes::epochs), where each item may fail.
+    /// [`epochs`](Passes::epochs), if each item may fail.
     pub fn try_epochs<I, S>(items: I) -> Self
     where
         I: IntoIterator<Item = Result<Option<T>, S>>,
@@ -283,9 +278,7 @@ fn ended() -> Step {
     Step::Failed(Failure::new(Fault::Spent, "its last epoch is over"))
 }
 
-/// What a registered function may return: [`Passes`], or a `Result` with them.
-///
-/// Sealed: it is implemented for these two.
+/// What a registered function may return: [`Passes`], or a `Result` of them. Sealed.
 pub trait IntoPasses<T>: sealed::IntoPasses<T> {}
 
 impl<T> IntoPasses<T> for Passes<T> {}

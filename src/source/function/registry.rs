@@ -39,10 +39,10 @@ pub(super) fn is_served() -> bool {
 type Initializer = Box<dyn FnOnce() -> Result<(), BoxError>>;
 type Open = Box<dyn FnOnce(&[u8]) -> Result<Box<dyn Begin>, Failure>>;
 
-/// The functions that can be run in a child which is this program again.
+/// The functions that can be run in a child that is this program again.
 ///
-/// Build one at the top of `main`, and call [`serve`](Registry::serve) before anything else: before
-/// arguments are parsed, threads are started, or something is printed. See [`Function`] for an example.
+/// Build it at the top of `main`, and call [`serve`](Registry::serve) before anything else: before arguments are parsed,
+/// threads are started, or anything is printed. See [`Function`] for an example.
 #[derive(Default)]
 #[must_use = "a registry does nothing until serve is called"]
 pub struct Registry {
@@ -56,15 +56,15 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds something to be done in each child before its function is called: logging, thread pools, a
-    /// seed. Initializers run in the order in which they were added, and not in the parent.
+    /// Adds a closure that runs in each child before its function is called, for logging, thread pools or a seed.
+    /// Initializers run in the order in which they were added, and only in children.
     ///
     /// If one fails or panics, the function is not called, and every pass is a fatal error that says why.
     ///
     /// ```
     /// use subfeed::source::Registry;
     /// let registry = Registry::new().initializer(|| std::env::set_current_dir("/"));
-    /// registry.serve(); // here, in the parent, nothing happens
+    /// registry.serve(); // This is the parent, so nothing happens.
     /// assert_ne!(std::env::current_dir()?.as_os_str(), "/");
     /// # Ok::<_, std::io::Error>(())
     /// ```
@@ -76,13 +76,13 @@ impl Registry {
         self
     }
 
-    /// Adds a function: in a child that is started for it, it is called once, with the argument that the
-    /// parent gave, and says what a pass is.
+    /// Adds a function. In a child that is started for it, it is called once, with the argument that the parent gave, and
+    /// returns its [`Passes`].
     ///
-    /// If it returns an error or panics, every pass is a fatal error that says why.
+    /// If it returns an error or panics, every pass is one fatal error with the reason.
     ///
     /// # Panics
-    /// If a function of this name is registered already.
+    /// If a function with this name is already registered.
     pub fn register<A, T, P>(
         mut self,
         function: Function<A, T>,
@@ -103,19 +103,18 @@ impl Registry {
         self
     }
 
-    /// In a child: runs the function that it was started for, and never returns. Otherwise: returns at
-    /// once, and lets sources be started.
+    /// In a child: runs the function for which the child was started, and never returns. In other processes: returns at
+    /// once, and allows sources to be started.
     ///
-    /// To be called at the very top of `main`, always, with the same functions. A program that starts a
-    /// source without having called this would start itself as a whole; so a source whose program has not
-    /// is an error, and nothing is started.
+    /// Call it at the very top of `main`, always, with the same functions. Without this call the child would run the whole
+    /// program again. So a source in a program that has not called it yields an error, and starts nothing.
     ///
-    /// A process is such a child if its first argument says so *and* it has inherited the two pipes of which
-    /// it is told in its environment. What the child itself starts inherits neither pipe.
+    /// A process is such a child if its first argument says so *and* it has inherited the two pipes named in its
+    /// environment. Processes that the child starts do not inherit the pipes.
     ///
-    /// A test program has to have a `main` of its own for it: `harness = false` in the manifest.
+    /// A test program needs a `main` of its own for this: `harness = false` in the manifest.
     ///
-    /// The child exits with the status 0 when the parent is done with it, or gone.
+    /// The child exits with status 0 when the parent does not need it any more, or has ended.
     pub fn serve(self) {
         SERVED.store(true, SeqCst);
         if std::env::args_os().nth(1).is_none_or(|mark| mark != MARK) {

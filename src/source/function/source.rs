@@ -25,12 +25,11 @@ use crate::window::seam::{Bounds, Ends, attach};
 /// A function that runs in a child, to be iterated again and again; made by
 /// [`Function::iterate_in_subprocess`](crate::source::Function::iterate_in_subprocess).
 ///
-/// The options are for the next child: set them before the first pass, or before
+/// The options apply to the next child: set them before the first pass, or before
 /// [`restart`](FunctionSource::restart).
 ///
-/// Dropping it ends the child: it is asked to leave, and after [`end_timeout`](FunctionSource::end_timeout)
-/// gets the [kill sequence](FunctionSource::kill_sequence), which nothing survives. That takes, at the defaults,
-/// 1.2 s at worst, and usually no time.
+/// Dropping it ends the child: it is asked to end, and after [`end_timeout`](FunctionSource::end_timeout) gets the
+/// [kill sequence](FunctionSource::kill_sequence). By default that takes at most 1.2 s, and usually next to no time.
 #[must_use = "a source does nothing before it is iterated"]
 pub struct FunctionSource<T> {
     name: &'static str,
@@ -94,39 +93,38 @@ impl<T> FunctionSource<T> {
 
 /// Options.
 impl<T> FunctionSource<T> {
-    /// How many bytes of items may be held for the consumer before no more are read: 64 MiB by default. An
-    /// item that is larger travels alone.
+    /// How many bytes of items may be held for the consumer before no more are read. Default: 64 MiB. A larger item is
+    /// handled alone.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// The largest item in bytes, serialized: 64 MiB by default, and less than 4 GiB in any case. A larger
-    /// one is an `Err` of kind [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its position.
+    /// The largest item in bytes, serialized. Default: 64 MiB; always less than 4 GiB. A larger item is an `Err` of kind
+    /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) at its position.
     pub fn item_limit(self, bytes: usize) -> Self {
         self.with(|template| template.reply_limit(bytes))
     }
 
-    /// The time limit for the initializers and the function itself: from the start of the child until it
-    /// stands by. Without it, [`idle_timeout`](FunctionSource::idle_timeout) applies. `None` takes it off.
+    /// The time limit for the initializers and the function, counted from the start of the child. Default: none; then
+    /// [`idle_timeout`](FunctionSource::idle_timeout) applies. `None` removes the limit.
     pub fn start_timeout(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|template| template.start_timeout(limit))
     }
 
-    /// The time limit for each item, and for the end of the pass: how long the child may be silent although
-    /// there is room for an item. It does not run while the consumer holds the child up.
-    /// `None` takes it off.
+    /// The time limit for each item and for the end of a pass: how long the child may send nothing although there is room
+    /// for an item. The time in which the consumer takes nothing does not count. Default: none. `None` removes the limit.
     pub fn idle_timeout(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|template| template.idle_timeout(limit))
     }
 
-    /// How long a child that is to end may take to drop what it holds, before the kill sequence: 1 s by
-    /// default. It ends itself after that, should this process be gone. `None`: as long as it likes.
+    /// How long a child that is to end may take to drop what it holds, before the kill sequence begins. Default: 1 s.
+    /// `None`: no limit. The child keeps this limit by itself if this process has ended.
     pub fn end_timeout(self, limit: impl Into<Option<Duration>>) -> Self {
         self.with(|template| template.end_timeout(limit))
     }
 
-    /// How a child that does not leave is ended; see [`Template::kill_sequence`].
+    /// How a child that does not end is killed; see [`Template::kill_sequence`].
     pub fn kill_sequence(
         self,
         kill_sequence: impl IntoIterator<Item = (Signal, Duration)>,
@@ -139,13 +137,13 @@ impl<T> FunctionSource<T> {
         self.with(|template| template.env(name, value))
     }
 
-    /// Sends what the function prints somewhere else than to this process's own stdout.
+    /// Redirects the child's stdout. By default it is that of this process.
     pub fn stdout(self, to: Redirect) -> Self {
         self.with(|template| template.stdout(to))
     }
 
-    /// Sends the child's stderr somewhere else; [`Redirect::Inherit`] shows it. By default it is drained,
-    /// and its first and last 4 KiB are in the errors.
+    /// Redirects the child's stderr; [`Redirect::Inherit`] shows it. By default it is read, and its first and last 4 KiB are
+    /// part of the errors.
     pub fn stderr(self, to: Redirect) -> Self {
         self.with(|template| template.stderr(to))
     }
@@ -157,7 +155,7 @@ impl<T> FunctionSource<T> {
 }
 
 impl<T> FunctionSource<T> {
-    /// Starts the child, if there is none, without waiting for it: it is initialized meanwhile.
+    /// Starts the child, if there is none, and does not wait until it is initialized.
     pub fn start(&mut self) -> &mut Self {
         self.running();
         self
@@ -166,13 +164,12 @@ impl<T> FunctionSource<T> {
     /// Starts the child, if there is none, and waits until it is initialized.
     ///
     /// # Errors
-    /// Those that every pass would begin with: an initializer or the function failed, or took too long.
+    /// The error with which every pass would begin: an initializer or the function failed, or took too long.
     pub fn wait_until_ready(&mut self) -> Result<(), Error> {
         self.running().board.wait_until_ready()
     }
 
-    /// Ends the child. The next pass, or [`start`](FunctionSource::start), makes a new one, which knows
-    /// nothing of what was before.
+    /// Ends the child. The next pass, or [`start`](FunctionSource::start), starts a new one, with no state of the old one.
     pub fn restart(&mut self) {
         self.running = None;
     }
@@ -252,13 +249,12 @@ impl<T> FunctionSource<T> {
 }
 
 impl<T: DeserializeOwned> FunctionSource<T> {
-    /// A pass over the items, which begins at once.
+    /// Starts a pass over the items now.
     ///
-    /// One at a time: the source is borrowed until the pass is dropped. Dropped before its end, it is
-    /// abandoned: the child makes no further item, drops what it was iterating, and stands by for the next
-    /// one. It is not waited for, but what it is in the midst of comes first: code of the function's cannot
-    /// be interrupted, unless it waits in a feed of this crate, which is cancelled. To give a pass away,
-    /// into another feed, say, iterate over the source itself: `source.into_iter()`.
+    /// There is one pass at a time: it borrows the source until it is dropped. If it is dropped before its end, the child
+    /// makes no further item, drops its iterator, and waits for the next pass. The drop does not wait for that. If the child
+    /// is inside code of the function, that code finishes first, except that a wait in a feed of this crate is cancelled.
+    /// To move a pass into another feed, iterate over the source itself: `source.into_iter()`.
     ///
     /// # Errors
     /// See [`iterate_in_subprocess`](crate::source::Function::iterate_in_subprocess).

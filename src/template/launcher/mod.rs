@@ -49,28 +49,28 @@ const SRUN_TURN: Duration = Duration::from_millis(100);
 /// Workers that share one connection. The default of sshd is ten sessions.
 pub(crate) const WORKERS_A_CONNECTION: usize = 8;
 
-/// How the words of a command survive their way to where they are run.
+/// How the words of a command reach the place where they are run; for [`Launcher::quoting`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Quoting {
-    /// They arrive as they are, one by one, as with `srun`, `docker exec` and `kubectl exec`.
+    /// They arrive unchanged, one by one, as with `srun`, `docker exec` and `kubectl exec`.
     Verbatim,
-    /// They are joined and read by a shell there, as with `ssh`. All of them are sent as one word, in a spelling
-    /// of which sh, bash, zsh, fish and tcsh make the same.
+    /// They are joined, and a shell on the other side splits them, as with `ssh`. They are sent as one word, which sh, bash,
+    /// zsh, fish and tcsh all understand in the same way.
     Shell,
 }
 
-/// How the environment and the directory of a template get to where the tool runs.
+/// How the environment and the directory of a template reach the tool; for [`Launcher::carry`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Carry {
-    /// The `sh` that says hello sets them. Variables are sent on the worker's stdin, so that no list of
-    /// processes shows them.
+    /// The `sh` that the launcher starts sets them. Variables are sent on the worker's stdin, so that no list of processes
+    /// shows them.
     Script,
-    /// The launcher gets them, and hands them on.
+    /// The launcher process gets them and passes them on.
     Inherited,
-    /// They are arguments of the launcher: `-e NAME=VALUE`, `-w DIR`. They stand where a word of
-    /// [`Launcher::remote`] is `{flags}`, or behind all of them.
+    /// As arguments of the launcher: `-e NAME=VALUE`, `-w DIR`. They replace the word `{flags}` of
+    /// [`Launcher::remote`], or follow its last word.
     Flags {
         /// The flag before each `NAME=VALUE`.
         environment: OsString,
@@ -81,7 +81,7 @@ pub enum Carry {
 
 /// A machine on which workers run, and its share of them.
 ///
-/// `:` is this machine, as in GNU parallel: workers there run without a launcher.
+/// The name `:` is this machine, as in GNU parallel: its workers run without a launcher.
 ///
 /// ```
 /// use subfeed::{Host, Launcher};
@@ -95,8 +95,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// A machine by the name that its launcher knows it by: for ssh what one would type, an alias of
-    /// `~/.ssh/config` or `user@address`.
+    /// A machine with the name that the launcher understands: for ssh an alias of `~/.ssh/config` or `user@address`.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), weight: 1 }
@@ -108,7 +107,7 @@ impl Host {
         Self::new(":")
     }
 
-    /// Its share of the workers, beside those of the others. Default 1; 0 is a configuration error.
+    /// Its share of the workers relative to the other hosts. Default: 1. Zero is a configuration error.
     #[must_use]
     pub fn weight(mut self, weight: u32) -> Self {
         self.weight = weight;
@@ -149,23 +148,23 @@ enum Form {
     Remote(Vec<OsString>),
 }
 
-/// Another program by way of which workers are started; given to [`Template::via`].
+/// Another program that starts the workers, here or on other machines; given to [`Template::via`].
 ///
 /// | launcher | for |
 /// |---|---|
 /// | [`prefix`](Launcher::prefix) | programs on this machine that run another: `nice`, `taskset`, `prlimit`, `bwrap` |
 /// | [`ssh`](Launcher::ssh) | other machines |
 /// | [`srun`](Launcher::srun) | the nodes of a Slurm allocation |
-/// | [`podman_exec`](Launcher::podman_exec) | a container that runs |
-/// | [`remote`](Launcher::remote) | everything else that takes a command: docker, kubectl, sudo |
+/// | [`podman_exec`](Launcher::podman_exec) | a running container |
+/// | [`remote`](Launcher::remote) | any other program that takes a command: docker, kubectl, sudo |
 ///
-/// All but `prefix` are *remote*: what the tool does cannot be seen from here. So a `sh` on the far side says hello
-/// before the tool starts and goodbye, with the tool's own exit status, when it has ended. What a login
-/// prints before is skipped, and a stream that breaks off is noticed. Nothing is installed there, and nothing
-/// of this crate listens anywhere.
+/// All but `prefix` are *remote*: this crate cannot see what the tool is doing. So a `sh` on the other side prints a hello
+/// before the tool starts, and a goodbye with the tool's exit status when it has ended. Output of a login before the hello
+/// is skipped, and a stream that breaks off is noticed. Nothing is installed on the other side, and this crate opens no
+/// port there.
 ///
-/// Hosts fail, not packets: one that cannot be reached, or goes away, is tried again ever later, its packets go to
-/// the others at once and are not charged with an attempt. See the page `docs/machines.md`.
+/// If a host fails, no packet fails: the host is tried again after a growing pause, and its packets go to other hosts at
+/// once, without using an attempt. See the page `docs/machines.md`.
 #[derive(Clone)]
 pub struct Launcher {
     form: Form,
@@ -204,8 +203,8 @@ impl Launcher {
         }
     }
 
-    /// A program of this machine that runs another one: these words, as they are, before those of the command. Tokens
-    /// are replaced in them.
+    /// A program on this machine that runs another: these words come before those of the command. Tokens in them are
+    /// replaced.
     ///
     /// ```
     /// use subfeed::{FeedExt, Launcher, Template};
@@ -218,35 +217,35 @@ impl Launcher {
         Self::new(Form::Prefix(owned(words)))
     }
 
-    /// Other machines, by the program `ssh`: keys, agents, jump hosts and `~/.ssh/config` are its own
-    /// affair. It must connect without asking anything (`BatchMode`).
+    /// Other machines, through the program `ssh`, with its own configuration: keys, agents, jump hosts, `~/.ssh/config`.
+    /// It must be able to connect without a question (`BatchMode`).
     ///
-    /// Workers share connections, eight to each. [`option`](Launcher::option) gives `ssh` an option in the form
-    /// of its configuration file.
+    /// Workers share connections, eight to each. [`option`](Launcher::option) adds an option in the form of ssh's
+    /// configuration file.
     #[must_use]
     pub fn ssh<H: Into<Host>>(hosts: impl IntoIterator<Item = H>) -> Self {
         Self { quoting: Quoting::Shell, ..Self::new(Form::Ssh) }.hosts(hosts)
     }
 
-    /// The nodes of the Slurm allocation in which this program runs (`salloc`, `sbatch`), each with as many shares
-    /// of the workers as it has processors there. Outside of one it is an error.
+    /// The nodes of the Slurm allocation in which this program runs (`salloc`, `sbatch`), each weighted by the number of its
+    /// processors. Outside an allocation it is a configuration error.
     ///
-    /// Each worker is a step of its own: `srun -u --exact --overlap -n1 -N1 -w NODE`. At least 32 packets are
-    /// in a worker at a time where there are as many, and as many as it answers in 100 ms, since Slurm 22.05 holds
-    /// answers back for 44 ms where little is under way.
+    /// Each worker is a separate step: `srun -u --exact --overlap -n1 -N1 -w NODE`. A worker has at least 32 packets at a
+    /// time if there are that many, and at least as many as it answers in 100 ms, because Slurm 22.05 delays small
+    /// amounts of output by 44 ms.
     #[must_use]
     pub fn srun() -> Self {
         Self { least_in_flight: 32, turn: SRUN_TURN, ..Self::new(Form::Srun) }
     }
 
-    /// A podman container that runs, by name or id.
+    /// A running podman container, by name or id.
     #[must_use]
     pub fn podman_exec(container: impl AsRef<OsStr>) -> Self {
         Self::new(Form::Podman(container.as_ref().to_owned()))
     }
 
-    /// Any other program that runs a command somewhere else: these words before those of the command. `{host}`,
-    /// `{slot}` and `{id}` are replaced in them.
+    /// Any other program that runs a command somewhere else: these words come before those of the command. `{host}`,
+    /// `{slot}` and `{id}` in them are replaced.
     ///
     /// ```
     /// use subfeed::Launcher;
@@ -258,55 +257,55 @@ impl Launcher {
         Self::new(Form::Remote(owned(words)))
     }
 
-    /// The hosts among which the workers are shared out, by weight; the name of each is `{host}`.
+    /// The hosts that share the workers, by weight. The name of each replaces `{host}`.
     #[must_use]
     pub fn hosts<H: Into<Host>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
         self.hosts = hosts.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The configuration file of `ssh`, in place of `~/.ssh/config`. For ssh alone.
+    /// The configuration file of `ssh`, instead of `~/.ssh/config`. Only for ssh.
     #[must_use]
     pub fn config_file(mut self, path: impl AsRef<Path>) -> Self {
         self.config_file = Some(path.as_ref().to_owned());
         self
     }
 
-    /// One more option of the program. For ssh in the form of its configuration file, as `Port=2222`; it
-    /// comes before ours, so that it counts. For `srun` and `podman exec` it is an argument, as `--jobid=7`.
+    /// One more option for the launcher. For ssh in the form of its configuration file, such as `Port=2222`; it has
+    /// precedence over this crate's own options. For `srun` and `podman exec` an argument, such as `--jobid=7`.
     #[must_use]
     pub fn option(mut self, option: impl AsRef<OsStr>) -> Self {
         self.options.push(option.as_ref().to_owned());
         self
     }
 
-    /// How words survive. Default: [`Quoting::Verbatim`], for ssh [`Quoting::Shell`].
+    /// How words reach the other side. Default: [`Quoting::Verbatim`]; for ssh [`Quoting::Shell`].
     #[must_use]
     pub fn quoting(mut self, quoting: Quoting) -> Self {
         self.quoting = quoting;
         self
     }
 
-    /// How environment and directory get there. Default: [`Carry::Script`].
+    /// How environment and directory reach the other side. Default: [`Carry::Script`].
     #[must_use]
     pub fn carry(mut self, carry: Carry) -> Self {
         self.carry = carry;
         self
     }
 
-    /// The command that ends a worker whose launcher had to be killed, run on this machine. `{pid}` is the pid
-    /// that the hello told, `{host}`, `{slot}` and `{id}` are as everywhere.
+    /// A command, run on this machine, that ends a worker after its launcher had to be killed. `{pid}` is replaced by the
+    /// pid of the worker on its machine; `{host}`, `{slot}` and `{id}` are replaced as usual.
     ///
-    /// Without it a `sh` is run by way of the same launcher, which kills the process group of that pid if
-    /// it is still the worker.
+    /// By default a `sh` is run through the same launcher, which kills the process group of that pid if it is still the
+    /// worker.
     #[must_use]
     pub fn kill_with<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.kill_with = Some(owned(words));
         self
     }
 
-    /// How many connections to one host may be under way at once, and how far apart they begin. Default 8
-    /// and 5 ms. Zero is a configuration error.
+    /// How many connections to one host may be being established at a time, and the pause between their starts. Default: 8
+    /// and 5 ms. Zero connections are a configuration error.
     #[must_use]
     pub fn starts(mut self, at_once: usize, apart: Duration) -> Self {
         self.at_once = at_once;
@@ -314,21 +313,19 @@ impl Launcher {
         self
     }
 
-    /// How many packets are in a worker at a time, at least, once it has answered: for a way there that
-    /// answers few large ones slowly. Default 1; what the template says
-    /// ([`in_flight`](Template::in_flight)) is more than this.
+    /// The least number of packets that a worker is given at a time once it has answered, for connections that are slow for
+    /// small amounts of data. Default: 1. A smaller [`in_flight`](Template::in_flight) of the template has precedence.
     #[must_use]
     pub fn least_in_flight(mut self, packets: u64) -> Self {
         self.least_in_flight = packets;
         self
     }
 
-    /// How long a worker that owes replies may be silent before it is looked at by a second session over the
-    /// same launcher: this, or 20 times the feed's median time to answer if that is more. Default 10 s;
-    /// `None`: never.
+    /// How long a worker that owes replies may be silent before a second session through the same launcher looks at it.
+    /// The limit is this time, or 20 times the feed's median answer time if that is longer. Default: 10 s. `None`: never.
     ///
-    /// A worker that is gone, or one that cannot be looked at within 10 s, is given up, and its packets go to others.
-    /// One that is there is left alone: [`packet_timeout`](Template::packet_timeout) bounds honest slow work.
+    /// If the worker has gone, or cannot be looked at within 10 s, it is given up, and its packets go to other workers. If it
+    /// still runs, it is left alone; [`packet_timeout`](Template::packet_timeout) limits slow work.
     #[must_use]
     pub fn silence(mut self, least: impl Into<Option<Duration>>) -> Self {
         self.silence = least.into();
@@ -343,21 +340,20 @@ impl Launcher {
         self
     }
 
-    /// Does without the `sh` on the far side, for where there is none.
+    /// Does not use a `sh` on the other side, for machines and containers that have none.
     ///
-    /// Then nothing says hello or goodbye, so that: what a login prints is taken for replies; a connection that
-    /// breaks off looks like a tool that ends, and charges packets; the exit status is the launcher's; a
-    /// silent worker is not looked at; a far process that survives its launcher is killed by
-    /// [`kill_with`](Launcher::kill_with) alone, without a `{pid}`. Environment and directory need a
-    /// [`carry`](Launcher::carry) of their own.
+    /// Then there is no hello and no goodbye. The output of a login is taken for replies. A connection that breaks off
+    /// looks like a tool that ends, and uses attempts of packets. The exit status is that of the launcher. A silent worker
+    /// is not looked at. A process that survives its launcher is killed only by [`kill_with`](Launcher::kill_with), without
+    /// `{pid}`. To set environment or directory, choose another [`carry`](Launcher::carry).
     #[must_use]
     pub fn bare(mut self) -> Self {
         self.bare = true;
         self
     }
 
-    /// The sum of the weights of its hosts: as many workers as there are shares. For `srun`, the processors of the
-    /// allocation; 0 where no hosts are named.
+    /// The sum of the weights of the hosts, which is a good number of workers. For `srun`, the processors of the allocation.
+    /// 0 if no hosts are named.
     ///
     /// ```
     /// use subfeed::Launcher;
@@ -996,8 +992,8 @@ impl CommandLine {
 
 /// Where workers run.
 impl<E, D> Template<E, D> {
-    /// Starts the workers by way of another program: under `nice`, in a container, on other machines. May be
-    /// given several times; the last is the outermost.
+    /// Starts the workers through another program: under `nice`, in a container, on other machines. If it is called several
+    /// times, the last launcher is the outermost.
     ///
     /// ```
     /// use subfeed::{Launcher, Template};
