@@ -5,12 +5,11 @@ use std::fmt;
 
 type Cause = Box<dyn Error + Send + Sync + 'static>;
 
-/// A request that cannot be written in its framing, or output that is no reply in its own.
+/// A request that cannot be written in its framing, or output that does not match the framing of replies.
 ///
-/// The value is opaque: [`kind`](Self::kind) is for programs, `Display` is for people. It prints one
-/// line that says what was seen and, where there is one, the fix. As in [`std::io::Error`], a cause
-/// that was given is part of that line, so that [`source`](Error::source) goes on behind it, and
-/// [`cause`](Self::cause) hands it out.
+/// [`kind`](Self::kind) is for programs. `Display` is for people: one line that says what was seen and names the fix if
+/// there is one. As with [`std::io::Error`], that line includes the cause, so [`source`](Error::source) continues with the
+/// cause's own cause. [`cause`](Self::cause) returns the cause.
 ///
 /// # Examples
 ///
@@ -43,34 +42,33 @@ struct Inner {
     nothing: bool,
 }
 
-/// Which of the things that can go wrong did.
+/// What is wrong with a request or with a reply.
 ///
-/// The first is about a request, which is then not written at all; the others are about a reply,
-/// except that [`TooLong`](Self::TooLong) is also what a request gets that does not fit its length
-/// prefix.
+/// A request can be wrong in two ways, [`ContainsDelimiter`](Self::ContainsDelimiter) and [`TooLong`](Self::TooLong), and is
+/// then not written. A reply can be wrong in all ways but the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FramingErrorKind {
-    /// The request contains the byte that is to end it. The worker would take it for two.
+    /// The request contains the byte that ends it, so the worker would take it for two requests.
     ContainsDelimiter {
-        /// The byte in question.
+        /// That byte.
         byte: u8,
-        /// Where it first stands in the request, counted from 0.
+        /// Its first position in the request, counted from 0.
         at: usize,
     },
     /// The reply is larger than allowed, or the request larger than its length prefix can say.
     TooLong {
-        /// The size in bytes: what was announced, or else one more than the limit, which is when a
-        /// reply that announces nothing is given up. `u64::MAX` stands for anything larger.
+        /// Its size in bytes: the announced size, or the limit plus one if the size was not announced. `u64::MAX` stands
+        /// for anything larger.
         size: u64,
-        /// The largest size that would have been good.
+        /// The largest size that is allowed.
         limit: u64,
     },
-    /// What should give the size of the reply does not.
+    /// The header of the reply does not give a valid size.
     BadHeader,
-    /// The mark of another packet came before the reply's own: the worker lost its place.
+    /// The mark of another packet came before this reply's own mark: the worker skipped a sync command.
     MarkSkipped {
-        /// The packet whose mark was due.
+        /// The packet whose mark was expected.
         expected: u64,
         /// The packet whose mark came.
         found: u64,
@@ -81,35 +79,34 @@ pub enum FramingErrorKind {
         /// The packet whose mark it was.
         packet: u64,
     },
-    /// A mark that had ended a reply came again. What it ended may not have been the whole reply, so that
-    /// two packets are concerned: this one, and the one whose reply was awaited.
+    /// A mark that had already ended a reply came again. That reply may have been incomplete. So the error concerns two
+    /// packets: that one, and the one whose reply was expected now.
     MarkRepeated {
         /// The packet whose mark it was.
         packet: u64,
     },
-    /// The mark stands amid other words, although the [sentinel](super::Sentinel::alone) promises it alone
-    /// on its line.
+    /// There is other text on the line of the mark, although the [sentinel](super::Sentinel::alone) promises that the mark
+    /// is alone on its line.
     MarkNotAlone {
         /// The packet whose mark it was.
         packet: u64,
     },
-    /// Beside a mark of a [pair](super::Sentinel::paired) stands something else than what the sync command
-    /// prints of its own: the request left something open, or the tool said something unasked.
+    /// The text beside a mark of a [pair](super::Sentinel::paired) is not the usual output of the sync command: the request
+    /// left something open, or the tool printed something else.
     NoiseChanged {
-        /// The packet whose reply was awaited.
+        /// The packet whose reply was expected.
         packet: u64,
     },
     /// The worker's output ended inside the reply.
     Truncated,
-    /// The reply breaks the rules of its framing in some other way.
+    /// The reply violates its framing in another way.
     ReplyMalformed,
 }
 
 impl FramingError {
     /// An error of the given kind with a cause: text, or another error.
     ///
-    /// For those who implement [`Framing`](super::Framing) themselves. Without a cause,
-    /// `FramingErrorKind::Truncated.into()` does it too.
+    /// For implementations of [`Framing`](super::Framing). Without a cause, write `FramingErrorKind::Truncated.into()`.
     ///
     /// # Examples
     ///
@@ -126,7 +123,7 @@ impl FramingError {
         Self(Box::new(Inner { kind, cause: Some(cause.into()), nothing: false }))
     }
 
-    /// Which of the things that can go wrong did.
+    /// What is wrong.
     #[must_use]
     pub fn kind(&self) -> FramingErrorKind {
         self.0.kind

@@ -1,11 +1,10 @@
 //! How one request is written to a worker, and where its reply ends in what comes back.
 //!
-//! A pipe carries bytes, not records. Somebody must say where one record ends and the next begins,
-//! and real tools say it differently on their two sides: `git cat-file --batch` reads lines and
-//! answers with a header that holds a size; `hunspell -a` reads lines and answers with blocks that
-//! a blank line ends; `sqlite3` reads statements and answers with nothing, one row or a thousand.
-//! So requests and replies are framed apart, [`RequestFraming`] on the way down and
-//! [`ReplyFraming`] on the way back, and any pair may be combined.
+//! A pipe carries bytes, not records. So requests and replies need a rule for where one ends and the next begins, and many
+//! tools use different rules for the two: `git cat-file --batch` reads lines and answers with a header that holds a size;
+//! `hunspell -a` reads lines and answers with blocks that end with a blank line; `sqlite3` reads statements and answers
+//! with no row, one row or a thousand. Here requests and replies are framed separately, with [`RequestFraming`] and
+//! [`ReplyFraming`], in any combination.
 //!
 //! | the tool speaks | requests | replies |
 //! |---|---|---|
@@ -22,35 +21,33 @@
 //! | netstrings | [`RequestFraming::netstring`] | [`ReplyFraming::netstring`] |
 //! | `Content-Length` headers | [`RequestFraming::content_length`] | [`ReplyFraming::content_length`] |
 //! | any of these, with log lines or notifications in between | as there | as there, and [`ReplyFraming::skipping`] |
-//! | nothing of the kind: a read-eval-print loop (`sqlite3`, `psql`, `z3 -in`, `python3 -i`) | line | [`ReplyFraming::sentinel`] |
+//! | none of these: a read-eval-print loop (`sqlite3`, `psql`, `z3 -in`, `python3 -i`) | line | [`ReplyFraming::sentinel`] |
 //! | the same with prompts, or with requests that may leave something open (`node -i`) | line | [`Sentinel::paired`] |
 //! | one answer per process (`sort`, `gzip`) | raw | [`ReplyFraming::until_eof`] |
 //! | something else | [`RequestFraming::raw`] | [`ReplyFraming::custom`] |
 //!
 //! # Which replies are proven
 //!
-//! Only two of them prove whose a reply is: a sentinel, because the mark names the packet, and until EOF,
-//! because the process has no other. All others count, and are [as sound as the
-//! tool](ReplyFraming#what-counting-asks-of-the-tool). Two kinds of tool cannot be told from an honest one by
-//! any of them:
+//! Only two framings prove which request a reply belongs to: a sentinel, because its mark names the packet, and until EOF,
+//! because the process gets no other request. All others count replies, and are [as sound as the
+//! tool](ReplyFraming#what-counting-asks-of-the-tool). No framing can detect two kinds of tools:
 //!
-//! - one that works in the background, and answers the sync command *before* the request is done (UCI's
-//!   `go`, a shell's `&`): a sentinel is [unsound there](Sentinel#what-no-mark-can-tell);
-//! - one that answers out of order, by ids (language servers): counting is unsound there, also where
-//!   what is no reply is [passed over](ReplyFraming::skipping). One request in flight per worker
-//!   ([`in_flight(1)`](crate::Template::in_flight)) is sound.
+//! - A tool that works in the background, and executes the sync command *before* the request is finished (UCI's `go`, a
+//!   shell's `&`): [do not use a sentinel](Sentinel#what-no-mark-can-tell).
+//! - A tool that answers out of order, with ids (language servers): do not count its replies, even if notifications are
+//!   [skipped](ReplyFraming::skipping). One request in flight per worker ([`in_flight(1)`](crate::Template::in_flight)) is
+//!   sound.
 //!
 //! # What holds for every reply framing
 //!
-//! - **Reads do not matter.** However the bytes are split into reads, the replies are the same.
-//! - **Half a reply is never a reply.** Output that ends inside one is an error
-//!   ([`FramingErrorKind::Truncated`]), even where the missing part is a single line feed: a worker
-//!   that was killed while it wrote looks just like one that forgot the last byte.
-//! - **A size that a worker announces is only compared, never allocated.** What passes the limit
-//!   ([`Position::limit`]) is an error as soon as it is known.
-//! - **Bytes are bytes.** Nothing is decoded, trimmed or converted; a carriage return before a line
-//!   feed stays in the reply.
-//! - **The work is linear.** A reply that trickles in byte by byte costs what it costs in one piece.
+//! - **The sizes of reads do not matter.** However the bytes are split into reads, the replies are the same.
+//! - **An incomplete reply is an error**, never a reply ([`FramingErrorKind::Truncated`]), even if only one line feed is
+//!   missing: a worker that was killed while it wrote looks the same as one that forgot the last byte.
+//! - **A size that a worker announces is only compared, never allocated.** If it exceeds the limit
+//!   ([`Position::limit`]), the error comes as soon as the size is known.
+//! - **Bytes are bytes.** Nothing is decoded, trimmed or converted; a carriage return before a line feed stays in the
+//!   reply.
+//! - **The work is linear.** A reply that arrives byte by byte costs as much as one that arrives in one piece.
 //!
 //! Everything here is free of I/O: bytes in, ranges out.
 
@@ -90,9 +87,9 @@ pub use self::sentinel::Sentinel;
 
 /// Finds where replies end in the output of one session of a worker.
 ///
-/// This is the trait behind every [`ReplyFraming`], and the one to implement for a format that none
-/// of them covers; [`ReplyFraming::custom`] takes it. One value serves one session of a worker: it sees
-/// that session's output in order and may carry state from one reply to the next.
+/// Every [`ReplyFraming`] uses this trait. Implement it for a format that none of them covers, and give it to
+/// [`ReplyFraming::custom`]. One value serves one session of a worker: it sees that session's output in order and may
+/// carry state from one reply to the next.
 ///
 /// # The contract
 ///
@@ -101,21 +98,20 @@ pub use self::sentinel::Sentinel;
 ///
 /// - `input[0]` is the first byte of a reply. After [`Scan::Partial`] the next call passes the same
 ///   bytes, followed by those that have arrived since (none, when only [`Position::eof`] has changed).
-/// - After [`Scan::Complete`] the caller drops `len` bytes and the next call begins a fresh reply.
-///   So it does after an error, although a worker is seldom used any further then.
-/// - With `eof` set no more bytes will follow, so that `Partial` makes no sense any more; a caller
-///   takes it for a truncated reply. At the end of the output a caller asks only while bytes are left
-///   (until-EOF framing excepted, where no bytes at all are an empty reply).
+/// - After [`Scan::Complete`] the caller removes `len` bytes, and the next call begins a new reply. The same is true after
+///   an error, although a worker is rarely used after one.
+/// - With `eof` set no more bytes will follow, so `Partial` means a truncated reply. At the end of the output the caller
+///   scans only while bytes are left (except for until-EOF framing, where no bytes at all are an empty reply).
 ///
-/// A feed holds a scanner to this: a range outside the input, a reply that takes no bytes and a body over
-/// the limit are errors of their packet, and so is a reply without an end 64 KiB past the limit.
+/// A feed checks this: a range outside the input, a reply of zero bytes and a body above the limit are errors of their
+/// packet, and so is a reply that has not ended 64 KiB after the limit.
 ///
-/// A scanner should remember how far it has looked. One that starts again at `input[0]` takes
-/// quadratic time on a large reply that arrives in small reads.
+/// A scanner should remember how far it has looked. If it starts at `input[0]` again, a large reply that arrives in small
+/// reads takes quadratic time.
 ///
 /// # Panics
 ///
-/// A panic inside `scan` is caught by the feed and resumed on the thread that consumes the replies.
+/// If `scan` panics, the feed's `next()` panics with the same payload.
 ///
 /// # Examples
 ///
@@ -164,9 +160,8 @@ pub trait Framing: Send {
     ///
     /// # Errors
     ///
-    /// When the bytes cannot be a reply, when the reply passes [`Position::limit`], or when the output
-    /// ends inside it. The packet that the reply was for fails with that error, and the worker's session
-    /// ends, because nobody can tell where its next reply would begin.
+    /// If the bytes cannot be a reply, if the reply exceeds [`Position::limit`], or if the output ends inside it. The packet
+    /// then fails with this error, and the session ends, because the beginning of its next reply is not known.
     fn scan(&mut self, input: &[u8], position: Position) -> Result<Scan, FramingError>;
 
     /// `Some(d)` if a reply is exactly the bytes before the next byte `d`.
@@ -202,7 +197,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// A position in the output, for those who call a scanner themselves, such as tests.
+    /// A position, for code that calls a scanner itself, such as the tests of a custom framing.
     #[must_use]
     pub const fn new(packet: u64, limit: usize, eof: bool) -> Self {
         Self { packet, limit, eof }

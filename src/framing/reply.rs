@@ -42,25 +42,24 @@ use super::{Framing, Prefix, Sentinel};
 /// | n bytes | [`fixed_size`](Self::fixed_size) | the count |
 /// | as many bytes as a length, or a header line, says | [`prefixed`](Self::prefixed), [`netstring`](Self::netstring), [`content_length`](Self::content_length), [`sized_header`](Self::sized_header), [`git_batch`](Self::git_batch) | the count |
 /// | a JSON text of a sequence (RFC 7464) | [`record_separator`](Self::record_separator) | the count |
-/// | whatever comes before a word that the tool is told to print | [`sentinel`](Self::sentinel) | the packet's own mark |
-/// | all that one process prints | [`until_eof`](Self::until_eof) | the process is its own |
-/// | any of these, among records that are no replies | [`skipping`](Self::skipping) | as there |
-/// | something else | [`custom`](Self::custom) | what you make of it |
+/// | everything before a mark that the tool is told to print | [`sentinel`](Self::sentinel) | the packet's own mark |
+/// | everything that one process prints | [`until_eof`](Self::until_eof) | the process has only this request |
+/// | any of these, among records that are not replies | [`skipping`](Self::skipping) | as for that framing |
+/// | something else | [`custom`](Self::custom) | depends on your framing |
 ///
 /// # What counting asks of the tool
 ///
-/// Where the count is the proof, the first reply is taken for that to the first request, the second for
-/// that to the second. It is as sound as the tool. One that skips a request, answers one twice or prints
-/// a line of its own shifts all that follows. A reply too many or too few by the end is found out;
-/// one too many that makes up for one too few is not. And a tool that answers *out of order*, by ids in its
-/// replies, gives every packet the reply of another, with nothing to show it: a language server answers
-/// an unknown method before an earlier hover. So, where a tool may do such a thing,
+/// A framing that counts takes the first reply for that to the first request, the second for that to the second, and so
+/// on. If the tool skips a request, answers one twice or prints a line of its own, all later replies are shifted. One
+/// reply too many or too few is noticed when the session ends, unless one of each cancel out. If the tool answers *out of
+/// order*, with ids in its replies, packets get the replies of others, and nothing shows it: a language server answers an
+/// unknown method before an earlier hover. For such tools:
 ///
-/// - have it print a mark behind each reply: [`sentinel`](Self::sentinel). That does not help with tools
-///   that [read on before they have answered](Sentinel#what-no-mark-can-tell);
-/// - keep one request in flight per worker ([`in_flight(1)`](crate::Template::in_flight)): then no reply can be another's, unless the
-///   tool says too much. Today this is the sound way for replies with ids;
-/// - compare each reply with its request: [`Template::check`](crate::Template::check).
+/// - Make the tool print a mark after each reply: [`sentinel`](Self::sentinel). This does not help with tools that
+///   [read on before they have answered](Sentinel#what-no-mark-can-tell).
+/// - Keep one request in flight per worker ([`in_flight(1)`](crate::Template::in_flight)). A reply can then not belong to
+///   another request, unless the tool prints too much. This is the sound way for replies with ids.
+/// - Compare each reply with its request: [`Template::check`](crate::Template::check).
 ///
 /// # Bad input
 ///
@@ -125,9 +124,8 @@ impl From<Sentinel> for ReplyFraming {
 impl ReplyFraming {
     /// One line. The default.
     ///
-    /// The line feed is taken off. A carriage return before it is part of the reply, as everything
-    /// is that the tool says: take it off in `decode` if it is in the way. A last line without its
-    /// line feed is half a reply, hence an error: nobody can tell it from one that was cut off.
+    /// The line feed is removed. A carriage return before it is part of the reply; remove it in `decode` if necessary. A
+    /// last line without a line feed is an incomplete reply, and so an error, because it could be truncated.
     #[must_use]
     pub const fn line() -> Self {
         Self::delimited(b'\n')
@@ -147,8 +145,8 @@ impl ReplyFraming {
     /// # Errors
     ///
     /// A `count` of 0, or of more lines than fit into the reply limit even if they are empty, is a
-    /// configuration error when the feed starts. A tool that answers nothing has no replies to wait for;
-    /// one that answers nothing *at times* needs a [`sentinel`](Self::sentinel).
+    /// configuration error when the feed starts. For a tool that *sometimes* answers nothing, use a
+    /// [`sentinel`](Self::sentinel).
     #[must_use]
     pub const fn lines(count: usize) -> Self {
         Self::fields(b'\n', count)
@@ -190,8 +188,8 @@ impl ReplyFraming {
 
     /// A fixed number of bytes, such as the frames of a raw video.
     ///
-    /// All of them are the body; they may be any bytes. Nothing marks the end of a reply but the size, so
-    /// that one byte too many, such as the line feed of a warning on stdout, shifts every reply after it.
+    /// All of them are the body; they may be any bytes. Only the size marks the end of a reply, so one byte too many, such
+    /// as the line feed of a warning on stdout, shifts every reply after it.
     ///
     /// # Errors
     ///
@@ -264,10 +262,10 @@ impl ReplyFraming {
     /// `end_line(["completed", "error"])`.
     ///
     /// The body runs from the first line to the end line; the line feeds between them are part of it, the
-    /// last one is taken off. A reply may be the end line alone. A word within a line ends nothing, nor
-    /// does one behind a space. `OK` also ends a reply at the line `OKAY`; where that may occur, say
-    /// [`end_line_where`](Self::end_line_where). No line but the last may begin so, of course: where a tool
-    /// prints what it is told to, a [`sentinel`](Self::sentinel) is safer.
+    /// last one is removed. A reply may be the end line alone. Only the beginning of a line counts: a word in its middle, or
+    /// after a space, ends nothing. `OK` also ends a reply at the line `OKAY`; if that may occur, use
+    /// [`end_line_where`](Self::end_line_where). No other line of a reply may begin like this. If the tool can print a text
+    /// that it is told to print, a [`sentinel`](Self::sentinel) is safer.
     ///
     /// # Errors
     ///
@@ -295,9 +293,9 @@ impl ReplyFraming {
 
     /// Lines through one for which `is_end` is true, which ends the reply and belongs to it.
     ///
-    /// `is_end` gets each line once, without its line feed and with a carriage return if there is one, on
-    /// the thread that drives the workers; a panic in it is resumed on the thread that consumes the
-    /// replies. The body is as in [`end_line`](Self::end_line), and so are limit and errors.
+    /// `is_end` is called once for each line, without its line feed but with a carriage return if there is one. It runs on
+    /// the event loop's thread; if it panics, the feed's `next()` panics. The body is as in [`end_line`](Self::end_line),
+    /// and so are limit and errors.
     ///
     /// # Examples
     ///
@@ -324,8 +322,8 @@ impl ReplyFraming {
     /// line feed begins the next reply. The line feed *before* the marker is part of the body, because
     /// a tool may end its reply without one.
     ///
-    /// The marker must be something that no reply contains. Where that cannot be known, and the tool
-    /// prints what it is told to, a [`sentinel`](Self::sentinel) is safer.
+    /// No reply may contain the marker. If that is not certain, and the tool can print a text that it is told to print, a
+    /// [`sentinel`](Self::sentinel) is safer.
     ///
     /// # Errors
     ///
@@ -381,10 +379,9 @@ impl ReplyFraming {
     /// Names of headers may be of any case, lines may end in CRLF or LF, other headers are ignored.
     /// The header section may be 16 KiB long.
     ///
-    /// This frames the messages of language servers and debug adapters. It does not make replies of them:
-    /// such a server also sends notifications and requests of its own, which are to be
-    /// [passed over](Self::skipping), and may answer out of order, by id, so that one request at a time
-    /// ([`in_flight(1)`](crate::Template::in_flight)) is the sound way to feed it.
+    /// This frames the messages of language servers and debug adapters. It does not make them replies: such a server also
+    /// sends notifications and requests, which must be [skipped](Self::skipping), and may answer out of order, with ids, so
+    /// that one request at a time ([`in_flight(1)`](crate::Template::in_flight)) is the sound way to feed it.
     #[must_use]
     pub const fn content_length() -> Self {
         Self(Kind::ContentLength)
@@ -392,9 +389,9 @@ impl ReplyFraming {
 
     /// A header line that says how many bytes follow; those bytes; a line feed.
     ///
-    /// `read_size` gets the header line without its line feed and says what follows: `Some(size)`
-    /// bytes, even if 0, and a line feed behind them, or `None` for a header that stands alone. It is
-    /// called once per reply, on the thread that drives the workers.
+    /// `read_size` gets the header line without its line feed and says what follows: `Some(size)` for that many bytes
+    /// (even 0) and a line feed after them, or `None` for a header that stands alone. It is called once per reply, on the
+    /// event loop's thread.
     ///
     /// The body is the header line and, where content follows, a line feed and that content, so that
     /// the consumer sees what it is; the last line feed is taken off.
@@ -403,8 +400,8 @@ impl ReplyFraming {
     ///
     /// # Errors
     ///
-    /// An error of `read_size` fails the reply with
-    /// [`BadHeader`](super::FramingErrorKind::BadHeader).
+    /// If `read_size` fails, the reply is an error of kind [`BadHeader`](super::FramingErrorKind::BadHeader), with its error
+    /// as the cause.
     ///
     /// # Examples
     ///
@@ -440,11 +437,10 @@ impl ReplyFraming {
 
     /// The replies of `git cat-file --batch`, and of `contents` in `--batch-command`.
     ///
-    /// The header's last word is the size (`<oid> <type> <size>`, and with `--follow-symlinks` also
-    /// `dangling <size>` and the like), or says that there is nothing: `missing`, `ambiguous`,
-    /// `submodule`, `excluded`. The body is as in [`sized_header`](Self::sized_header). For
-    /// `--batch-check` and for `info`, which print the header alone, take [`line`](Self::line). Leave
-    /// `--buffer` out: with it, git answers one request late.
+    /// The header's last word is the size (`<oid> <type> <size>`, and with `--follow-symlinks` also `dangling <size>` and
+    /// the like), or says that there is no content: `missing`, `ambiguous`, `submodule`, `excluded`. The body is as in
+    /// [`sized_header`](Self::sized_header). For `--batch-check` and for `info`, which print only the header, use
+    /// [`line`](Self::line). Do not use `--buffer`: with it, git answers one request late.
     ///
     /// # Examples
     ///
@@ -464,43 +460,40 @@ impl ReplyFraming {
         Self::sized_header(sized_header::git_batch)
     }
 
-    /// Everything before a mark that a sync command, written after each request, makes the tool
-    /// print.
+    /// Everything before a mark. A sync command, which is written after each request, makes the tool print the mark.
     ///
-    /// [`Sentinel`] says how that works, what it asks of the tool, and
-    /// [what it cannot tell](Sentinel#what-no-mark-can-tell).
+    /// [`Sentinel`] says how that works, what the tool must do, and
+    /// [what a sentinel cannot detect](Sentinel#what-no-mark-can-tell).
     #[must_use]
     pub const fn sentinel(sentinel: Sentinel) -> Self {
         Self(Kind::Sentinel(sentinel))
     }
 
-    /// The whole output of the process, which therefore serves one packet: `sort`, `gzip`.
+    /// The whole output of the process, which then serves only one packet: `sort`, `gzip`.
     ///
-    /// No output at all is an empty reply. A process that is killed or exits with another status than
-    /// 0 has not answered, whatever it wrote: half an output looks just like a whole one.
+    /// No output at all is an empty reply. If the process is killed or exits with a status other than 0, its output is not a
+    /// reply, because it may be incomplete; see [`Template::accept_status`](crate::Template::accept_status).
     #[must_use]
     pub const fn until_eof() -> Self {
         Self(Kind::UntilEof)
     }
 
-    /// The same framing, with records in between that are no replies, and are passed over: log lines,
-    /// notifications, progress.
+    /// The same framing for output that also contains records that are not replies, such as log lines, notifications or
+    /// progress. These are skipped.
     ///
-    /// `is_no_reply` gets each record without its framing, on the thread that drives the workers, and says
-    /// whether it is to be passed over. A record that may be either cannot be told apart by this; nor
-    /// does it help with replies that come out of order.
+    /// `is_no_reply` gets each record without its framing, on the event loop's thread, and returns whether to skip it. It
+    /// must be able to decide from the record alone. It does not help with replies that come out of order.
     ///
     /// # Limits
     ///
-    /// Each record may have as many bytes as a reply. What is passed over is kept until the reply behind it
-    /// has come, also while none is awaited, and may have 64 KiB more than that in all.
+    /// Each record may have as many bytes as a reply. Skipped records are kept until the next reply has come, even while
+    /// none is expected; together with that reply they may have 64 KiB more than the limit.
     ///
     /// # Errors
     ///
-    /// More than that is [`TooLong`](super::FramingErrorKind::TooLong). A
-    /// [`sentinel`](Self::sentinel) and [`until_eof`](Self::until_eof) leave nothing in between that could be
-    /// passed over: a configuration error when the feed starts. A panic in `is_no_reply` is resumed on the
-    /// thread that consumes the replies.
+    /// More than that is [`TooLong`](super::FramingErrorKind::TooLong). With a [`sentinel`](Self::sentinel) or
+    /// [`until_eof`](Self::until_eof) there are no records to skip; that is a configuration error when the feed starts. If
+    /// `is_no_reply` panics, the feed's `next()` panics.
     ///
     /// # Examples
     ///
@@ -526,14 +519,14 @@ impl ReplyFraming {
         Self(Kind::Skipping { inner: Box::new(self), is_no_reply: Arc::new(is_no_reply) })
     }
 
-    /// A framing of one's own: `start` makes a fresh scanner for each session of a worker.
+    /// Your own framing: `start` makes a new scanner for each session of a worker.
     ///
     /// See [`Framing`] for the contract and an example.
     pub fn custom(start: impl Fn() -> Box<dyn Framing> + Send + Sync + 'static) -> Self {
         Self(Kind::Custom(Arc::new(start)))
     }
 
-    /// A fresh scanner, for one session of a worker.
+    /// A new scanner, for one session of a worker.
     #[must_use]
     pub fn start(&self) -> Box<dyn Framing> {
         // The limit comes with each scan.
@@ -630,7 +623,7 @@ impl ReplyFraming {
         }
     }
 
-    /// Whether a reply is the whole output of one process.
+    /// Whether a reply is the whole output of a process.
     #[must_use]
     pub const fn is_until_eof(&self) -> bool {
         matches!(self.0, Kind::UntilEof)

@@ -4,10 +4,9 @@ use super::{FramingError, Prefix, content_length, delimited, netstring, record_s
 
 /// How one request is written to a worker's stdin, so that the worker can tell where it ends.
 ///
-/// Framing happens in the buffer that goes to the pipe, around a body that is appended in place:
-/// [`open`](Self::open), then the body, then [`close`](Self::close). Nothing is copied but the body
-/// of a [netstring](Self::netstring) or of [`content_length`](Self::content_length), which moves up
-/// by the few bytes of a header that cannot be known before.
+/// A request is framed in the buffer that goes to the pipe: [`open`](Self::open), then the body, then
+/// [`close`](Self::close). Only for a [netstring](Self::netstring) and for [`content_length`](Self::content_length) is the
+/// body moved, by the length of a header.
 ///
 /// The default is [`line`](Self::line).
 ///
@@ -21,11 +20,11 @@ use super::{FramingError, Prefix, content_length, delimited, netstring, record_s
 /// | any bytes, with their length in front | [`prefixed`](Self::prefixed), [`netstring`](Self::netstring), [`content_length`](Self::content_length) | more bytes than its prefix can say |
 /// | several lines, a command with its data, all of stdin | [`raw`](Self::raw) | |
 ///
-/// A request that holds what it cannot is an error of its packet
-/// ([`ContainsDelimiter`](super::FramingErrorKind::ContainsDelimiter),
-/// [`TooLong`](super::FramingErrorKind::TooLong)), and is not written. Where the worker can tell from the
-/// request itself where it ends, as with SQL statements that span lines, [`raw`](Self::raw) writes it as
-/// it is: end it with a line feed then, if a [sync command](super::Sentinel) follows it.
+/// If a request contains what it cannot hold, it is an error of its packet
+/// ([`ContainsDelimiter`](super::FramingErrorKind::ContainsDelimiter), [`TooLong`](super::FramingErrorKind::TooLong)) and is
+/// not written. If the worker can see from the request itself where it ends, as with SQL statements of several lines,
+/// use [`raw`](Self::raw), which writes it unchanged; end it with a line feed if a [sync command](super::Sentinel)
+/// follows.
 ///
 /// # Examples
 ///
@@ -65,8 +64,8 @@ impl Default for RequestFraming {
 impl RequestFraming {
     /// A line: the request, then a line feed. The default.
     ///
-    /// A request that contains a line feed is refused, because the worker would take it for two and
-    /// every reply after it would belong to the wrong packet.
+    /// A request that contains a line feed is refused: the worker would take it for two requests, and every later reply
+    /// would belong to the wrong packet.
     #[must_use]
     pub const fn line() -> Self {
         Self::delimited(b'\n')
@@ -83,9 +82,8 @@ impl RequestFraming {
     /// A record separator (0x1e), the request, then a line feed: JSON text sequences, RFC 7464, which
     /// `jq --seq` reads.
     ///
-    /// A request that contains a record separator is refused; valid JSON never does. One that
-    /// contains line feeds is written: the RFC ends a text at the next separator, so that
-    /// pretty-printed JSON is good.
+    /// A request that contains a record separator is refused; valid JSON never contains one. Line feeds are allowed,
+    /// because in this format a text ends at the next separator.
     #[must_use]
     pub const fn record_separator() -> Self {
         Self(Kind::RecordSeparator)
@@ -93,7 +91,7 @@ impl RequestFraming {
 
     /// The length of the request, then the request, which may hold any bytes.
     ///
-    /// A request that the prefix is too narrow for is refused.
+    /// A request whose length does not fit the prefix is refused.
     #[must_use]
     pub const fn prefixed(prefix: Prefix) -> Self {
         Self(Kind::Prefixed(prefix))
@@ -105,23 +103,23 @@ impl RequestFraming {
         Self(Kind::Netstring)
     }
 
-    /// `Content-Length: N`, CRLF, CRLF, then the request: how messages to language servers are framed. What
-    /// comes back from them [needs more](super::ReplyFraming::content_length).
+    /// `Content-Length: N`, CRLF, CRLF, then the request, as for messages to language servers. Their replies
+    /// [need more](super::ReplyFraming::content_length).
     #[must_use]
     pub const fn content_length() -> Self {
         Self(Kind::ContentLength)
     }
 
-    /// The request as it is: its own bytes must tell the worker where it ends.
+    /// The request unchanged: the worker must see from its bytes where it ends.
     ///
-    /// For requests of several lines (`exiftool -stay_open`), of a format of one's own, or where the
-    /// end of stdin ends the only request.
+    /// For requests of several lines (`exiftool -stay_open`), for your own format, or if the end of stdin ends the only
+    /// request.
     #[must_use]
     pub const fn raw() -> Self {
         Self(Kind::Raw)
     }
 
-    /// Begins a request at the end of `out`. The body is to be appended next.
+    /// Begins a request at the end of `out`. Append the body next.
     #[inline]
     pub fn open(&self, out: &mut Vec<u8>) {
         match self.0 {
@@ -135,13 +133,12 @@ impl RequestFraming {
     ///
     /// # Errors
     ///
-    /// When the body contains its own delimiter, or is too large for its length prefix. The request
-    /// cannot be written then: the caller truncates `out` to `start`, and what came before it is
-    /// untouched.
+    /// If the body contains its own delimiter, or is too large for its length prefix. Then truncate `out` to `start`;
+    /// everything before it is unchanged.
     ///
     /// # Panics
     ///
-    /// When [`open`](Self::open) was not called at `start`, so that there is no request to end.
+    /// If [`open`](Self::open) was not called when `out` was `start` bytes long.
     #[inline]
     pub fn close(&self, out: &mut Vec<u8>, start: usize) -> Result<(), FramingError> {
         match self.0 {

@@ -18,19 +18,17 @@ use super::mark::{Mark, Role};
 use super::marks::Marks;
 use super::pair::Pair;
 
-/// A sync command that makes a tool print a mark after each reply, so that replies of any length,
-/// and none at all, can be told apart.
+/// A sync command that makes a tool print a mark after each reply. Replies may so have any length, or be empty.
 ///
-/// This is the framing for interactive programs, which answer a request with whatever they like:
-/// SQL shells, solvers, language interpreters. Counting lines is unsound there (a statement that
-/// fails prints nothing on stdout, and every later reply slips by one); a sentinel is not, with one
-/// exception that [nobody can detect](#what-no-mark-can-tell).
+/// This is the framing for interactive programs, whose answers have no fixed form: SQL shells, solvers, language
+/// interpreters. Counting lines is unsound there: a statement that fails prints nothing on stdout, and every later reply
+/// is shifted by one. A sentinel is sound, with one exception that [nobody can detect](#what-no-mark-can-tell).
 ///
 /// # The command
 ///
-/// The command is what a user of the tool would type to have a word printed on a line of its own.
-/// The word is the mark. Where the tool can put two strings together, give it the two halves of the
-/// mark, `{mark1}` and `{mark2}`, and let *it* put them together:
+/// The command is what a user of the tool would type to have a word printed on a line of its own. That word is the mark. If
+/// the tool can join two strings, give it the two halves of the mark, `{mark1}` and `{mark2}`, and let *the tool* join
+/// them:
 ///
 /// | tool | command |
 /// |---|---|
@@ -47,75 +45,69 @@ use super::pair::Pair;
 /// | `redis-cli` | `EVAL "return ARGV[1]..ARGV[2]" 0 {mark1} {mark2}` |
 /// | `gnuplot` (after `set print "-"`) | `print "{mark1}"."{mark2}"` |
 ///
-/// A tool may quote what it was sent in a complaint: `incorrect syntax: MARK is not an infix operator`,
-/// where the request before left a quote open. With the mark in one piece that complaint ends a reply.
-/// In two halves the mark exists nowhere but in what the tool has evaluated. Where something stands
-/// between the halves that evaluation alone removes, such as `" "` or `, `, no quoting of the command
-/// holds the whole mark, not even one that begins inside a string that the request left open.
+/// The reason is that a tool may quote what it was sent in a complaint, such as
+/// `incorrect syntax: MARK is not an infix operator`, if the request before left a quote open. If the mark was sent in one
+/// piece, that complaint ends a reply. If it was sent in two halves, only the tool's evaluation contains the whole mark. Put
+/// something between the halves that only evaluation removes, such as `" "` or `, `: then no quotation of the command
+/// contains the mark, not even one that begins inside a string that the request left open.
 ///
-/// Where a tool cannot join, `{mark}` is the whole mark:
+/// If a tool cannot join strings, use `{mark}`, the whole mark:
 ///
 /// | tool | command |
 /// |---|---|
 /// | `z3 -in` | `(echo "{mark}")`, [alone](Self::alone) on its line |
 /// | `cvc5 --incremental` | `(echo "{mark}")` |
 ///
-/// The command is written behind each request, with a line feed after it. It may span lines: one that
-/// begins with a line feed also ends a last line that the request left open.
+/// The command is written after each request, followed by a line feed. It may have several lines; if it begins with a
+/// line feed, that also ends a line that the request left open.
 ///
 /// # The mark
 ///
-/// A mark is one word of lower-case letters: it needs no quoting in any shell, no interpreter takes it for
-/// a number, and tools that refuse names with digits take it. Each half is such a word too. It holds a
-/// nonce, drawn at random for each feed, and the packet's id, both at full width, so that no mark is the
-/// beginning of another.
+/// A mark is one word of lower-case letters: no shell needs quotes for it, no interpreter takes it for a number, and tools
+/// that refuse digits in names accept it. Each half is such a word too. The mark contains a random number, drawn for each
+/// feed, and the packet's id, both in full width, so that no mark is the beginning of another.
 ///
 /// # Where the reply ends
 ///
-/// - The reply of a packet ends at its own mark, wherever that stands: a tool whose last line lacks
-///   its line feed prints the mark right behind it. All bytes before the mark are the reply, the line
-///   feed of its last line included, and so is anything that the tool prints *around* the mark on its
-///   left, such as a prompt or an opening quote: turn prompts off.
-/// - What follows the mark in its line is dropped, line feed included. The tool must print that line
-///   feed at once; the reply waits for it, unless the output ends.
-/// - Where every reply ends with a line feed, or is empty, promise that the mark is [alone](Self::alone) on
-///   its line: one that is not is then an error.
-/// - Where a request may leave something open that takes the sync command for a part of itself, or the
-///   tool says something of its own after each command, use a [pair](Self::paired) of marks.
+/// - The reply of a packet ends at its own mark, wherever that stands: a tool whose last line has no line feed prints the
+///   mark directly after it. All bytes before the mark are the reply, including the line feed of its last line, and
+///   including a prompt or an opening quote that the tool prints before the mark: turn prompts off.
+/// - The rest of the mark's line is dropped, with its line feed. The tool must print that line feed at once; the reply waits
+///   for it, unless the output ends.
+/// - If every reply ends with a line feed, or is empty, promise that the mark is [alone](Self::alone) on its line: a mark
+///   that is not alone is then an error.
+/// - If a request may leave something open, so that the sync command becomes a part of it, or if the tool prints something
+///   of its own after each command, use a [pair](Self::paired) of marks.
 ///
-/// # What is found out
+/// # What a sentinel detects
 ///
-/// Each of these fails the packet whose reply was awaited, and ends the session, because nobody can tell
-/// where the next reply would begin; the packets after it are sent again.
+/// Each of these is an error of the packet whose reply was expected. The session ends, because the beginning of its next
+/// reply is not known, and the packets after it are sent again.
 ///
-/// - [`MarkSkipped`](super::FramingErrorKind::MarkSkipped): the mark of another packet in front of the
-///   packet's own. The tool did not execute a sync command. Something in the request before it swallowed
-///   it, such as a quote that was never closed. Where no other request follows that would show it, the
-///   reply is simply not there, as with any worker that does not answer.
-/// - [`MarkEchoed`](super::FramingErrorKind::MarkEchoed): the sync command came back as text. Either its
-///   own words precede the mark on its line (here `.print `), or a first half came without the second. A
-///   tool that prints what it reads (`R` without `-s`, `psql -a`, a terminal with echo) does that, and one
-///   that quotes it in a complaint or returns it as part of a string that the request left open. Turn
-///   echo off.
-/// - [`MarkRepeated`](super::FramingErrorKind::MarkRepeated): a mark that had ended a reply came again.
-///   What it ended the first time may not have been the whole reply, so that this concerns two packets.
-///   The first of them may have been yielded before the second mark came.
-/// - [`MarkNotAlone`](super::FramingErrorKind::MarkNotAlone): other words on the mark's line, where it
-///   was promised to be alone.
-/// - [`NoiseChanged`](super::FramingErrorKind::NoiseChanged): with a pair, something else beside a mark
-///   than what the sync command prints of its own.
-///
+/// - [`MarkSkipped`](super::FramingErrorKind::MarkSkipped): the mark of another packet came before the packet's own. The
+///   tool did not execute a sync command, because the request before it contains something that hides it, such as a quote
+///   that is not closed. If no other request follows, no mark comes at all, and the packet is simply not answered.
+/// - [`MarkEchoed`](super::FramingErrorKind::MarkEchoed): the sync command came back as text. Either its own words precede
+///   the mark on its line (such as `.print `), or a first half came without the second. The tool prints what it reads (`R`
+///   without `-s`, `psql -a`, a terminal with echo; turn echo off), or quotes it in a complaint, or returns it as part of a
+///   string that the request left open.
+/// - [`MarkRepeated`](super::FramingErrorKind::MarkRepeated): a mark that had already ended a reply came again. That reply
+///   may have been incomplete, so this concerns two packets. The first of them may have been yielded before the second
+///   mark came.
+/// - [`MarkNotAlone`](super::FramingErrorKind::MarkNotAlone): there is other text on the mark's line, although it was
+///   promised to be alone.
+/// - [`NoiseChanged`](super::FramingErrorKind::NoiseChanged): with a pair, the text beside a mark is not the usual output of
+///   the sync command.
 /// # What no mark can tell
 ///
-/// A sentinel asks that the tool has answered the request *before it reads the sync command*. One that
-/// works on a request in the background and reads on meanwhile prints the mark first, and its reply
-/// belongs to whichever packet is awaited then: wrong replies, and nothing that shows it. UCI engines do
-/// that (`go` runs in a thread; `bestmove` ends the reply: [`end_line`](super::ReplyFraming::end_line)),
-/// and so does a shell whose request ends in `&` (let it `wait`), an editor or a language server with jobs
-/// of its own, and whatever prints from a timer. Where the reply ends with something of its own, cut it
-/// there; where replies carry ids and come out of order, keep one request in flight per worker
-/// ([`in_flight(1)`](crate::Template::in_flight)); and let a [`check`](crate::Template::check) compare each reply with its request where
-/// that can be done.
+/// The tool must finish a request *before it reads the sync command*. If it works on the request in the background and
+/// reads on, it prints the mark first, and its reply becomes part of another packet's: the replies are wrong, and nothing
+/// shows it. UCI engines do that (`go` runs in a thread; `bestmove` ends the reply:
+/// [`end_line`](super::ReplyFraming::end_line)), and so does a shell if the request ends with `&` (add `wait`), an editor
+/// or a language server with background jobs, and any tool that prints from a timer. If the reply ends with something of
+/// its own, use a framing that looks for that. If replies carry ids and come out of order, keep one request in flight per
+/// worker ([`in_flight(1)`](crate::Template::in_flight)). If a reply can be compared with its request, add a
+/// [`check`](crate::Template::check).
 ///
 /// # Bad input
 ///
@@ -252,13 +244,13 @@ impl Sentinel {
 
     /// Promises that the tool prints the mark alone on its line, so that one amid other words is an error.
     ///
-    /// That asks two things of the tool. Every reply is empty or ends with a line feed. And the sync
-    /// command prints the mark at the beginning of a line, with nothing behind it but spaces, tabs, a
-    /// carriage return and the line feed: no prompt, no quotes.
+    /// The tool must do two things. Every reply is empty or ends with a line feed. And the sync command prints the mark at
+    /// the beginning of a line, followed by nothing but spaces, tabs, a carriage return and the line feed: no prompt, no
+    /// quotes.
     ///
-    /// A mark that is not alone fails its packet and ends the session
-    /// ([`MarkNotAlone`](super::FramingErrorKind::MarkNotAlone)). This is the protection for tools that
-    /// cannot join two halves, and does no harm to others.
+    /// A mark that is not alone is an error of its packet, and ends the session
+    /// ([`MarkNotAlone`](super::FramingErrorKind::MarkNotAlone)). This protects with tools that cannot join two halves, and
+    /// does no harm with others.
     ///
     /// # Errors
     ///
@@ -282,37 +274,34 @@ impl Sentinel {
         self
     }
 
-    /// Sends a *pair* of sync commands behind each request, and one at the start of each session, for tools
-    /// that say something of their own after each command, or whose requests may leave something open.
+    /// Sends a *pair* of sync commands after each request, and one pair at the start of each session. For tools that print
+    /// something of their own after each command, or whose requests may leave something open.
     ///
-    /// What a tool says of its own after the sync command is its *noise*: `undefined` and a prompt
-    /// (`node -i`), `- : unit = ()` (`ocaml`), a blank line. It is learned from the pair at the start: it
-    /// is what stands between those two marks. From then on
+    /// The *noise* is what a tool prints of its own after the sync command: `undefined` and a prompt (`node -i`),
+    /// `- : unit = ()` (`ocaml`), a blank line. The feed learns it from the pair at the start: it is the text between those
+    /// two marks. From then on
     ///
-    /// - it is expected again behind the second mark of each pair, and taken off there, so that the reply
-    ///   that follows begins where it should;
-    /// - it is expected between the two marks of each pair. There a request shows that has left something
-    ///   open: a lone `!` in JavaScript makes `true` of the `undefined` that the first sync command
-    ///   returns;
-    /// - digits may differ, in value and in number (`In [9]:`, `In [10]:`), nothing else may.
+    /// - it is expected after the second mark of each pair, and removed there, so that the next reply begins in the right
+    ///   place;
+    /// - it is expected between the two marks of each pair. If a request has left something open, it differs there: a lone
+    ///   `!` in JavaScript turns the `undefined` of the first sync command into `true`;
+    /// - digits may differ, in value and in number (`In [9]:`, `In [10]:`), and nothing else may.
     ///
-    /// Anything else is an error of the packet
-    /// ([`NoiseChanged`](super::FramingErrorKind::NoiseChanged)), and ends the session. All bytes between
-    /// the noise and the first mark are the reply. What stands in front of the pair at the start, such as a
-    /// banner, is dropped, so that [`skip_lines`](crate::Template::skip_lines) is not needed.
+    /// Any other text is an error of the packet ([`NoiseChanged`](super::FramingErrorKind::NoiseChanged)), and ends the
+    /// session. All bytes between the noise and the first mark are the reply. Everything before the pair at the start, such
+    /// as a banner, is dropped, so [`skip_lines`](crate::Template::skip_lines) is not needed.
     ///
-    /// The command must print the mark *before* anything else of its own: one that makes the tool show the
-    /// mark as a value (`val it = "MARK" : string`) will not do. Echo and continuation prompts must be off,
-    /// or nothing is as it was.
+    /// The command must print the mark *before* anything else of its own: a command that makes the tool show the mark as a
+    /// value (`val it = "MARK" : string`) does not work. Turn echo and continuation prompts off, because they change
+    /// with each request.
     ///
-    /// The price is twice the bytes of the sync command, and twice its time in the tool. The pair at the
-    /// start is written behind the [`preamble`](crate::Template::preamble), which should end with a line
-    /// feed.
+    /// It costs twice the bytes of the sync command, and twice its time in the tool. The pair at the start is written after
+    /// the [`preamble`](crate::Template::preamble), which should end with a line feed.
     ///
     /// # Limits
     ///
-    /// In front of the pair at the start 1 MiB may stand; the noise may be 16 KiB long, and must not end
-    /// with a digit, which could not be told from the reply's.
+    /// At most 1 MiB may precede the pair at the start. The noise may have at most 16 KiB, and must not end with a digit,
+    /// which could belong to the next reply.
     ///
     /// # Errors
     ///
@@ -340,10 +329,10 @@ impl Sentinel {
         self
     }
 
-    /// The same command with a nonce of one's own, for output that can be reproduced.
+    /// The same command with a number of your own instead of a random one, for output that must be reproducible.
     ///
-    /// A nonce must be hard to guess where requests or replies come from somebody else: who knows it
-    /// can forge the end of a reply.
+    /// If requests or replies come from somebody else, the number must be hard to guess: with it, the end of a reply can be
+    /// forged.
     #[must_use]
     pub fn with_nonce(mut self, nonce: u64) -> Self {
         self.nonce = nonce;
@@ -351,9 +340,9 @@ impl Sentinel {
         self
     }
 
-    /// Draws a fresh nonce, so that marks of an earlier feed mean nothing in this one.
+    /// Draws a new random number, so that marks of an earlier feed have no meaning in this one.
     ///
-    /// A feed does this when it starts, unless the nonce is [one's own](Self::with_nonce).
+    /// A feed does this when it starts, unless the number was [given](Self::with_nonce).
     pub fn renew(&mut self) {
         self.nonce = random();
         self.fixed = false;
@@ -364,7 +353,7 @@ impl Sentinel {
         self.fixed
     }
 
-    /// The mark before which the reply of a packet ends; of a [pair](Self::paired), the second.
+    /// The mark that ends the reply of a packet; of a [pair](Self::paired), the second.
     #[must_use]
     pub fn mark(&self, packet: u64) -> String {
         self.spelled(Role::Last, packet)
@@ -380,8 +369,7 @@ impl Sentinel {
         Mark { role, packet }.word(self.nonce).into_iter().map(char::from).collect()
     }
 
-    /// Writes the sync command of a packet, and a line feed, behind its request; of a
-    /// [pair](Self::paired), both.
+    /// Writes the sync command of a packet, and a line feed, after its request; of a [pair](Self::paired), both commands.
     pub fn append(&self, packet: u64, out: &mut Vec<u8>) {
         if self.paired {
             self.sync(Mark { role: Role::First, packet }, out);
@@ -389,8 +377,8 @@ impl Sentinel {
         self.sync(Mark { role: Role::Last, packet }, out);
     }
 
-    /// Writes the [pair](Self::paired) with which a session begins, in front of its first request; nothing
-    /// if there is none.
+    /// Writes the [pair](Self::paired) with which a session begins, before its first request; nothing if the sentinel is
+    /// not paired.
     pub fn append_opening(&self, out: &mut Vec<u8>) {
         if self.paired {
             self.sync(Mark { role: Role::Opening, packet: 0 }, out);

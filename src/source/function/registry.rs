@@ -77,7 +77,7 @@ impl Registry {
     }
 
     /// Adds a function. In a child that is started for it, it is called once, with the argument that the parent gave, and
-    /// returns its [`Passes`].
+    /// returns its [`Passes`](crate::source::Passes).
     ///
     /// If it returns an error or panics, every pass is one fatal error with the reason.
     ///
