@@ -158,9 +158,9 @@ pub use crate::feed::with_input::{FeedWithInput, InputError};
 pub use crate::pool::Pool;
 pub use crate::stats::{Monitor, Snapshot};
 #[cfg(feature = "async")]
-pub use crate::stream::ext::StreamFeedExt;
+pub use crate::stream::FeedStream;
 #[cfg(feature = "async")]
-pub use crate::stream::{FeedStream, Polled};
+pub use crate::stream::ext::StreamFeedExt;
 pub use crate::template::Template;
 pub use crate::template::codec::{Reply, Request};
 #[cfg(fuzzing)]
@@ -171,9 +171,10 @@ pub use crate::template::launcher::{Host, Launcher};
 pub use crate::threads::{FeedThreads, ThreadsBuilder};
 pub use crate::window::outlet::Order;
 
-/// The types of a feed of [`blocks`].
+/// The types of a feed of [`blocks`], and of one whose replies are [lent in batches](FeedBuilder::batches).
 pub mod block {
     pub use crate::feed::blocks::{BlockFeed, BlockFeedBuilder, BlockStopper, Blocks};
+    pub use crate::feed::{Batch, Batches};
 }
 
 /// What a template says about a worker's streams, and how a request reaches a side input.

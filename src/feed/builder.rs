@@ -117,7 +117,7 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     /// The size of the window, in bytes of requests and replies. Default: 64 MiB.
     ///
     /// When the feed holds this much, it pulls no more input, and reads only the worker that owes the reply that the
-    /// consumer waits for. A record larger than this is handled alone. Zero is a fatal error, which the feed yields.
+    /// consumer waits for. A record larger than this is handled alone; with zero, every record is.
     ///
     /// Only the bytes of requests and replies are counted. Each packet takes a few words besides; this matters only for
     /// very short records in a very large window (16 MiB of empty lines are 17 million packets, and take six times as

@@ -151,7 +151,7 @@ impl FramingError {
     /// It differs from the packet that the error is about, unless the mark came twice on one line. `None`
     /// for every other kind of error.
     #[must_use]
-    pub fn disproves(&self) -> Option<u64> {
+    pub(crate) fn disproves(&self) -> Option<u64> {
         match self.0.kind {
             FramingErrorKind::MarkRepeated { packet } => Some(packet),
             _ => None,

@@ -624,8 +624,7 @@ impl ReplyFraming {
     }
 
     /// Whether a reply is the whole output of a process.
-    #[must_use]
-    pub const fn is_until_eof(&self) -> bool {
+    pub(crate) const fn is_until_eof(&self) -> bool {
         matches!(self.0, Kind::UntilEof)
     }
 
@@ -657,7 +656,7 @@ impl ReplyFraming {
 
     /// The sentinel whose sync command must follow each request, if there is one.
     #[must_use]
-    pub const fn as_sentinel(&self) -> Option<&Sentinel> {
+    pub(crate) const fn as_sentinel(&self) -> Option<&Sentinel> {
         match &self.0 {
             Kind::Sentinel(sentinel) => Some(sentinel),
             _ => None,
@@ -665,7 +664,7 @@ impl ReplyFraming {
     }
 
     /// The same, to [renew](Sentinel::renew) it when a feed starts.
-    pub const fn as_sentinel_mut(&mut self) -> Option<&mut Sentinel> {
+    pub(crate) const fn as_sentinel_mut(&mut self) -> Option<&mut Sentinel> {
         match &mut self.0 {
             Kind::Sentinel(sentinel) => Some(sentinel),
             _ => None,

@@ -343,7 +343,7 @@ impl Sentinel {
     /// Draws a new random number, so that marks of an earlier feed have no meaning in this one.
     ///
     /// A feed does this when it starts, unless the number was [given](Self::with_nonce).
-    pub fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         self.nonce = random();
         self.fixed = false;
     }

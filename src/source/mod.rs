@@ -25,3 +25,6 @@ pub use self::command::{CommandSource, Records, iterate_in_subprocess};
 #[cfg(feature = "function-source")]
 #[cfg_attr(docsrs, doc(cfg(feature = "function-source")))]
 pub use self::function::{Function, FunctionSource, IntoPasses, LastPass, Pass, Passes, Registry};
+#[cfg(feature = "async")]
+#[cfg_attr(docsrs, doc(cfg(feature = "async")))]
+pub use crate::stream::Polled;

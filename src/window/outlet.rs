@@ -23,6 +23,7 @@ use crate::window::unwind::{self, Payload};
 use crate::window::waiter::Waiter;
 
 /// The order in which replies are yielded.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Order {
     /// In the order of the input.
