@@ -15,7 +15,7 @@ use crate::threads::FeedThreads;
 pub(super) struct Chunks<T: Send, M> {
     items: FeedThreads<T, Flow<T, M>>,
     size: usize,
-    within: Duration,
+    within: Option<Duration>,
     chunk: Vec<T>,
     /// When the chunk is to be given; `None` while it is empty, and if it may wait for ever.
     deadline: Option<Instant>,
@@ -28,7 +28,7 @@ impl<T: Send, M> Chunks<T, M> {
     pub(super) fn new(
         items: FeedThreads<T, Flow<T, M>>,
         size: usize,
-        within: Duration,
+        within: Option<Duration>,
         counts: Arc<Counts>,
     ) -> Self {
         Self { items, size, within, chunk: Vec::new(), deadline: None, behind: None, counts }
@@ -57,7 +57,8 @@ impl<T: Send, M> Iterator for Chunks<T, M> {
                 Some(Ok(item)) => {
                     Counts::add(&self.counts.taken, 1);
                     if self.chunk.is_empty() {
-                        self.deadline = Instant::now().checked_add(self.within);
+                        self.deadline =
+                            self.within.and_then(|within| Instant::now().checked_add(within));
                     }
                     self.chunk.push(item);
                     if self.chunk.len() == self.size {

@@ -105,8 +105,9 @@ use crate::template::codec::{Decode, Encode};
 /// Each method that adds a stage starts that stage at once, not at `run`. `M` is the type of the markers, if there are
 /// any.
 ///
-/// # Panics
-/// Every method that takes a [`Stage`] panics if that has no workers or no buffer.
+/// # Errors
+/// No method fails at the call. If a stage has no workers or no buffer, or cannot be started, the pipeline's only item is
+/// a [`StageError`] with the name of that stage.
 #[must_use = "a pipeline that is not run stops as soon as it is dropped"]
 pub struct Pipeline<T, M = Infallible> {
     flow: Box<dyn Iterator<Item = Flow<T, M>> + Send>,
@@ -183,7 +184,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
 
     /// Starts now. A stage that turns each item into one result.
     #[cfg(feature = "threads")]
-    #[track_caller]
     pub fn map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
         U: Send + 'static,
@@ -198,7 +198,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     /// stage ends. So `init` and the state's `Drop` are the hooks for the start and the end of a worker. If `init` panics,
     /// the item that the worker was to process fails.
     #[cfg(feature = "threads")]
-    #[track_caller]
     pub fn map_init<U, S, N, F>(self, stage: impl Into<Stage>, init: N, f: F) -> Pipeline<U, M>
     where
         U: Send + 'static,
@@ -226,7 +225,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     /// assert!(results[1].is_err());
     /// ```
     #[cfg(feature = "threads")]
-    #[track_caller]
     pub fn try_map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
         U: Send + 'static,
@@ -254,7 +252,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
 
     /// Starts now. A stage that turns each item into one result or none.
     #[cfg(feature = "threads")]
-    #[track_caller]
     pub fn filter_map<U, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
         U: Send + 'static,
@@ -267,7 +264,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     /// Starts now. A stage that turns each item into any number of results. All results of an item are made, and held in
     /// memory, before the first is passed on; for an endless number use [`iterate`](Pipeline::iterate).
     #[cfg(feature = "threads")]
-    #[track_caller]
     pub fn flat_map<V, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<V::Item, M>
     where
         V: IntoIterator,
@@ -293,7 +289,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     /// assert_eq!(lens, [1, 1]);
     /// # Ok::<(), subfeed::pipeline::StageError>(())
     /// ```
-    #[track_caller]
     pub fn feed<E, D>(
         self,
         stage: impl Into<Stage>,
@@ -305,7 +300,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         D::Output: Send + 'static,
     {
         let stage = stage.into();
-        stage.check();
         let counts = self.control.counts(&stage.name);
         let taken = Arc::clone(&counts);
         let source = self.flow.map(move |item| {
@@ -346,7 +340,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     /// # Ok::<(), subfeed::pipeline::StageError>(())
     /// ```
     #[cfg(feature = "threads")]
-    #[track_caller]
     pub fn iterate<U, I, F>(self, stage: impl Into<Stage>, f: F) -> Pipeline<U, M>
     where
         U: Send + 'static,
@@ -359,33 +352,31 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         })
     }
 
-    /// Starts a stage now: items become chunks of `size`, and smaller ones where the oldest item of a chunk has waited for as
-    /// long as `within`, in front of a marker, and at the end. `Duration::MAX` waits for ever. A failure does
-    /// not wait for the chunk that is being gathered.
+    /// Starts now. A stage that gathers items into chunks of `size`.
     ///
-    /// It runs on a thread of its own, one whatever the stage's width. A chunk may be larger than any window.
+    /// A chunk is smaller if its oldest item has waited for `within` (`None`: no limit), before a marker, and at the end. A
+    /// failure does not wait for the chunk that is being gathered. The stage runs on one thread of its own, whatever its
+    /// number of workers. A chunk may be larger than any window. A `size` of 0 is an error of the stage.
     ///
     /// ```
-    /// use std::time::Duration;
     /// use subfeed::pipeline::Pipeline;
-    /// let chunks = Pipeline::new(0..5).chunk("pairs", 2, Duration::MAX);
+    /// let chunks = Pipeline::new(0..5).chunk("pairs", 2, None);
     /// let chunks: Vec<_> = chunks.run().items().collect::<Result<_, _>>()?;
     /// assert_eq!(chunks, [vec![0, 1], vec![2, 3], vec![4]]);
     /// # Ok::<(), subfeed::pipeline::StageError>(())
     /// ```
-    ///
-    /// # Panics
-    /// If `size` is 0.
     #[cfg(feature = "threads")]
-    #[track_caller]
     pub fn chunk(
         self,
         stage: impl Into<Stage>,
         size: usize,
-        within: Duration,
+        within: impl Into<Option<Duration>>,
     ) -> Pipeline<Vec<T>, M> {
-        assert!(size > 0, "a chunk needs room for at least one item, and its size is 0");
-        self.stage(stage.into(), 1, |flow, stage, pool, counts| {
+        let (mut stage, within) = (stage.into(), within.into());
+        if size == 0 {
+            stage.refuse("a chunk needs room for at least one item, and its size is 0");
+        }
+        self.stage(stage, 1, |flow, stage, pool, counts| {
             Chunks::new(relay(flow, stage, pool), size, within, Arc::clone(counts))
         })
     }
@@ -435,7 +426,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
     }
 
     #[cfg(feature = "threads")]
-    #[track_caller]
     fn in_threads<U, S, N, F>(self, stage: Stage, init: N, f: F) -> Pipeline<U, M>
     where
         U: Send + 'static,
@@ -451,7 +441,6 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
 
     /// Adds a stage that runs in `n` threads.
     #[cfg(feature = "threads")]
-    #[track_caller]
     fn stage<U, I>(
         self,
         mut stage: Stage,
@@ -467,15 +456,15 @@ impl<T: Send + 'static, M: Send + 'static> Pipeline<T, M> {
         U: Send + 'static,
         I: Iterator<Item = Flow<Out<U>, M>> + Send + 'static,
     {
-        stage.check();
         let counts = self.control.counts(&stage.name);
         let hook = stage.on_end.take();
-        let flow: Box<dyn Iterator<Item = Flow<U, M>> + Send> = match threads(&stage, n) {
+        let pool = stage.validate().and_then(|()| threads(&stage, n));
+        let flow: Box<dyn Iterator<Item = Flow<U, M>> + Send> = match pool {
             Ok(pool) => {
                 let results = start(self.flow, &stage, &pool, &counts);
                 Box::new(Results::new(results, counts, hook))
             }
-            // Without threads there is no stage: the pipeline is this failure.
+            // Without numbers that make sense, or without threads, there is no stage: the pipeline is this failure.
             Err(error) => Box::new(std::iter::once(Err(Pass::Failed(error)))),
         };
         Pipeline { flow, control: self.control }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::flow::StageError;
+use crate::error::Error;
 use crate::window::workers::Workers;
 
 /// The name and the options of one stage of a [`Pipeline`](super::Pipeline).
@@ -27,6 +29,8 @@ pub struct Stage {
     pub(super) buffer: usize,
     pub(super) retries: u32,
     pub(super) on_end: Option<Box<dyn FnOnce() + Send>>,
+    /// What is wrong with the step itself.
+    problem: Option<&'static str>,
 }
 
 impl Stage {
@@ -38,6 +42,7 @@ impl Stage {
             buffer: 64,
             retries: 0,
             on_end: None,
+            problem: None,
         }
     }
 
@@ -74,14 +79,20 @@ impl Stage {
         self
     }
 
-    #[track_caller]
-    pub(super) fn check(&self) {
-        let name = &self.name;
-        assert!(self.workers > 0, "stage `{name}` needs at least one worker, and has 0");
-        assert!(
-            self.buffer > 0,
-            "stage `{name}` needs room for at least one item, and its buffer is 0"
-        );
+    /// Says what is wrong with the step that it is for.
+    pub(super) fn refuse(&mut self, problem: &'static str) {
+        self.problem = Some(problem);
+    }
+
+    /// What is wrong with its numbers.
+    pub(super) fn validate(&self) -> Result<(), StageError> {
+        let problem = match (self.problem, self.workers, self.buffer) {
+            (Some(problem), ..) => problem,
+            (_, 0, _) => "a stage needs at least one worker, and has 0",
+            (.., 0) => "a stage needs room for at least one item, and its buffer is 0",
+            _ => return Ok(()),
+        };
+        Err(StageError::refused(&self.name, 1, Error::config(problem).into()))
     }
 
     /// Its name.

@@ -162,10 +162,11 @@ impl<T: Send + 'static, O: Send + 'static> Pool<T, O> {
         Self { shared, _handle: handle }
     }
 
-    /// Ends the workers when nobody has called for that long. Never, by default. For all handles; said before the first call.
+    /// Ends the workers when there has been no call for this long. Default: `None`, never. It applies to all handles; set
+    /// it before the first call.
     #[must_use]
-    pub fn idle_after(self, limit: Duration) -> Self {
-        lock(&self.shared.state).idle_after = Some(limit);
+    pub fn idle_after(self, limit: impl Into<Option<Duration>>) -> Self {
+        lock(&self.shared.state).idle_after = limit.into();
         self
     }
 
@@ -173,7 +174,7 @@ impl<T: Send + 'static, O: Send + 'static> Pool<T, O> {
     ///
     /// The replies are discarded. The purpose is to find a worker that does not answer in time, or not well, as the
     /// template's `packet_timeout` and `check` define it, and to replace it before the next call. Idle workers usually get
-    /// one request each; this is not guaranteed.
+    /// one request each; this is not guaranteed. A pause of zero is a configuration error, which each call returns.
     #[must_use]
     pub fn health_request(
         self,
@@ -288,6 +289,10 @@ impl<T: Send + 'static, O: Send + 'static> Shared<T, O> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(Error::new(ErrorKind::Halted, "the pool is closed"));
+        }
+        if state.health.as_ref().is_some_and(|(every, _)| every.is_zero()) {
+            return Err(Error::config("health_request is to be sent every zero seconds")
+                .hint("leave it out where idle workers are not to be asked"));
         }
         if let Some(error) = state.owed.take() {
             return Err(error);

@@ -48,27 +48,26 @@ pub struct Feeder<T> {
 type Drain = Result<JoinHandle<Result<Drained, Error>>, Error>;
 
 impl<T: Send + 'static> Feeder<T> {
-    /// Starts `n` workers and returns at once. `buffer_size` items may be under way, and as many wait in
-    /// the inlet before [`feed`](Feeder::feed) blocks.
+    /// Starts `n` workers and returns at once. Up to `buffer_size` items may have been pulled and not yet processed, and as
+    /// many again may wait in the inlet before [`feed`](Feeder::feed) blocks.
     ///
-    /// # Panics
-    /// If `buffer_size` is 0. No workers are an error, in [`finish`](Feeder::finish).
-    #[track_caller]
+    /// If the template, `n` or `buffer_size` is wrong, [`finish`](Feeder::finish) returns the error.
     pub fn new<E, D>(template: Template<E, D>, n: usize, buffer_size: usize) -> Self
     where
         E: Encode<T> + 'static,
         D: Decode + 'static,
     {
-        Self::with(buffer_size, move |items| {
+        // No room at all is an error of the feed, so the inlet has room for the item that is to be refused.
+        Self::with(buffer_size.max(1), move |items| {
             items.feed(template).workers(n).buffer(buffer_size).drain()
         })
     }
 
-    /// The same with every option of the builder: `drain` makes a feed of the inlet's items and drains it,
-    /// on a thread of its own.
+    /// The same with every option of the builder: `drain` gets the items of an inlet, makes a feed of them and drains it.
+    /// It runs on a thread of its own.
     ///
     /// # Panics
-    /// If the inlet has no room for even one item.
+    /// If `capacity` is 0, as [`inlet`] does.
     #[track_caller]
     pub fn with<F>(capacity: usize, drain: F) -> Self
     where

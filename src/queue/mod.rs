@@ -296,8 +296,10 @@ impl<T: Send + 'static, U: Send + 'static> Queue<T, FeedThreads<T, U>> {
 }
 
 impl<T: Send + 'static, D: Decode> Queue<T, Feed<D>> {
-    /// A queue for requests to `n` subprocesses. `buffer_size` requests may be under way or answered and
-    /// not yet got, and as many wait in the inlet.
+    /// A queue for requests to `n` subprocesses. Up to `buffer_size` requests may have been pulled and their results not
+    /// yet been got, and as many again may wait in the inlet.
+    ///
+    /// If the template, `n` or `buffer_size` is wrong, the first result is a fatal `Err` that names the setting.
     ///
     /// ```
     /// use subfeed::queue::Queue;
@@ -306,15 +308,14 @@ impl<T: Send + 'static, D: Decode> Queue<T, Feed<D>> {
     /// queue.put("hello").unwrap();
     /// assert_eq!(queue.get().unwrap().unwrap(), "hello");
     /// ```
-    ///
-    /// # Panics
-    /// If there is no buffer. What else is wrong is the first result, a fatal `Err`.
-    #[track_caller]
     pub fn subprocesses<E>(template: Template<E, D>, n: usize, buffer_size: usize) -> Self
     where
         E: Encode<T> + 'static,
     {
-        Self::new(buffer_size, |items| items.feed_subprocesses_ordered(template, n, buffer_size))
+        // No room at all is an error of the feed, so the inlet has room for the item that is to be refused.
+        Self::new(buffer_size.max(1), |items| {
+            items.feed_subprocesses_ordered(template, n, buffer_size)
+        })
     }
 }
 

@@ -330,7 +330,8 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Starts a worker again when it is this old and has answered everything it was given. Default: never.
+    /// Starts a worker again when it is this old and has answered everything it was given. Default: `None`, never. Zero
+    /// is a configuration error.
     ///
     /// ```
     /// use std::time::Duration;
@@ -341,8 +342,8 @@ impl<E, D> Template<E, D> {
     /// # Ok::<_, subfeed::Error>(())
     /// ```
     #[must_use]
-    pub fn recycle_after_age(mut self, age: Duration) -> Self {
-        self.spec.policy.recycle_age = Some(age);
+    pub fn recycle_after_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.spec.policy.recycle_age = age.into();
         self
     }
 

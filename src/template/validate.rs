@@ -228,6 +228,7 @@ impl Policy {
             ("start_timeout", self.start_timeout),
             ("idle_timeout", self.idle_timeout),
             ("run_timeout", self.run_timeout),
+            ("recycle_after_age", self.recycle_age),
         ] {
             if limit == Some(Duration::ZERO) {
                 return Err(no_time(setting));

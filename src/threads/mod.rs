@@ -111,11 +111,16 @@ impl<I: Iterator> ThreadsBuilder<I> {
     /// });
     /// assert_eq!(short, [("one", true), ("three", false)]);
     /// ```
+    ///
+    /// # Panics
+    /// If a [`pool`](ThreadsBuilder::pool) was set, because the work is done either in a pool or in a scope.
+    #[track_caller]
     pub fn scoped<'scope, 'env>(
         self,
         scope: &'scope Scope<'scope, 'env>,
     ) -> ThreadsBuilder<I, InScope<'scope, 'env>> {
-        let Self { source, workers, buffer, order, first_packet, runs_in: _ } = self;
+        let Self { source, workers, buffer, order, first_packet, runs_in } = self;
+        assert!(runs_in.0.is_none(), "a map runs in a pool or in a scope, and both were set");
         ThreadsBuilder { source, workers, buffer, order, first_packet, runs_in: InScope(scope) }
     }
 }

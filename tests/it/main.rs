@@ -29,6 +29,7 @@ mod kit;
 mod laziness;
 mod limits;
 mod messages;
+mod numbers;
 mod order;
 mod panics;
 mod parent;

@@ -508,25 +508,6 @@ fn a_panic_of_the_source_comes_behind_what_came_before_it() {
 }
 
 #[test]
-fn a_stage_without_room_is_refused_at_the_call_by_name() {
-    let refused = |add: &dyn Fn()| {
-        let payload = panic::catch_unwind(AssertUnwindSafe(add)).unwrap_err();
-        payload
-            .downcast_ref::<String>()
-            .cloned()
-            .unwrap_or_else(|| (*payload.downcast_ref::<&str>().expect("a message")).to_owned())
-    };
-    let source = || Pipeline::new(["a"]);
-    let no_workers = refused(&|| drop(source().map(Stage::new("x").workers(0), |s| s)));
-    assert_eq!(no_workers, "stage `x` needs at least one worker, and has 0");
-    let no_buffer =
-        refused(&|| drop(source().feed(Stage::new("x").buffer(0), Template::new("cat"))));
-    assert_eq!(no_buffer, "stage `x` needs room for at least one item, and its buffer is 0");
-    let no_size = refused(&|| drop(source().chunk("x", 0, NEVER)));
-    assert!(no_size.contains("its size is 0"), "{no_size}");
-}
-
-#[test]
 fn finishing_tells_what_was_done() {
     within(|| {
         let source = (0..100).map(Marked::Item).chain([Marked::Marker(())]);

@@ -3,6 +3,7 @@
 mod circles;
 mod dependencies;
 mod glossary;
+mod interface;
 mod pages;
 mod source;
 

@@ -15,13 +15,13 @@ use crate::template::launcher::Link;
 pub(super) struct Far {
     greetings: Greetings,
     /// When its hello must have come, and when anything last came.
-    connects_by: Now,
+    connects_by: Option<Now>,
     came: Now,
 }
 
 impl Far {
     pub(super) fn new(link: Link, now: Time) -> Self {
-        let connects_by = now.patient.saturating_add(link.connect);
+        let connects_by = link.connect.map(|limit| now.patient.saturating_add(limit));
         Self { greetings: Greetings::new(link), connects_by, came: now.patient }
     }
 
@@ -82,7 +82,7 @@ impl Far {
     /// When it is to be looked at again: its hello is late, or what may be its goodbye has not gone on.
     pub(super) fn deadline(&self, unread: &Unread) -> Option<Now> {
         if !self.greetings.is_greeted() {
-            return Some(self.connects_by);
+            return self.connects_by;
         }
         let is_doubtful = self.greetings.is_doubtful(unread.hidden());
         is_doubtful.then(|| self.came.saturating_add(DOUBTED_FOR))
@@ -95,8 +95,11 @@ impl Far {
             return Ok(false);
         }
         if !self.greetings.is_greeted() {
-            let limit = Limit::Connect(self.greetings.link().connect);
-            return Err(self.error("it could not be reached").limited(limit));
+            let error = self.error("it could not be reached");
+            return Err(match self.greetings.link().connect {
+                Some(limit) => error.limited(Limit::Connect(limit)),
+                None => error,
+            });
         }
         self.greetings.give(unread.hidden());
         unread.show();

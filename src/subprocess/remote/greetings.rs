@@ -182,7 +182,7 @@ mod tests {
             least_in_flight: 1,
             turn: Duration::ZERO,
             silence: None,
-            connect: Duration::from_secs(1),
+            connect: Some(Duration::from_secs(1)),
         })
     }
 

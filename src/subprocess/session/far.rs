@@ -79,7 +79,7 @@ impl Session {
     pub(super) fn connect_limit(&self) -> Option<Duration> {
         self.greetings()
             .filter(|greetings| !greetings.is_greeted())
-            .map(|greetings| greetings.link().connect)
+            .and_then(|greetings| greetings.link().connect)
     }
 
     /// Whether its output broke off: it has come to its end without a goodbye.

@@ -179,7 +179,7 @@ pub struct Launcher {
     least_in_flight: u64,
     turn: Duration,
     silence: Option<Duration>,
-    connect: Duration,
+    connect: Option<Duration>,
     bare: bool,
 }
 
@@ -198,7 +198,7 @@ impl Launcher {
             least_in_flight: 1,
             turn: Duration::ZERO,
             silence: Some(SILENCE),
-            connect: CONNECT,
+            connect: Some(CONNECT),
             bare: false,
         }
     }
@@ -332,11 +332,11 @@ impl Launcher {
         self
     }
 
-    /// How long a host may take from the start of a worker to its hello. Default 30 s. Zero is a configuration
-    /// error.
+    /// How long a host may take from the start of a worker to its hello. Default: 30 s. `None`: no limit. Zero is a
+    /// configuration error.
     #[must_use]
-    pub fn connect_within(mut self, limit: Duration) -> Self {
-        self.connect = limit;
+    pub fn connect_within(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.connect = limit.into();
         self
     }
 
@@ -436,8 +436,14 @@ impl Launcher {
         if self.at_once == 0 {
             return Err(Error::config("0 starts at once would start nothing"));
         }
-        if self.connect == Duration::ZERO {
-            return Err(Error::config("connect_within is zero, which nothing can keep"));
+        if self.least_in_flight == 0 {
+            return Err(Error::config("least_in_flight is 0, and the least is 1"));
+        }
+        for (setting, limit) in [("connect_within", self.connect), ("silence", self.silence)] {
+            if limit == Some(Duration::ZERO) {
+                return Err(Error::config(format!("Launcher::{setting} is zero"))
+                    .hint("give None where there is to be no limit"));
+            }
         }
         if !self.is_remote() && (self.bare || !self.hosts.is_empty()) {
             return Err(Error::config(
@@ -629,7 +635,7 @@ pub(crate) struct Link {
     pub(crate) mark: Option<Arc<str>>,
     /// Hello and goodbye come on stderr.
     pub(crate) on_stderr: bool,
-    pub(crate) connect: Duration,
+    pub(crate) connect: Option<Duration>,
     pub(crate) silence: Option<Duration>,
     pub(crate) least_in_flight: u64,
     /// How much work, in time, hides the delays of the way there.
