@@ -1,9 +1,9 @@
 //! Stream any iterator through a swarm of persistent subprocesses.
 //!
-//! You have an iterator and a program: `jq`, `bc`, `exiftool`, `git cat-file`, `psql`, a model that takes
-//! thirty seconds to load. This crate is the ordered parallel map between the two. The program is
-//! started once per worker and stays; thousands of requests are in its pipe at a time; the replies come
-//! back as a lazy iterator, in input order if you like, in bounded memory, on endless input.
+//! You have an iterator and a program: `jq`, `bc`, `exiftool`, `git cat-file`, `psql`, a model that takes thirty seconds to
+//! load. This crate is the ordered parallel map between the two. The program is started once per worker and stays. It is
+//! sent thousands of requests ahead, and the replies come back as a lazy iterator: in input order if you like, in bounded
+//! memory, also on endless input.
 //!
 //! ```
 //! use subfeed::{FeedExt, Template};
@@ -18,8 +18,8 @@
 //! # Ok::<_, subfeed::Error>(())
 //! ```
 //!
-//! By hand this is a process per record, or a thread per child that writes one record and waits for
-//! one reply, at a fiftieth of the speed. With a program that buffers its output, both sides then wait for ever:
+//! Without this crate one starts a process per record, or writes one record at a time to a child and waits for its reply, at
+//! a fiftieth of the speed. If the program buffers its output, that deadlocks:
 //!
 //! ```no_run
 //! # use std::io::{BufRead, Write};
@@ -27,7 +27,7 @@
 //! for record in records {
 //!     writeln!(child_in, "{record}")?;
 //!     let mut reply = String::new();
-//!     child_out.read_line(&mut reply)?; // `tr` prints nothing before the 590th record
+//!     child_out.read_line(&mut reply)?; // `tr` prints nothing before the 590th record: both sides wait
 //! }
 //! # Ok(())
 //! # }
@@ -35,76 +35,71 @@
 //!
 //! # The parts
 //!
-//! - [`FeedExt`] puts the methods on every iterator: [`feed_subprocesses`](FeedExt::feed_subprocesses),
-//!   [`feed_subprocesses_ordered`](FeedExt::feed_subprocesses_ordered), and
-//!   [`feed`](FeedExt::feed), the [`FeedBuilder`] that the two are short for.
-//! - [`Template`] says what to run and how to talk to it: arguments, [framing], banners, side channels,
-//!   policies.
-//! - [`Feed`] is the iterator that comes back; [`FeedWithInput`] yields each input beside its reply, and [`FeedBuilder::blocks`] hands the
-//!   replies out in whole [`Block`]s.
-//! - [`blocks`] feeds the records of anything that reads (a file, standard input) and hands the replies out in whole
-//!   [`Block`]s, at nearly the speed of a bare pipe.
-//! - [`feed_threads`](FeedExt::feed_threads) and [`in_threads`](FeedExt::in_threads) do the same
-//!   with a function, in the threads of a pool or a scope ([`ThreadsBuilder`], [`FeedThreads`]).
-//! - [`try_feed`](FeedExt::try_feed) takes a source of `Result`s, and [`feed_marked`](FeedExt::feed_marked) one with
-//!   [markers](marker) in it: errors and markers go to no worker, and keep their place.
-//! - A [`Queue`](queue::Queue) or a [`Feeder`](queue::Feeder) is for code that has items one at a time and no iterator of them.
+//! - [`FeedExt`] adds the methods to every iterator: [`feed_subprocesses`](FeedExt::feed_subprocesses),
+//!   [`feed_subprocesses_ordered`](FeedExt::feed_subprocesses_ordered), and [`feed`](FeedExt::feed), which returns the
+//!   [`FeedBuilder`] that the first two use.
+//! - [`Template`] says what to run and how to talk to it: arguments, [framing], banners, side channels, policies.
+//! - [`Feed`] is the iterator that is returned. [`FeedWithInput`] yields each input beside its reply;
+//!   [`FeedBuilder::blocks`] yields the replies in [`Block`]s of many.
+//! - [`blocks`] feeds the records of anything that implements `Read` (a file, standard input) and yields the replies in
+//!   [`Block`]s of many records, at nearly the speed of a bare pipe.
+//! - [`feed_threads`](FeedExt::feed_threads) and [`in_threads`](FeedExt::in_threads) do the same with a function, in the
+//!   threads of a pool or a scope ([`ThreadsBuilder`], [`FeedThreads`]).
+//! - [`try_feed`](FeedExt::try_feed) takes an iterator of `Result`s, and [`feed_marked`](FeedExt::feed_marked) one with
+//!   [markers](marker): errors and markers go to no worker and keep their position.
+//! - A [`Queue`](queue::Queue) or a [`Feeder`](queue::Feeder) is for code that has items one at a time and no iterator.
 //! - A [`pipeline`] is several of these in a row, each stage with a name.
-//! - A [`checkpoint`] lets the next run go on where this one ends, however it ends.
+//! - A [`checkpoint`] lets the next run continue where this one ends, however it ends.
 //! - An [`Error`] concerns one item, or is fatal and ends the feed.
-//! - A [`Monitor`] says, on any thread, what a feed is doing and what it waits for ([`watch`]); a
+//! - A [`Monitor`] reports, on any thread, what a feed is doing and what it waits for ([`watch`]); a
 //!   [`Stopper`](policy::Stopper) ends it softly.
 //!
 //! # Which framing?
 //!
-//! Line in, line out is the default. If the tool may answer with no line or with several, or prints its errors
-//! on stderr only, use a [sentinel](framing::ReplyFraming::sentinel): a mark behind each reply proves which request it
-//! belongs to. It needs a tool that answers a request before it reads the next, not one that works in a thread or in
-//! the background ([what it cannot tell](framing::Sentinel#what-no-mark-can-tell)). Feed a tool that answers out of
-//! order, by ids, [one request at a time](Template::in_flight). [`framing`] has a table.
+//! By default each request and each reply is a line. If the tool may answer with no line or with several, or prints its
+//! errors only on stderr, use a [sentinel](framing::ReplyFraming::sentinel): a mark after each reply proves which request it
+//! belongs to. The tool must then answer a request before it reads the next; a sentinel does not work with tools that work
+//! in a thread or in the background ([what it cannot detect](framing::Sentinel#what-no-mark-can-tell)). Feed a tool that
+//! answers out of order, with ids, [one request at a time](Template::in_flight). [`framing`] has a table.
 //!
-//! The [cookbook] has a tested recipe for each kind of tool.
-//!
-//! How a run is watched, and how it goes on where another one ended: `docs/watching.md`.
-//!
-//! What goes wrong, what is seen of it, and how long it may take: `docs/reliability.md`, with the test that
-//! shows it for each fault.
+//! The [cookbook] has a tested recipe for each kind of tool. `docs/watching.md` shows how to watch a run, and how to
+//! continue one that was interrupted. `docs/reliability.md` lists what can go wrong, what you then see, how long it may
+//! take, and the test for it.
 //!
 //! # Features
 //!
-//! `threads` alone is on by default.
+//! Only `threads` is on by default.
 //!
-//! - `threads`: functions in the threads of rayon's pools, or of a scope: [`feed_threads`](FeedExt::feed_threads)
-//!   and [`in_threads`](FeedExt::in_threads), [`Queue::threads`](queue::Queue::threads), and the stages of a [`pipeline`] that run
-//!   in threads. Without it four crates fewer are built, rayon among them.
-//! - `function-source`: functions of your own program as sources, run in a child that is the program again
+//! - `threads`: functions in the threads of rayon's pools, or of a scope: [`feed_threads`](FeedExt::feed_threads),
+//!   [`in_threads`](FeedExt::in_threads), [`Queue::threads`](queue::Queue::threads), and the stages of a [`pipeline`] that
+//!   run in threads. Without it four crates fewer are built, rayon among them.
+//! - `function-source`: functions of your own program as sources, run in a child process that is this program again
 //!   ([`source::Function`]).
-//! - `async`: feeds as streams and of streams (`FeedStream`, `StreamFeedExt`), and pools of workers to call (`Pool`), in
-//!   whichever runtime. One crate more, `futures-core`. `docs/async.md` says what runs where.
+//! - `async`: feeds as streams, streams as sources (`FeedStream`, `StreamFeedExt`), and pools of workers to call (`Pool`),
+//!   in any runtime. One more crate, `futures-core`. `docs/async.md` says what runs where.
 //! - `json`: `Template::json` writes items as JSON texts and reads replies as values.
-//! - `tracing`: one span for each session, and in it one event for each change of its state, by way of the `tracing`
-//!   crate. The target is `subfeed`. The span is named `session`, at `DEBUG`; its fields are `worker`, `pid`, `session`,
-//!   `command`, and, when it has ended, `status`, `why`, `answered`. It is in the span in which the feed was started, and
-//!   is never entered, since many are open at a time. An event's fields are `worker`, `pid`, `session` (a number of its own for each process), `state`
-//!   and what belongs to it. At `DEBUG`: `started` (`restart`), `ready` (its banner is over), `answering`
-//!   (the first reply), `closing` (`why`), `signalled` (`signal`), `exited`, `ended` (`status`, `why`,
-//!   `answered`, `owed`), `backed off` (`wait_ms`). At `WARN`: `stalled` (`owed`, `hint`), `abandoned` (it
-//!   was killed and did not end), `gave up` (`sessions`).
+//! - `tracing`: a span for each session, and in it an event for each change of the session's state, through the `tracing`
+//!   crate, with the target `subfeed`. The span is called `session` and has the level `DEBUG`. Its fields are `worker`, `pid`,
+//!   `session`, `command` and, at its end, `status`, `why`, `answered`. Its parent is the span in which the feed was started;
+//!   it is never entered, because many are open at a time. The fields of an event are `worker`, `pid`, `session` (a number
+//!   that is different for each process), `state`, and those in brackets. At `DEBUG`: `started` (`restart`), `ready` (the
+//!   banner has ended), `answering` (the first reply has come), `closing` (`why`), `signalled` (`signal`), `exited`, `ended`
+//!   (`status`, `why`, `answered`, `owed`), `backed off` (`wait_ms`). At `WARN`: `stalled` (`owed`, `hint`), `abandoned`
+//!   (it was killed and did not end), `gave up` (`sessions`).
 //! - `timeline`: a bounded recording of what every worker did, written as a Chrome trace:
 //!   `FeedBuilder::timeline` and `Monitor::timeline`.
 //!
 //! # When to use something else
 //!
-//! For a function instead of a program, rayon's parallel iterators are simpler if the input is finite
-//! and the results fit in memory. For one command over one file, a plain
-//! [`Command`](std::process::Command) will do.
+//! For a function instead of a program, rayon's parallel iterators are simpler if the input is finite and the results fit
+//! in memory. To run one command on one file, use [`Command`](std::process::Command).
 //!
 //! # How it works
 //!
-//! One thread pulls the source, one serves all children, and the caller's takes the replies. The event loop
-//! is one poller over all pipes; what it does is decided by a state machine without I/O, which is tested
-//! by simulation. Records pass from thread to thread in batches: those that have gathered while the other side was
-//! busy travel together, and no record waits for a batch to fill.
+//! One thread pulls the source, one thread serves all children, and the caller's thread takes the replies. The event loop
+//! polls all pipes. A state machine without I/O decides what it does, and is tested by simulation. Records pass from thread
+//! to thread in batches: records that have gathered while the other side was busy travel together, and no record waits for a
+//! batch to fill.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod checkpoint;
@@ -125,7 +120,7 @@ pub mod queue;
 #[cfg(doctest)]
 mod readme;
 pub mod launcher {
-    //! How a [`Launcher`](crate::Launcher) that is not among the known ones gets a command through.
+    //! How a [`Launcher`](crate::Launcher) of your own passes on words, environment and directory.
 
     pub use crate::template::launcher::{Carry, Quoting};
 }
@@ -174,10 +169,9 @@ pub use crate::window::outlet::Order;
 /// The types of a feed of [`blocks`], and of one whose replies are [lent in batches](FeedBuilder::batches).
 pub mod block {
     pub use crate::feed::blocks::{BlockFeed, BlockFeedBuilder, BlockStopper, Blocks};
-    pub use crate::feed::{Batch, Batches};
 }
 
-/// What a template says about a worker's streams, and how a request reaches a side input.
+/// Where the streams of a worker lead, and how a request reaches a side input.
 pub mod channel {
     pub use crate::template::channel::{LineBuffered, Redirect};
     pub use crate::template::codec::Side;
@@ -185,8 +179,8 @@ pub mod channel {
 
 /// How items become requests and replies become values: the type parameters of a [`Template`].
 ///
-/// These types are named where a template is a parameter or a field; closures are given with
-/// [`Template::encode`] and its like.
+/// Name these types where a template is a parameter or a field. Closures are given with
+/// [`Template::encode`], [`Template::decode`] and their fallible forms.
 pub mod codec {
     pub use crate::template::codec::{
         AsBytes, Decode, DecodeFn, Encode, EncodeFn, Owned, Text, TryDecodeFn, TryEncodeFn,
@@ -200,7 +194,7 @@ pub mod drain {
     pub use crate::feed::drained::{Drained, Exit};
 }
 
-/// Policies of a template: what happens at a failure, a stall, a limit.
+/// Policies of a template: what to do at a failure, a stall or a limit.
 pub mod policy {
     pub use crate::error::Limit;
     pub use crate::feed::stopper::Stopper;
@@ -208,7 +202,7 @@ pub mod policy {
     pub use crate::template::policy::{Halt, OnStall};
 }
 
-/// Feeds that stay in a [`std::thread::scope`], so that what they are given may borrow.
+/// Feeds inside a [`std::thread::scope`], whose sources and closures may borrow.
 pub mod scope {
     pub use crate::feed::Scoped;
     #[cfg(feature = "threads")]
