@@ -314,10 +314,11 @@ mod tests {
         refused(cat().start_timeout(Duration::ZERO), &["start_timeout is zero"]);
         refused(cat().idle_timeout(Duration::ZERO), &["idle_timeout is zero"]);
         refused(cat().run_timeout(Duration::ZERO), &["run_timeout is zero"]);
+        refused(cat().recycle_after_age(Duration::ZERO), &["recycle_after_age is zero"]);
         refused(cat().ready("x", Duration::ZERO), &["ready is zero"]);
         refused(cat().on_stall(OnStall::Wait, Duration::ZERO), &["on_stall is zero"]);
         // To end a worker at once is something else.
-        accepted(cat().end_timeout(Duration::ZERO).recycle_after_age(Duration::ZERO));
+        accepted(cat().end_timeout(Duration::ZERO));
         for end in [Some(Duration::MAX), None] {
             let template = cat().packet_timeout(end).start_timeout(end).idle_timeout(end);
             accepted(template.run_timeout(end).end_timeout(end).ready("x", end));
