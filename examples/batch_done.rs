@@ -1,5 +1,5 @@
-//! Documents with completion markers: a marker behind each batch passes every stage, in threads and in
-//! subprocesses, and comes out when everything before it has, so that a batch can be acknowledged.
+//! Documents with completion markers: a marker behind each batch passes through every stage, in threads and in subprocesses, and
+//! comes out after everything before it, so that the batch can be acknowledged.
 //!
 //!     cargo run --release --example batch_done
 
@@ -9,7 +9,7 @@ use subfeed::Template;
 use subfeed::marker::Marked;
 use subfeed::pipeline::{Pipeline, Stage, StageError};
 
-/// A marker: this batch is complete, and has so many documents.
+/// A marker: this batch is complete, and has this many documents.
 #[derive(Debug)]
 struct Done {
     batch: usize,
@@ -17,7 +17,7 @@ struct Done {
 }
 
 fn main() -> Result<ExitCode, StageError> {
-    // Batches of different sizes, an empty one among them.
+    // Batches of different sizes, one of them empty.
     let sizes = [300, 1, 0, 1_000, 42];
     let source = sizes.into_iter().enumerate().flat_map(|(batch, documents)| {
         (0..documents)

@@ -1,4 +1,4 @@
-//! Chaos for as long as you like: feeds whose workers misbehave and are mistreated, judged by an oracle.
+//! Feeds with workers that misbehave and are killed at random, for as long as you like; an oracle checks the results.
 //!
 //! ```text
 //! cargo run --release --example chaos -- --seconds 3600 --seed 1

@@ -4,7 +4,7 @@
 //! cargo run --example machines -- node1,node2 [ssh_config] FILE...
 //! ```
 //!
-//! `:` is this machine. The files must be there under the same paths, as on a shared disk.
+//! `:` is this machine. Each machine must have the files under the same paths, as on a shared disk.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(path) = configs.first() {
         launcher = launcher.config_file(path);
     }
-    // One line in, one line out: how many words the file has, and where they were counted.
+    // The request is a path, the reply the number of words and the host that counted them.
     let count = Template::shell("while IFS= read -r f; do echo $(wc -w <\"$f\") {host}; done")
         .current_dir(std::env::current_dir()?)
         .via(launcher)
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sum += words;
         *by_host.entry(host).or_default() += 1;
     }
-    // The same without any worker.
+    // The same without workers.
     let mut expected = 0;
     for file in &files {
         expected += std::fs::read(file)?

@@ -1,7 +1,7 @@
-//! A loader in a process of its own, which works ahead while this one computes.
+//! A loader in a separate process, which works ahead while this one computes.
 //!
 //! The loader is a pipeline: records are made, transformed by a thread, and sent in batches. It runs in a
-//! child that is this program again; the consumer finds the next batch ready when it comes back for it.
+//! child that is this program again; the next batch is ready when the consumer asks for it.
 //! Two epochs, the same with and without the child, and the time that each way took.
 //!
 //! ```text
@@ -26,7 +26,7 @@ const LOADER: Function<(u64, u64), Batch> = Function::new("loader");
 
 fn batches((count, load): (u64, u64)) -> impl Iterator<Item = Batch> {
     let numbered = (0..count).map(move |batch| {
-        // A disk, a network: somebody else's time.
+        // Waits, as for a disk or a network.
         sleep(Duration::from_millis(load));
         (batch * BATCH..(batch + 1) * BATCH).collect::<Batch>()
     });
@@ -40,7 +40,7 @@ fn batches((count, load): (u64, u64)) -> impl Iterator<Item = Batch> {
     )
 }
 
-/// What is done with a batch: somebody else's time again, a GPU's.
+/// The work on a batch, which waits as for a GPU.
 fn train(sum: u64, batch: &Batch, time: Duration) -> u64 {
     sleep(time);
     batch.iter().fold(sum, |sum, record| sum.rotate_left(5) ^ record)
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [(_, count), (_, load), (_, time)] = options;
     let time = Duration::from_millis(time);
 
-    // By hand, one thing after the other.
+    // By hand: load, then train, in turn.
     let start = Instant::now();
     let mut expected = 0;
     for batch in 0..count {
@@ -94,8 +94,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             eprintln!("  but the checksum is {expected:016x}");
             is_wrong = true;
         }
-        // Of two equal halves one is hidden, but for the first batches. Half of that will do for a machine
-        // that is busy.
+        // Loading and training take the same time, so the child should save nearly half of it. On a busy machine half of that
+        // is enough.
         let hidden = Duration::from_millis(load).min(time) * u32::try_from(count)?;
         if count >= 20 && overlapped + hidden / 2 > serial {
             eprintln!("  and nothing overlaps");

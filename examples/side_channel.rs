@@ -1,5 +1,5 @@
-//! subfeed's own example: Fibonacci numbers on stdin, their line numbers on a side channel, two workers
-//! that write `{id}.out`. Then once more with the replies collected in order.
+//! The example of Python's subfeed: Fibonacci numbers on stdin, their line numbers on a side channel, and two workers that write
+//! `{id}.out`. Then the same with the replies collected in order.
 
 use subfeed::channel::Redirect;
 use subfeed::{FeedExt, Request, Template};

@@ -1,5 +1,5 @@
-//! A timeline of a run in which everything happens: one slow record, a worker that dies, and a tool that withholds its
-//! replies. Written as a Chrome trace, to be opened with <https://ui.perfetto.dev> or `chrome://tracing`.
+//! A timeline of a run with one slow record, a worker that dies, and a tool that buffers its replies. It is written as a Chrome
+//! trace; open it with <https://ui.perfetto.dev> or `chrome://tracing`.
 //!
 //!     cargo run --release --example timeline --features timeline [FILE]
 
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use subfeed::watch::{Timeline, What};
 use subfeed::{FeedExt, Template};
 
-/// Takes 300 ms over record 40, and dies of record 120.
+/// Takes 300 ms for record 40, and dies at record 120.
 const SLOW_AND_MORTAL: &str = "while read -r n; do
     case $n in 40) sleep 0.3 ;; 120) [ -e \"$0\" ] || { : >\"$0\"; exit 3; } ;; esac
     sleep 0.005
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let _ = std::fs::remove_file(&died);
     report("a slow record and a death", &shell);
 
-    // `tr` writes in blocks: nothing comes out before its stdin is closed.
+    // `tr` buffers its output: nothing comes out before its stdin is closed.
     let withheld = run(Template::new("tr").args(["a-z", "A-Z"]), 400)?;
     report("a tool that withholds its replies", &withheld);
 

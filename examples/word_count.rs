@@ -1,5 +1,5 @@
-//! A pipeline of three stages: files are read, cut into words and counted, each stage with a width of its
-//! own; then the same on one thread, and the counts are compared.
+//! A pipeline of three stages: files are read, split into words and counted, each stage with its own
+//! number of workers; then the same on one thread, and the counts are compared.
 //!
 //!     cargo run --release --example word_count
 
@@ -62,7 +62,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         );
     }
 
-    // The lazy pipeline on one thread needs no machinery. A profile counts and times its steps.
+    // On one thread iterator adaptors are enough. A profile counts and times the steps.
     let profile = Profile::new();
     let read = profile.step("read", files.iter().map(std::fs::read));
     let decoded = profile.step(

@@ -1,31 +1,30 @@
 //! One recipe for each kind of tool.
 //!
-//! Three questions find the recipe: *how does the tool know that a request is complete*, *how do you know
-//! that its reply is*, and *does it answer at once, or when its buffer is full*? Each recipe below runs as
-//! a test of this crate, against the real tool.
+//! To find the recipe, answer three questions. How does the tool see that a request is complete? How do you see that its reply
+//! is complete? Does it answer at once, or when its buffer is full? Each recipe below runs as a test of this crate, with the
+//! real tool.
 //!
 //! | the tool | is | recipe |
 //! |---|---|---|
 //! | `jq`, `sed -u`, `grep --line-buffered` | a filter: line in, line out | [jq](#jq-a-filter-with-a-flag-for-its-buffer) |
-//! | `tr`, `cut`, `rev` | a filter without such a flag | [tr](#tr-a-filter-without-one) |
-//! | `bc`, `dc`, `z3` | a calculator: no answer at all to what it rejects | [bc](#bc-a-calculator-that-keeps-silent-when-it-fails) |
+//! | `tr`, `cut`, `rev` | a filter without such a flag | [tr](#tr-a-filter-without-such-a-flag) |
+//! | `bc`, `dc`, `z3` | a calculator that answers nothing if it rejects a request | [bc](#bc-a-calculator-that-keeps-silent-when-it-fails) |
 //! | `sqlite3` | an SQL shell: any number of lines | [sqlite3](#sqlite3-any-number-of-lines) |
-//! | `psql` | the same with a server behind it | [psql](#psql-the-same-behind-a-connection) |
+//! | `psql` | the same with a server | [psql](#psql-the-same-behind-a-connection) |
 //! | `node -i`, `ocaml` | a read-eval-print loop with prompts, and requests that may be unfinished | [node](#node--i-prompts-and-unfinished-requests) |
-//! | UCI engines, `completed` or `error` | any number of lines, then one that says that it is the last | [stockfish](#stockfish-an-end-line-that-belongs-to-the-reply) |
+//! | UCI engines, `completed` or `error` | any number of lines, then a known last line | [stockfish](#stockfish-an-end-line-that-belongs-to-the-reply) |
 //! | `git check-ignore -z -v` | four fields for each request | [git check-ignore](#git-check-ignore-four-fields-a-reply) |
-//! | `exiftool -stay_open` | a tool with an end marker, which the end of its input does not end | [exiftool](#exiftool-an-end-marker-and-a-farewell) |
+//! | `exiftool -stay_open` | a tool with an end marker that does not exit when its input ends | [exiftool](#exiftool-an-end-marker-and-a-farewell) |
 //! | `git cat-file --batch` | a size in front of the content | [git](#git-cat-file-a-size-in-a-header) |
 //! | `hunspell -a`, `aspell -a` | a banner first, then blocks | [hunspell](#hunspell-a-banner-then-blocks) |
-//! | a script of your own | whatever you like | [python](#python-a-side-channel), [a model](#a-model-that-takes-long-to-load) |
+//! | a script of your own | anything | [python](#python-a-side-channel), [a model](#a-model-that-takes-long-to-load) |
 //! | `gzip`, `sort`, `base64` | one answer per process | [gzip](#gzip-one-process-per-packet) |
 //!
 //! # jq: a filter with a flag for its buffer
 //!
-//! Lines both ways, which is the default. `--unbuffered` makes it answer at once; without it the feed would
-//! work as well, but would have to close its stdin and start it again to get at what it holds. A filter
-//! that may print none or several lines for one input (`.[]`, `select`) is no line-in, line-out tool:
-//! wrap its result in an array.
+//! Requests and replies are lines, which is the default. `--unbuffered` makes `jq` answer at once. The feed also works without it,
+//! but must then close its stdin and start it again for each buffer of replies. If a filter may print no line or several lines for
+//! one input (`.[]`, `select`), wrap its result in an array.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -39,11 +38,11 @@
 //! # Ok::<(), subfeed::Error>(())
 //! ```
 //!
-//! With the feature `json`, [`Template::json`](crate::Template) speaks values of your own types instead.
+//! With the feature `json`, `Template::json` writes and reads values of your own types instead.
 //!
-//! # tr: a filter without one
+//! # tr: a filter without such a flag
 //!
-//! [`line_buffered`](crate::Template::line_buffered) has a table of what helps with which tool.
+//! [`line_buffered`](crate::Template::line_buffered) has a table of the setting for each tool.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -59,12 +58,11 @@
 //!
 //! # bc: a calculator that keeps silent when it fails
 //!
-//! What `bc` rejects it names on stderr; on stdout there is nothing to count. A
-//! [sentinel](crate::framing::Sentinel) makes it print a mark behind each request, so that an empty reply is
-//! just that, and nothing shifts. The mark is sent in two halves, which `bc` prints as one word: were it to
-//! quote the command in a complaint, the mark would not be in it. (It works with tools that have answered a
-//! request before they read on; [one that has not](crate::framing::Sentinel#what-no-mark-can-tell) gives
-//! wrong replies, and nothing shows it.)
+//! If `bc` rejects a request, it prints a message on stderr and nothing on stdout, so its replies cannot be counted. A
+//! [sentinel](crate::framing::Sentinel) makes it print a mark after each request, so that a reply may be empty and no other reply
+//! is shifted. The mark is sent in two halves, which `bc` prints as one word: if `bc` quotes the command in a complaint, the
+//! quotation does not contain the mark. (A sentinel needs a tool that answers a request before it reads the next.
+//! [Otherwise](crate::framing::Sentinel#what-no-mark-can-tell) the replies are wrong, and nothing shows it.)
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -84,8 +82,8 @@
 //!
 //! # sqlite3: any number of lines
 //!
-//! The same idea; the reply is all rows, each with its line feed. Every worker opens the database for
-//! itself, so let them read, or give each one of its own (`"{id}.db"`).
+//! The same idea; the reply is all rows, each with its line feed. Every worker opens the database separately, so let them only
+//! read, or give each its own (`"{id}.db"`).
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -105,10 +103,10 @@
 //!
 //! # psql: the same behind a connection
 //!
-//! `-X` skips the user's settings, `-A -t` prints bare rows. Where a statement may take long, a
-//! [`packet_timeout`](crate::Template::packet_timeout) bounds it, and where it must not run twice,
-//! [`at_most_once`](crate::Template::at_most_once) says so. (This one is only compiled here;
-//! `tests/tools/servers.rs` runs it against a server of its own.)
+//! `-X` skips the user's settings, `-A -t` prints bare rows. If a statement may take long, set a
+//! [`packet_timeout`](crate::Template::packet_timeout). If it must not run twice, set
+//! [`at_most_once`](crate::Template::at_most_once). (This recipe is only compiled here; `tests/tools/servers.rs` runs it with a
+//! server.)
 //!
 //! ```no_run
 //! use subfeed::framing::{ReplyFraming, Sentinel};
@@ -127,9 +125,9 @@
 //!
 //! # node -i: prompts and unfinished requests
 //!
-//! After each command it says what that returned, and prompts. A [pair](crate::framing::Sentinel::paired)
-//! of marks learns that noise at the start of each session and takes it off again. A lone `!` takes the sync
-//! command for its operand, which shows between the two marks: an error of that request, and of no other.
+//! After each command `node` prints the returned value and a prompt. With a [pair](crate::framing::Sentinel::paired) of marks the
+//! feed learns this noise at the start of each session, and removes it from the replies. A request such as a lone `!` takes the
+//! sync command as its operand; that shows between the two marks, and is an error of that request only.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -151,8 +149,8 @@
 //! # stockfish: an end line that belongs to the reply
 //!
 //! An engine that speaks UCI prints `info` lines while it thinks, and `bestmove` when it is done. It thinks in
-//! a thread of its own and reads on meanwhile, so that a mark would come too early: no sentinel here. (This
-//! one is only compiled here; `tests/tools/words.rs` runs it.)
+//! a separate thread and reads on meanwhile, so a mark would come too early: do not use a sentinel. (This recipe is only compiled
+//! here; `tests/tools/words.rs` runs it.)
 //!
 //! ```no_run
 //! use subfeed::framing::{ReplyFraming, RequestFraming};
@@ -174,7 +172,7 @@
 //!
 //! # git check-ignore: four fields a reply
 //!
-//! With `-z -v -n` each path is answered with source, line number, pattern and path, each ended by a NUL.
+//! With `-z -v -n` the answer to each path is source, line number, pattern and path, each followed by a NUL.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -202,9 +200,8 @@
 //!
 //! # exiftool: an end marker and a farewell
 //!
-//! With `-stay_open` it reads arguments, one a line, runs them at `-execute`, and ends what it prints with
-//! `{ready}`. It does not end when its input does: it wants to be told, which is what a
-//! [`farewell`](crate::Template::farewell) is for.
+//! With `-stay_open` it reads arguments, one per line, runs them at `-execute`, and ends its output with `{ready}`. It does not exit
+//! when its input ends. A [`farewell`](crate::Template::farewell) tells it to exit.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -231,8 +228,8 @@
 //!
 //! # git cat-file: a size in a header
 //!
-//! A header with the size, then as many bytes: content may hold anything. A name that does not exist is
-//! answered with a header alone. [`split_header`](crate::Reply::split_header) takes the two apart.
+//! A header with the size, then that many bytes, so the content may be anything. For a name that does not exist there is only a
+//! header. [`split_header`](crate::Reply::split_header) separates the two.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -265,8 +262,8 @@
 //!
 //! # hunspell: a banner, then blocks
 //!
-//! Each worker prints one line of its own before anything is asked; each answer is a block that a blank
-//! line ends. The `^` in front keeps a word from being taken for a command.
+//! Each worker prints one line before the first request. Each answer is a block that ends with a blank line. With the `^` in front
+//! no word is taken for a command.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -291,8 +288,8 @@
 //!
 //! # python: a side channel
 //!
-//! A second input in step with stdin: the worker finds the descriptor's number in the environment variable
-//! of the channel's name. `-u` keeps it from buffering what it prints.
+//! A second input beside stdin, with one record for each request. The environment variable with the channel's name holds the
+//! descriptor's number. `-u` turns off the buffer of stdout.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -322,14 +319,14 @@
 //!
 //! # A model that takes long to load
 //!
-//! [`ready`](crate::Template::ready) sends nothing before the marker has come, and bounds how long that may
-//! take; what was printed before it is skipped. Requests and replies that may hold anything are best
-//! [prefixed](crate::framing::RequestFraming::prefixed) with their length. While one worker is still loading, the
-//! others get the work.
+//! With [`ready`](crate::Template::ready) a worker gets no request before it has printed the marker, and has limited time to print
+//! it; everything before the marker is skipped. Requests and replies that may contain any bytes are best
+//! [prefixed](crate::framing::RequestFraming::prefixed) with their length. While one worker is still loading, the others get the
+//! work.
 //!
-//! [`retries`](crate::Template::retries) sends a text again that a model has died of, and
-//! [`packet_timeout`](crate::Template::packet_timeout) bounds one that takes too long; the
-//! [monitor](crate::Feed::monitor) counts both.
+//! [`retries`](crate::Template::retries) sends a text again after a model has died with it, and
+//! [`packet_timeout`](crate::Template::packet_timeout) limits the time for one text. The [monitor](crate::Feed::monitor) counts
+//! both.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -370,9 +367,8 @@
 //!
 //! # gzip: one process per packet
 //!
-//! A tool that answers when its input ends serves one packet: the whole of what it prints is the reply.
-//! For many small records, [`answers_at_eof`](crate::Template::answers_at_eof) shares a process among
-//! as many as you say, where the tool still answers record by record.
+//! A tool that answers when its input ends serves one packet: its whole output is the reply. If the tool answers record by record,
+//! but only at the end, [`answers_at_eof`](crate::Template::answers_at_eof) lets many small records share a process.
 //!
 //! ```
 //! # mod tools { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/tools.rs")); }
@@ -399,15 +395,15 @@
 //!
 //! | task | where |
 //! |---|---|
-//! | a Unix filter with a progress bar; Ctrl-C ends it softly, twice at once | `recipes/src/bin/filter.rs` |
+//! | a Unix filter with a progress bar; the first Ctrl-C ends it softly, the second at once | `recipes/src/bin/filter.rs` |
 //! | a feed under tokio | `recipes/src/bin/tokio.rs` |
 //! | hash every file, checked against git | `examples/quickstart.rs` |
 //! | an endless input | `examples/infinite.rs` |
 //! | a side channel, and output to files | `examples/side_channel.rs` |
-//! | stages with names, marks of batches | `examples/word_count.rs`, `examples/batch_done.rs` |
+//! | stages with names, markers behind batches | `examples/word_count.rs`, `examples/batch_done.rs` |
 //! | functions of the program itself as a source | `examples/prefetch.rs` |
 //! | a queue with producers | [below](#a-queue-with-producers) |
-//! | a chain, with errors in their place | [below](#a-chain-with-errors-in-their-place) |
+//! | a chain, with errors at their positions | [below](#a-chain-with-errors-at-their-positions) |
 //! | threads of a pool of your own | [below](#threads-of-a-pool-of-your-own) |
 //! | markers in a queue | [`Queue`](crate::queue::Queue) |
 //! | an endless command as a source | [below](#an-endless-command-as-a-source) |
@@ -415,8 +411,8 @@
 //!
 //! # A queue with producers
 //!
-//! For code that is handed items, by clients or by other threads, and has no iterator of them. A full queue blocks
-//! [`put`](crate::queue::Producer::put), which is what slows the producers down; each of them may have a handle.
+//! For code that gets items from clients or other threads, and has no iterator. If the queue is full,
+//! [`put`](crate::queue::Producer::put) blocks and so slows the producers down. Each producer may have its own handle.
 //!
 //! ```
 //! use std::thread;
@@ -440,14 +436,14 @@
 //!     assert_eq!(of(b"b").count(), 50);
 //!     Ok::<_, subfeed::Error>(())
 //! })?;
-//! queue.join(); // Nothing goes in any more, and the workers are gone.
+//! queue.join(); // The workers have exited.
 //! # Ok::<(), subfeed::Error>(())
 //! ```
 //!
-//! # A chain, with errors in their place
+//! # A chain, with errors at their positions
 //!
-//! [`try_feed`](crate::FeedExt::try_feed) takes an iterator of `Result`s, as a reader gives it, or an earlier feed. What is `Err` goes
-//! to no worker and comes out where its item would have been, so the end of the chain sees the errors of all stages.
+//! [`try_feed`](crate::FeedExt::try_feed) takes an iterator of `Result`s, such as the lines of a reader, or an earlier feed. An `Err`
+//! goes to no worker and comes out where its item would have been. So the end of the chain gets the errors of all stages.
 //!
 //! ```
 //! use subfeed::{FeedExt, Template};
@@ -467,8 +463,8 @@
     doc = r##"
 # Threads of a pool of your own
 
-The feed keeps the pool, so it cannot be shut down below it. A closure that waits (for a disk, a server) takes a thread of
-the pool; give such work a pool that nothing else needs.
+The feed keeps the pool alive until it ends. A closure that waits (for a disk, a server) occupies a thread of the pool; use a
+separate pool for such work.
 
 ```
 use std::sync::Arc;
@@ -484,8 +480,8 @@ assert!(names.eq([2; 4]));
 //!
 //! # An endless command as a source
 //!
-//! [`iterate_in_subprocess`](crate::source::iterate_in_subprocess) has a command make the items, and reads no further
-//! ahead than the buffer. Dropping the iterator ends the command.
+//! With [`iterate_in_subprocess`](crate::source::iterate_in_subprocess) a command makes the items. It is read ahead only as far as the
+//! buffer allows. Dropping the iterator ends the command.
 //!
 //! ```
 //! use subfeed::source::iterate_in_subprocess;

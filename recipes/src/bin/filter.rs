@@ -1,7 +1,7 @@
 //! A Unix filter: lines from stdin through four workers of a tool to stdout, in order, with a progress bar.
 //!
 //! Ctrl-C ends it softly: nothing more is read, and what was read is answered. A second Ctrl-C ends it at once. Either
-//! way every worker is gone when the program is.
+//! way no worker is left when the program has ended.
 //!
 //!     seq 1000000 | cargo run --release -p subfeed-recipes --bin filter -- sed -u 's/$/!/' >out
 
@@ -17,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use subfeed::queue::{NotYet, Timed};
 use subfeed::{FeedExt, Template};
 
-/// What a shell says of a program that Ctrl-C has ended.
+/// The exit status that a shell reports for a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -25,8 +25,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let tool =
         Template::new(command.next().ok_or("usage: filter TOOL [ARGUMENT ...]")?).args(command);
 
-    // Bytes, so that a line that is not UTF-8 is a line like any other; and a reader, since `stdin().lines()` holds a
-    // lock that cannot go to another thread. Its errors pass the workers, and come out in their place.
+    // Bytes, so that a line need not be UTF-8. A reader, because `stdin().lines()` holds a lock that cannot move to another
+    // thread. Its errors go to no worker and come out at their positions.
     let lines = BufReader::new(stdin()).split(b'\n');
     let mut feed = lines.try_feed(tool).workers(4).buffer(1_000).start();
 
@@ -37,12 +37,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         stopper.stop();
     })?;
 
-    // Hidden where stderr is no terminal. How many lines will come is not known.
+    // Hidden if stderr is not a terminal. The number of lines is not known.
     let bar = ProgressBar::no_length();
     bar.set_style(ProgressStyle::with_template("{human_pos} lines, {per_sec}, {elapsed}")?);
     let mut out = BufWriter::new(stdout().lock());
     while presses.load(SeqCst) < 2 {
-        // The limit is for the one who watches: what came is shown, and a second Ctrl-C is seen.
+        // The limit lets the loop flush what has come, and notice a second Ctrl-C.
         match feed.next_timeout(Duration::from_millis(100)) {
             Ok(Some(reply)) => {
                 let reply: io::Result<_> = reply;
@@ -54,7 +54,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             Err(NotYet) => out.flush()?,
         }
     }
-    // At once, whatever they are doing, and before the program goes.
+    // Ends the workers at once, before the program exits.
     drop(feed);
     out.flush()?;
     bar.finish();

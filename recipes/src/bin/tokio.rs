@@ -1,7 +1,7 @@
-//! A feed in an asynchronous program: its replies are taken on a thread for what blocks, and sent on.
+//! A feed in an async program without the feature `async`: a blocking thread takes the replies and sends them to a channel.
 //!
-//! The channel is bounded, so a slow task stops the source, as a slow loop does. A task that goes away drops the
-//! receiver, which ends the loop and drops the feed, there, where waiting for the workers holds up no task.
+//! The channel is bounded, so a slow task stops the source, as a slow loop does. If the task ends, it drops the receiver. That ends
+//! the loop and drops the feed on the blocking thread, where waiting for the workers blocks no task.
 //!
 //!     cargo run -p subfeed-recipes --bin tokio
 
@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let feeding = spawn_blocking(move || {
         let numbers = (1u64..).map(|n| n.to_string());
         for square in numbers.feed_subprocesses_ordered(squares, 4, 100) {
-            // Nobody wants any more: this drops the feed, and with it the workers.
+            // The receiver is gone: this drops the feed, which ends the workers.
             if send.blocking_send(square).is_err() {
                 break;
             }
