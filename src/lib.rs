@@ -166,7 +166,7 @@ pub use crate::template::launcher::{Host, Launcher};
 pub use crate::threads::{FeedThreads, ThreadsBuilder};
 pub use crate::window::outlet::Order;
 
-/// The types of a feed of [`blocks`], and of one whose replies are [lent in batches](FeedBuilder::batches).
+/// The types of a feed that yields [`Block`]s.
 pub mod block {
     pub use crate::feed::blocks::{BlockFeed, BlockFeedBuilder, BlockStopper, Blocks};
 }

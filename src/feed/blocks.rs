@@ -73,8 +73,8 @@ use crate::window::workers::Workers;
 /// [`check`](Template::check), each record is written and each reply is cut separately. Types and results are the same;
 /// the speed is that of a feed of single records.
 ///
-/// Blocks go to stdin and come from stdout: with a side input that is to be written, or a side output that is to be
-/// read, the feed has one item, an error of the configuration.
+/// Blocks use only stdin and stdout. If the template has a side input that the feed writes, or a side output that it reads,
+/// the feed's only item is a configuration error.
 ///
 /// `encode`, `decode` and `keep_input` are for single records, and do not compile here:
 ///

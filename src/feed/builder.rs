@@ -376,10 +376,11 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
         Ok(Drained { accepted, exits: ends.into_iter().map(exit).collect(), failed, bad_ends })
     }
 
-    /// Starts now, to be taken in [`Block`](crate::block::Block)s of replies, for the last drop of speed: a reply costs no call
-    /// and no allocation. `decode` is not used.
+    /// Starts now, and yields the replies in [`Block`](crate::Block)s. This is the fastest: a reply costs no call and no
+    /// allocation. `decode` is not used.
     ///
-    /// Where the input is a file, a pipe or anything else that reads, [`blocks`](crate::blocks()) saves the call for each record, too.
+    /// If the input is a file, a pipe or anything else that implements `Read`, use [`blocks`](crate::blocks()), which also saves
+    /// the call for each record.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
