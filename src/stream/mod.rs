@@ -135,6 +135,8 @@ pub(crate) use polls_outlet;
 /// # What a poll does
 /// It takes the replies that have come, and runs `decode` on them. It never blocks; without `decode` it takes a few
 /// microseconds. If the source is a stream, a poll also pulls the source and runs `encode`.
+/// If so many replies have gathered that putting them in order would take long, a poll does a part of that, wakes its task at
+/// once, and returns `Pending`.
 ///
 /// # Dropping
 /// A drop never blocks. The feed stops pulling, and its children are ended and reaped within 500 ms plus the kill sequence,
@@ -300,7 +302,7 @@ impl Drop for Told {
 }
 
 /// Has the threads behind an outlet waited for.
-pub(crate) fn join<B: Batch + 'static, R: 'static>(outlet: &mut Outlet<B, R>, told: Told) {
+pub(crate) fn join<B: Batch + 'static, R: Send + 'static>(outlet: &mut Outlet<B, R>, told: Told) {
     let (behind, is_parked) = outlet.take_behind();
     behind.join_elsewhere(Arc::clone(outlet.gate()), is_parked, told);
 }

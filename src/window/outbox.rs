@@ -41,6 +41,9 @@ pub(crate) struct Outbox<R = Replies> {
     head: AtomicU64,
 }
 
+/// So many spans of one shelf are moved behind those of another.
+const MOVED: usize = 1_000;
+
 const NOTHING: u8 = 0;
 const ANY: u8 = 1;
 const HEAD: u8 = 2;
@@ -106,10 +109,16 @@ impl<R> Outbox<R> {
         self.leave(shelf, packet, |spans| spans.push(Span::one(packet, outcome)));
     }
 
-    /// Takes what lies on the shelves.
-    fn clear_shelves(&self, into: &mut Vec<Span<R>>) {
+    /// Outlet: takes what lies on the shelves. Nothing is there if it finds nothing; of much it leaves a part for the next
+    /// look, since to move it takes its time.
+    fn look_at_shelves(&self, into: &mut Vec<Span<R>>) {
         for shelf in &self.shelves {
-            into.append(&mut lock(shelf));
+            let mut shelf = lock(shelf);
+            if into.is_empty() {
+                std::mem::swap(&mut *shelf, into);
+            } else if shelf.len() <= MOVED {
+                into.append(&mut shelf);
+            }
         }
     }
 
@@ -136,7 +145,9 @@ impl<R> Outbox<R> {
     pub(crate) fn end(&self, end: End) {
         let waiter = {
             let mut state = lock(&self.state);
-            self.clear_shelves(&mut state.spans);
+            for shelf in &self.shelves {
+                state.spans.append(&mut lock(shelf));
+            }
             if state.end.is_none() {
                 state.end = Some(end);
             }
@@ -156,7 +167,7 @@ impl<R> Outbox<R> {
 
     /// Outlet: the same, and what lies on the shelves.
     pub(crate) fn look(&self, into: &mut Vec<Span<R>>) -> Taken {
-        self.clear_shelves(into);
+        self.look_at_shelves(into);
         if into.is_empty() { self.take(into) } else { Taken::Spans }
     }
 
@@ -173,7 +184,7 @@ impl<R> Outbox<R> {
                 self.head.store(head.0, SeqCst);
             }
             self.awaited.store(if head.is_some() { HEAD } else { ANY }, SeqCst);
-            self.clear_shelves(into);
+            self.look_at_shelves(into);
             if !into.is_empty() {
                 return Taken::Spans;
             }
@@ -203,9 +214,11 @@ impl<R> Outbox<R> {
 
     /// Outlet: everything but the end, whatever it waits for.
     #[cfg(any(test, feature = "async"))]
-    pub(crate) fn take_all(&self, into: &mut Vec<Span<R>>) {
-        self.clear_shelves(into);
-        into.append(&mut lock(&self.state).spans);
+    pub(crate) fn take_all(&self) -> Vec<Vec<Span<R>>> {
+        let shelves = self.shelves.iter().map(|shelf| std::mem::take(&mut *lock(shelf)));
+        let mut all: Vec<_> = shelves.collect();
+        all.push(std::mem::take(&mut lock(&self.state).spans));
+        all
     }
 
     fn take_from(state: &mut State<R>, into: &mut Vec<Span<R>>) -> Taken {

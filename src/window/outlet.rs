@@ -2,6 +2,12 @@
 //!
 //! It takes spans from the outbox, puts them in order if the feed is ordered, and gives credit back to the
 //! gate: in bulk while the consumer runs, at once when it is about to sleep.
+//!
+//! # Invariants
+//! 1. More is taken from the outbox, and the end with it, only when everything that was taken before has been put where it is
+//!    taken from: [`unsorted`](Outlet::unsorted) is empty.
+//! 2. A task's poll puts so many spans there and no more; if what the task waits for is not among them, it is woken at once, to
+//!    go on. So a poll is short however much has gathered.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::record::{Batch, PacketId, Requests};
+#[cfg(any(test, feature = "async"))]
+use crate::tuning::SPANS_A_POLL;
 use crate::tuning::YIELDS;
 use crate::window::chain;
 use crate::window::gate::Gate;
@@ -62,12 +70,12 @@ impl<R> Queue<R> {
         }
     }
 
-    /// Takes everything, in no order.
+    /// How many spans there are.
     #[cfg(any(test, feature = "async"))]
-    fn take_all(&mut self, into: &mut Vec<Span<R>>) {
+    fn len(&self) -> usize {
         match self {
-            Self::Ordered(window) => into.extend(std::iter::from_fn(|| window.take_any())),
-            Self::Unordered(queue) => into.extend(queue.drain(..)),
+            Self::Ordered(window) => window.len(),
+            Self::Unordered(queue) => queue.len(),
         }
     }
 }
@@ -87,7 +95,10 @@ pub(crate) struct Outlet<B: Batch = Requests, R = Replies> {
     outbox: Arc<Outbox<R>>,
     behind: Behind,
     queue: Queue<R>,
+    /// What has come from the outbox, whose room is used again.
     fresh: Vec<Span<R>>,
+    /// The same while it is put where it is taken from, the first of it first.
+    unsorted: VecDeque<Span<R>>,
     current: Option<Span<R>>,
     /// Packets yielded, and the bytes that were held for them.
     yielded: u64,
@@ -124,6 +135,17 @@ enum Look<'a> {
     OrWait(&'a Waiter),
 }
 
+impl Look<'_> {
+    /// How many spans are put where they are taken from before it is enough. A thread has nothing else to do.
+    fn spans(self) -> usize {
+        match self {
+            #[cfg(any(test, feature = "async"))]
+            Self::OrWait(Waiter::Task(_)) => SPANS_A_POLL,
+            _ => usize::MAX,
+        }
+    }
+}
+
 impl<B: Batch, R> Outlet<B, R> {
     pub(super) fn new(
         handover: Arc<Handover<B>>,
@@ -141,6 +163,7 @@ impl<B: Batch, R> Outlet<B, R> {
                 Order::Completion => Queue::Unordered(VecDeque::new()),
             },
             fresh: Vec::new(),
+            unsorted: VecDeque::new(),
             current: None,
             yielded: 0,
             spent: 0,
@@ -356,10 +379,21 @@ impl<B: Batch, R> Outlet<B, R> {
     /// The same, of what there is to see.
     fn advance(&mut self, look: Look<'_>) -> Poll<bool> {
         self.drop_current();
+        let mut spans = look.spans();
         while !self.done {
             if let Some(span) = self.queue.take() {
                 self.set_current(span);
                 return Poll::Ready(true);
+            }
+            if !self.unsorted.is_empty() {
+                if spans > 0 {
+                    self.sort(&mut spans);
+                    continue;
+                }
+                if let Look::OrWait(waiter) = look {
+                    waiter.clone().wake();
+                }
+                return Poll::Pending;
             }
             if self.end.is_some() {
                 return Poll::Ready(self.take_end());
@@ -373,7 +407,7 @@ impl<B: Batch, R> Outlet<B, R> {
                 }
             };
             match taken {
-                Taken::Spans => self.sort(),
+                Taken::Spans => self.unsorted = VecDeque::from(std::mem::take(&mut self.fresh)),
                 Taken::End(end) => self.end = Some(end),
                 Taken::Nothing => return Poll::Pending,
             }
@@ -381,10 +415,12 @@ impl<B: Batch, R> Outlet<B, R> {
         Poll::Ready(false)
     }
 
-    /// Puts what has come where it is taken from.
-    fn sort(&mut self) {
+    /// Puts what has come where it is taken from: `most` of it, of which it takes off what it has done.
+    fn sort(&mut self, most: &mut usize) {
         let panics_last = self.panics_last && matches!(self.queue, Queue::Unordered(_));
-        for span in self.fresh.drain(..) {
+        let now = self.unsorted.len().min(*most);
+        *most -= now;
+        for span in self.unsorted.drain(..now) {
             match span.outcome {
                 Outcome::Panicked(payload) if panics_last => {
                     self.gate.stop();
@@ -392,6 +428,9 @@ impl<B: Batch, R> Outlet<B, R> {
                 }
                 outcome => self.queue.put(Span { outcome, ..span }),
             }
+        }
+        if self.unsorted.is_empty() {
+            self.fresh = Vec::from(std::mem::take(&mut self.unsorted));
         }
     }
 
@@ -564,20 +603,24 @@ impl<B: Batch, R: Send + 'static> Outlet<B, R> {
         self.gate.drop_feed();
         self.behind.let_go();
         self.done = true;
-        let mut left = std::mem::take(&mut self.fresh);
-        left.extend(self.current.take());
-        self.queue.take_all(&mut left);
-        self.outbox.take_all(&mut left);
+        self.let_go(held);
+    }
+
+    /// Lets go of everything that has come, with so many bytes in it.
+    fn let_go(&mut self, held: usize) {
+        let mut all = self.outbox.take_all();
+        all.push(std::mem::take(&mut self.fresh));
+        let unsorted = std::mem::take(&mut self.unsorted);
+        let queue = std::mem::replace(&mut self.queue, Queue::Unordered(VecDeque::new()));
         let (bytes, spans) = FREED_HERE;
-        if held > bytes || left.len() > spans {
+        // An empty one may have much room, which takes time to free as well.
+        let room = all.iter().map(Vec::capacity).sum::<usize>() + unsorted.capacity();
+        let left = (all, unsorted, queue, self.current.take());
+        if held > bytes || room + left.2.len() > spans {
             joins::drop_elsewhere(left);
         }
     }
-}
 
-/// The same.
-#[cfg(any(test, feature = "async"))]
-impl<B: Batch, R> Outlet<B, R> {
     /// Nobody is woken any more.
     fn stop_waiting(&self) {
         self.outbox.forget_waiter();
@@ -589,12 +632,14 @@ impl<B: Batch, R> Outlet<B, R> {
     pub(crate) fn poll_close(&mut self, waiter: &Waiter) -> Poll<()> {
         if !self.gate.is_dropped() {
             self.stop_waiting();
+            let held = self.gate.held();
             self.gate.drop_feed();
+            self.let_go(held);
         }
         // Where there is no thread of the executor's, nobody says when it has ended.
         while !self.done && self.end.is_none() && self.behind.executor.is_some() {
             match self.outbox.take_or_wait(None, waiter.clone(), &mut self.fresh) {
-                Taken::Spans => self.fresh.clear(),
+                Taken::Spans => self.let_go(self.gate.held()),
                 Taken::End(end) => self.end = Some(end),
                 Taken::Nothing => return Poll::Pending,
             }

@@ -45,6 +45,12 @@ impl<T> Window<T> {
         debug_assert!(before.is_none(), "packet {first:?} came twice");
     }
 
+    /// How many spans are in it.
+    #[cfg(any(test, feature = "async"))]
+    pub(crate) fn len(&self) -> usize {
+        self.ready.len() + self.waiting.len()
+    }
+
     /// The packet that is waited for, where [`take`](Window::take) finds none.
     pub(crate) fn head(&self) -> PacketId {
         debug_assert!(self.ready.is_empty(), "the head is here");

@@ -1,14 +1,17 @@
 //! What a poll, a drop and a start take of their thread's processor time.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use smol::stream::{self, Stream, StreamExt};
-use subfeed::{FeedExt, StreamFeedExt, Template};
+use subfeed::codec::Owned;
+use subfeed::marker::{Marked, MarkedFeed};
+use subfeed::{FeedExt, FeedStream, StreamFeedExt, Template};
 
 use crate::executors::{block_on, one_thread};
 
@@ -158,4 +161,80 @@ fn what_a_start_takes() {
         // A thread is made; no child is started here.
         assert!(all[25] < MOST, "{:?}", all[25]);
     });
+}
+
+/// Two hundred thousand spans that do not belong together, all of them behind the packet that is waited for: the worst that a poll can
+/// find, and a close or a drop.
+#[test]
+fn neither_a_poll_nor_a_drop_takes_a_millisecond_where_many_spans_wait() {
+    let measured = at_least(|| {
+        let (feed, polled) = block_on(polled_with_many_behind(true));
+        let (closed, dropped) = (closed(feed), closed(block_on(polled_with_many_behind(false)).0));
+        let (feed, _) = block_on(polled_with_many_behind(false));
+        let ((), let_go) = taken(|| drop(feed));
+        println!("a poll {polled:?}, a close {closed:?} or {dropped:?}, a drop {let_go:?}");
+        [polled, closed, dropped, let_go]
+    });
+    assert!(measured.iter().all(|taken| *taken < MOST), "{measured:?}");
+}
+
+/// The longest poll of a close.
+fn closed(feed: Many) -> Duration {
+    let (mut close, mut longest) = (Box::pin(feed.close()), Duration::ZERO);
+    block_on(poll_fn(|context| {
+        let (polled, taken) = taken(|| close.as_mut().poll(context));
+        longest = longest.max(taken);
+        polled
+    }));
+    longest
+}
+
+type Many = FeedStream<MarkedFeed<Owned, usize>>;
+
+/// A feed whose first packet is answered last, with a marker in each of the other places, and the longest poll of it until
+/// the first item is here, or until there is nothing more to be taken if that never comes.
+async fn polled_with_many_behind(is_answered: bool) -> (Many, Duration) {
+    const MANY: usize = 200_000;
+    let go = std::env::temp_dir().join(format!("subfeed-many-{}", std::process::id()));
+    let wait = format!("until [ -e '{}' ]; do sleep 0.01; done", go.display());
+    let tool = format!("while read -r x; do [ $x = last ] || {{ {wait}; }}; echo $x; done");
+    let first = std::iter::once(Marked::Item("first"));
+    let source = first.chain((1..MANY).map(Marked::Marker)).chain([Marked::Item("last")]);
+    let tool = Template::shell(tool).in_flight(1);
+    let feed = source.feed_marked(tool).workers(2).buffer(MANY + 1).start();
+    let monitor = feed.monitor();
+    let mut feed = Measured::new(feed.into_stream());
+    // All of it at once, not what comes meanwhile.
+    while monitor.snapshot().replies == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if is_answered {
+        std::fs::write(&go, "").unwrap();
+        let first = feed.next().await;
+        std::fs::remove_file(&go).unwrap();
+        assert_eq!(first.unwrap().item().unwrap().unwrap(), "first");
+        for n in 1..MANY / 2 {
+            assert_eq!(feed.next().await.unwrap().marker(), Some(n));
+        }
+    } else {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        loop {
+            let polled = Pin::new(&mut feed).poll_next(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            if !woken.0.swap(false, SeqCst) {
+                break;
+            }
+        }
+    }
+    (feed.stream, feed.longest)
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+    }
 }
