@@ -735,6 +735,24 @@ fn b5_stderr_goes_with_the_reply_that_it_belongs_to() {
 }
 
 #[test]
+fn b5_stderr_goes_with_its_reply_however_much_it_is() {
+    ends(|| {
+        let floods = "while read -r x; do head -c 60000 /dev/zero | tr '\\0' $x >&2; \
+            echo \"end of $x\" >&2; echo $x; done";
+        let template = Template::shell(floods).in_flight(1).keep_stderr().try_decode(|reply| {
+            let letter = String::from_utf8(reply.to_vec())?;
+            Ok((letter, reply.stderr().ok_or("it is kept")?.to_string()))
+        });
+        let letters = ('a'..='j').map(|letter| letter.to_string());
+        for item in letters.feed_subprocesses_ordered(template, 1, 10) {
+            let (letter, stderr) = item.unwrap();
+            assert!(stderr.starts_with(&letter.repeat(100)), "{letter}: {stderr:.40}");
+            assert!(stderr.ends_with(&format!("end of {letter}\n")), "{letter}: no end");
+        }
+    });
+}
+
+#[test]
 fn b5_where_it_cannot_be_told_whose_it_is_it_is_not_promised() {
     Door::Ordered.send(Template::shell(BREAKS).keep_stderr(), &["a"], 1).is(&["!!Config"]);
 }
