@@ -17,6 +17,7 @@ use crate::stats::Stats;
 use crate::subprocess::scheduler::Plan;
 use crate::template::Spec;
 use crate::template::channel::{Channels, Stream};
+use crate::template::launcher::Link;
 use crate::template::policy::{Halt, OnStall, Policy};
 use crate::template::words::Words;
 use crate::window::gate::Gate;
@@ -155,7 +156,7 @@ fn of_policy(policy: &Policy) -> Vec<Drawn> {
 fn of_spec(spec: &Spec, schedule: &Schedule) -> Vec<Drawn> {
     let Spec {
         command: _,   // what is run is simulated
-        launchers: _, // not drawn: hosts and their words have tests of their own
+        launchers: _, // drawn with the family of hosts, see below; their words have tests of their own
         launch: _,
         channels,
         requests: _, // drawn together with the replies
@@ -223,7 +224,7 @@ fn of_feed(schedule: &Schedule, plan: Plan) -> Vec<Drawn> {
         backlog,
         most,
         gate: _,
-        stats: _, // counters
+        stats: _, // counters, and the recorder of a timeline
         log: _,   // see below
     } = plan;
     let Bounds {
@@ -330,6 +331,19 @@ fn of_world(schedule: &Schedule) -> Vec<Drawn> {
         ("starts fail", yes(schedule.start_fails < u64::MAX)),
         ("statuses unknown", yes(schedule.lacks_statuses())),
         ("loop is late", some(&schedule.late)),
+        (
+            "launcher",
+            match schedule.spec.link(&schedule.spec.seat_of(0)) {
+                None => "none, or this machine",
+                Some(Link { mark: None, .. }) => "bare",
+                Some(Link { silence: None, .. }) => "never looks",
+                Some(Link { connect: None, .. }) => "waits for ever",
+                Some(Link { connect: Some(limit), .. }) if limit < Duration::from_secs(1) => {
+                    "is impatient"
+                }
+                Some(_) => "with a shell",
+            },
+        ),
         ("reader fails", yes(reader.is_some_and(|bytes| bytes.fails_at.is_some()))),
         ("last delimiter is missing", yes(reader.is_some_and(|bytes| bytes.unended))),
     ]

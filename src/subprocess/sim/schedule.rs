@@ -11,7 +11,7 @@ use crate::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use crate::record::PacketId;
 use crate::subprocess::protocol::Now;
 use crate::template::channel::{Redirect, SideInput, SideOutput, Stream};
-use crate::template::launcher::Launcher;
+use crate::template::launcher::{Host, Launcher};
 use crate::template::policy::{Halt, OnStall, Signal};
 use crate::template::{AcceptStatus, Spec, Template};
 use crate::window::outlet::Order;
@@ -268,7 +268,39 @@ impl Schedule {
             schedule.consumer.rest_every = 3;
             schedule.consumer.rest = 50_000 * MS;
         }
+        if schedule.family == Family::Hosts && rng.one_in(2) {
+            schedule.is_launched_otherwise(rng);
+        }
         schedule
+    }
+
+    /// Other settings of its launcher.
+    fn is_launched_otherwise(&mut self, rng: &mut Rng) {
+        let mut spec = Spec::clone(&self.spec);
+        let Some(mut launcher) = spec.launchers.pop() else { return };
+        if rng.one_in(3) {
+            let names = &["a", ":", "b"][..rng.range(1, 3) as usize];
+            let hosts = names.iter().map(|name| Host::new(*name).weight(rng.range(1, 3) as u32));
+            launcher = launcher.hosts(hosts);
+        }
+        launcher = match rng.below(3) {
+            0 if self.faults.freezes == 0 => launcher.connect_within(None),
+            1 => launcher.connect_within(300 * MS),
+            _ => launcher,
+        };
+        launcher = match rng.below(4) {
+            // Nothing else would be noticed of one that freezes.
+            0 if self.faults.freezes == 0 => launcher.silence(None),
+            1 => launcher.silence(20 * MS),
+            2 => launcher.silence(3_000 * MS),
+            _ => launcher,
+        };
+        if rng.one_in(6) {
+            launcher = launcher.bare();
+        }
+        spec.launchers.push(launcher);
+        spec.begin(self.workers).expect("hosts are named");
+        self.spec = Arc::new(spec);
     }
 
     /// Whether its input may as well be bytes, and its replies blocks.
