@@ -208,3 +208,21 @@ fn nothing_takes_the_limits_of_a_launcher_off_again() {
         assert_eq!(feed.collect::<Result<Vec<_>, _>>().unwrap(), ["a", "b"]);
     });
 }
+
+#[cfg(feature = "async")]
+#[test]
+fn a_bad_number_of_a_pool_is_what_its_calls_return() {
+    use subfeed::Pool;
+    within(|| {
+        let words = || "x".to_owned();
+        for (pool, word) in [
+            (Pool::new(cat(), 0, 1), "worker"),
+            (Pool::new(cat(), 1, 0), "buffer_size"),
+            (Pool::new(cat(), 1, 1).health_request(ZERO, words), "health_request"),
+        ] {
+            is_config(&pool.call_blocking(words()).unwrap_err(), word);
+        }
+        let pool = Pool::new(cat(), 1, 1).idle_after(Duration::from_nanos(1)).idle_after(None);
+        assert_eq!(pool.call_blocking(words()).unwrap(), "x");
+    });
+}
