@@ -38,7 +38,7 @@ use crate::window::seam::{Bounds, Ends, attach};
 use crate::window::waiter::Waiter;
 
 const MS: Duration = Duration::from_millis(1);
-const MOST_STEPS: u64 = 200_000;
+const MOST_STEPS: u64 = 2_000_000;
 
 /// What was found to be wrong.
 type Found = Result<(), String>;

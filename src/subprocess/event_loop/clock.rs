@@ -3,6 +3,8 @@
 //! # Invariants
 //! 1. Both never go back, and the patient one is never ahead.
 //! 2. In each turn the patient clock gains at most what the loop meant to wait in it, and [`SLACK`].
+//! 3. A wait that something may have ended early, and from which the loop came back too late, gains no more than [`SLACK`]: nobody
+//!    knows when it was over.
 
 use std::time::Duration;
 
@@ -33,6 +35,15 @@ impl Clock {
     /// What was read last.
     pub(super) fn now(&self) -> Time {
         self.now
+    }
+
+    /// The wait is over, and it is this late really. `early` says that something has happened, which may have ended it
+    /// long before its time.
+    pub(super) fn waited(&mut self, real: Now, early: bool) -> Time {
+        if early && real.saturating_sub(self.now.real) > self.budget {
+            self.budget = self.budget.min(SLACK);
+        }
+        self.read(real)
     }
 
     /// It is this late really.
@@ -69,5 +80,20 @@ mod tests {
         clock.waits(None);
         assert_eq!(clock.read(ms(9_000)), Time { real: ms(9_000), patient: ms(5_170) });
         assert_eq!(clock.read(ms(8_000)), Time { real: ms(9_000), patient: ms(5_170) });
+    }
+
+    #[test]
+    fn a_wait_that_ended_at_an_unknown_time_counts_little() {
+        let mut clock = Clock::default();
+        clock.turn();
+        clock.waits(Some(ms(3_000)));
+        // A child spoke at once, and then the process was stopped for seven seconds.
+        assert_eq!(clock.waited(ms(7_000), true), Time { real: ms(7_000), patient: ms(10) });
+        clock.turn();
+        clock.waits(Some(ms(3_000)));
+        assert_eq!(clock.waited(ms(9_000), true), Time { real: ms(9_000), patient: ms(2_010) });
+        clock.turn();
+        clock.waits(Some(ms(100)));
+        assert_eq!(clock.waited(ms(9_105), false), Time { real: ms(9_105), patient: ms(2_115) });
     }
 }

@@ -228,6 +228,10 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     /// Time has passed, or may have.
     fn tell_time(&mut self) {
         let now = self.clock.read(self.os.now());
+        self.time_is(now);
+    }
+
+    fn time_is(&mut self, now: Time) {
         self.now = now.patient;
         self.machine.time_is(now);
     }
@@ -266,7 +270,8 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         self.reported = self.clock.now();
         self.clock.waits(timeout);
         let waited = self.os.wait(timeout, &mut events);
-        self.tell_time();
+        let now = self.clock.waited(self.os.now(), !events.is_empty());
+        self.time_is(now);
         self.machine.resumes();
         if let Err(error) = waited {
             let error = Error::new(ErrorKind::Thread, "the poller failed").because(error);
