@@ -464,6 +464,12 @@ fn a_hello_that_is_late_is_met_once_while_there_is_no_room() {
     for seed in (13..700).step_by(14) {
         let mut schedule = Schedule::new(seed);
         assert_eq!(schedule.family, Family::Hosts);
+        // One that is never looked at would freeze for ever.
+        if schedule.spec.link(&schedule.spec.seat_of(0)).is_none_or(|link| {
+            link.silence.is_none() || link.connect.is_none() || link.mark.is_none()
+        }) {
+            continue;
+        }
         (schedule.max_bytes, schedule.window) = (30, 64);
         (schedule.input.total, schedule.input.pause, schedule.input.batch) =
             (Some(40), Duration::ZERO, 1);
