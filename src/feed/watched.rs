@@ -68,7 +68,7 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     /// | `Send`, `Receive` | bytes of its request, with the framing, and of its reply, without |
     /// | `Exitval`, `Signal` | 0 and 0 for a reply; otherwise how its session ended, or -1 and 0 if that is not known |
     /// | `Worker` | the worker's number, `-` if no worker had it |
-    /// | `Attempts` | how many sessions it took |
+    /// | `Attempts` | 1, and 1 more for each session before that failed with it alone |
     ///
     /// The columns are separated by tabs, and the first line names them. The lines are in the order in which packets
     /// were completed. A packet that a fatal error or a drop left unanswered has no line. Replies that were read in

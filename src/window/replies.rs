@@ -42,8 +42,9 @@ impl Replies {
         }
     }
 
-    /// The bytes of each of the next `n` replies, its side outputs among them, its framing not.
-    pub(crate) fn lengths(&self, n: usize) -> Vec<usize> {
+    /// The bytes of each of the next `n` replies, its side outputs among them; its framing is not, nor are the last
+    /// `beside` of its parts.
+    pub(crate) fn lengths(&self, n: usize, beside: usize) -> Vec<usize> {
         let mut lengths = Vec::with_capacity(n);
         match &self.cut {
             Cut::Delimiter { find, per, .. } => {
@@ -56,7 +57,9 @@ impl Replies {
             }
             Cut::Parts { ranges, next, sides } => {
                 let parts = ranges[*next..].chunks(1 + *sides).take(n);
-                lengths.extend(parts.map(|parts| parts.iter().map(Range::len).sum::<usize>()));
+                let own = 1 + *sides - beside;
+                lengths
+                    .extend(parts.map(|parts| parts[..own].iter().map(Range::len).sum::<usize>()));
             }
         }
         lengths

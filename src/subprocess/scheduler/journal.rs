@@ -62,13 +62,13 @@ impl Journal {
     fn answered(
         &mut self,
         slot: usize,
-        replies: &Replies,
+        (replies, beside): (&Replies, usize),
         run: &Run,
         now: Now,
         attempts: impl Fn(PacketId) -> u32,
     ) {
         let mut start = self.slots[slot].since;
-        let received = replies.lengths(run.len());
+        let received = replies.lengths(run.len(), beside);
         for (i, received) in received.into_iter().enumerate() {
             let packet = run.first().plus(i as u64);
             self.log.put(&Row {
@@ -127,6 +127,9 @@ impl Scheduler {
         let Outcome::Replies(replies) = &span.outcome else { return };
         let Some(run) = replies.requests.as_ref().or(run) else { return };
         let attempts = &self.attempts;
+        // What came on stderr is kept behind its parts.
+        let beside = usize::from(self.plan.spec.policy.keep_stderr);
+        let replies = (replies, beside);
         journal.answered(slot, replies, run, self.now.real, |packet| attempts.of(packet));
     }
 

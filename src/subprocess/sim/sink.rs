@@ -252,13 +252,12 @@ impl Item {
 
 /// The next reply out of `replies`, with its parts on the side outputs of these names, and who gave it.
 fn next_reply(replies: &mut Replies, packet: PacketId, names: &[String]) -> Answer {
-    let size = replies.lengths(1).first().copied().unwrap_or(0);
     replies.skip();
     let reply = replies.last(packet, names);
     let side = names.first().and_then(|name| reply.side(name));
     Answer {
         bytes: reply.bytes().to_vec(),
-        size,
+        size: reply.bytes().len() + side.map_or(0, |side| side.len()),
         side: side.map(|side| side.to_vec()),
         stderr: reply.stderr().map(|stderr| stderr.to_vec()),
         pid: replies.label.pid,
