@@ -44,6 +44,33 @@
 //! leaves either the old count or the new one. One write takes two syncs of the disk, often some milliseconds.
 //!
 //! Only one run may use a checkpoint at a time. This is not checked.
+//!
+//! # Other feeds
+//! `checkpointed` is on the ordered feeds that yield `Result`s. Feeds with markers, feeds in a scope, blocks and streams yield
+//! something else, or yield it elsewhere; for them the loop counts by itself, with [`Checkpoint::acknowledge`]:
+//!
+//! ```
+//! use subfeed::checkpoint::Checkpoint;
+//! use subfeed::marker::Marked;
+//! use subfeed::{FeedExt, Template};
+//!
+//! # let path = std::env::temp_dir().join(format!("subfeed-{}.marked", std::process::id()));
+//! let mut checkpoint = Checkpoint::open(&path, "words and the ends of files")?;
+//! let done = checkpoint.count();
+//! let source = [Marked::Item("one"), Marked::Marker("end of a file"), Marked::Item("two")];
+//! let source = source.into_iter().skip(done as usize);
+//! for item in source.feed_marked(Template::new("cat")).first_packet(done).start() {
+//!     match item {
+//!         Marked::Item(reply) => drop(reply?),
+//!         Marked::Marker(end) => assert_eq!(end, "end of a file"),
+//!     }
+//!     checkpoint.acknowledge(1)?;
+//! }
+//! checkpoint.settle()?;
+//! assert_eq!(checkpoint.count(), 3);
+//! # std::fs::remove_file(&path).unwrap();
+//! # Ok::<_, subfeed::Error>(())
+//! ```
 
 use std::ffi::OsString;
 use std::fmt;

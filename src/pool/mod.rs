@@ -44,18 +44,8 @@ use crate::window::unwind;
 /// the items are at hand, a feed is faster and keeps their order.
 ///
 /// ```
-/// # fn block_on<F: Future>(future: F) -> F::Output {
-/// #     struct Unpark(std::thread::Thread);
-/// #     impl std::task::Wake for Unpark { fn wake(self: std::sync::Arc<Self>) { self.0.unpark() } }
-/// #     let waker = std::task::Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
-/// #     let mut future = std::pin::pin!(future);
-/// #     loop {
-/// #         match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-/// #             std::task::Poll::Ready(output) => return output,
-/// #             std::task::Poll::Pending => std::thread::park(),
-/// #         }
-/// #     }
-/// # }
+/// # mod executor { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/block_on.rs")); }
+/// # use executor::block_on;
 /// use std::time::Duration;
 /// use subfeed::{Pool, Template};
 /// let bc = Template::new("sh").args(["-c", "while read -r x; do echo $(($x)); done"]);
@@ -164,6 +154,8 @@ impl<T: Send + 'static, O: Send + 'static> Pool<T, O> {
 
     /// Ends the workers when there has been no call for this long. Default: `None`, never. It applies to all handles; set
     /// it before the first call.
+    ///
+    /// They end together: a pool that is called now and then keeps all of its workers, also those that have had nothing to do.
     #[must_use]
     pub fn idle_after(self, limit: impl Into<Option<Duration>>) -> Self {
         lock(&self.shared.state).idle_after = limit.into();

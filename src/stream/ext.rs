@@ -31,18 +31,8 @@ use crate::window::outlet::Order;
 /// # use std::task::{Context, Poll};
 /// use futures_core::Stream;
 /// use subfeed::{StreamFeedExt, Template};
-/// # fn block_on<F: Future>(future: F) -> F::Output {
-/// #     struct Unpark(std::thread::Thread);
-/// #     impl std::task::Wake for Unpark { fn wake(self: std::sync::Arc<Self>) { self.0.unpark() } }
-/// #     let waker = std::task::Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
-/// #     let mut future = std::pin::pin!(future);
-/// #     loop {
-/// #         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-/// #             Poll::Ready(output) => return output,
-/// #             Poll::Pending => std::thread::park(),
-/// #         }
-/// #     }
-/// # }
+/// # mod executor { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/block_on.rs")); }
+/// # use executor::block_on;
 /// # struct Words(std::vec::IntoIter<&'static str>);
 /// # impl Stream for Words {
 /// #     type Item = &'static str;

@@ -106,18 +106,8 @@ pub(crate) use polls_outlet;
 /// # use std::pin::Pin;
 /// use futures_core::Stream;
 /// use subfeed::{FeedExt, Template};
-/// # fn block_on<F: Future>(future: F) -> F::Output {
-/// #     struct Unpark(std::thread::Thread);
-/// #     impl std::task::Wake for Unpark { fn wake(self: std::sync::Arc<Self>) { self.0.unpark() } }
-/// #     let waker = std::task::Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
-/// #     let mut future = std::pin::pin!(future);
-/// #     loop {
-/// #         match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-/// #             std::task::Poll::Ready(output) => return output,
-/// #             std::task::Poll::Pending => std::thread::park(),
-/// #         }
-/// #     }
-/// # }
+/// # mod executor { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/block_on.rs")); }
+/// # use executor::block_on;
 /// # block_on(async {
 /// let feed = ["a", "b"].into_iter().feed_subprocesses_ordered(Template::new("cat"), 2, 10);
 /// let mut stream = feed.into_stream();
