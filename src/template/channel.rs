@@ -1,6 +1,8 @@
 //! The ends of a worker: its three standard streams and its named side channels.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::framing::{ReplyFraming, RequestFraming};
 use crate::template::Template;
@@ -71,11 +73,24 @@ pub(crate) struct SideOutput {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// Who is told what workers write on stderr; see [`Template::on_stderr`].
+#[derive(Clone)]
+pub(crate) struct OnStderr(Arc<Told>);
+
+type Told = dyn Fn(usize, &[u8]) + Send + Sync;
+
+impl fmt::Debug for OnStderr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnStderr")
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channels {
     pub(crate) stdin: Stream,
     pub(crate) stdout: Stream,
     pub(crate) stderr: Stream,
+    pub(crate) on_stderr: Option<OnStderr>,
     /// Stdout comes to us through a pseudo-terminal: the worker believes that a person reads.
     pub(crate) pty: bool,
     pub(crate) side_inputs: Vec<SideInput>,
@@ -93,6 +108,15 @@ impl Channels {
         let inputs = self.side_inputs.iter().filter_map(|side| side.file.as_ref());
         let outputs = self.side_outputs.iter().filter_map(|side| side.file.as_ref());
         streams.chain(inputs).chain(outputs).map(PathBuf::as_path)
+    }
+
+    /// This worker has written these bytes on stderr. Runs the user's closure, which may panic.
+    pub(crate) fn tell_stderr(&self, worker: usize, bytes: &[u8]) {
+        if let Some(on_stderr) = &self.on_stderr
+            && !bytes.is_empty()
+        {
+            (on_stderr.0)(worker, bytes);
+        }
     }
 }
 
@@ -275,6 +299,29 @@ impl<E, D> Template<E, D> {
     #[must_use]
     pub fn stderr(mut self, to: Redirect) -> Self {
         self.spec.channels.stderr = Stream::To(to);
+        self
+    }
+
+    /// Hands on what workers write on stderr, as it comes: the worker's number, and the bytes of one read, which may end
+    /// anywhere in a line. The errors have their part of it all the same.
+    ///
+    /// The closure runs on the event loop's thread. While it runs nothing of its feed moves: a closure that waits
+    /// holds up every worker, and must not wait for the feed's own consumer. A panic in it ends the feed, and is resumed
+    /// in `next()`. Of a stderr that is [redirected](Template::stderr) nothing is known, and to ask for it is a
+    /// configuration error. Of what a launcher's connection says for itself nothing comes here.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use subfeed::{FeedExt, Template};
+    /// let template = Template::shell("while read -r x; do echo noise >&2; echo $x; done")
+    ///     .on_stderr(|_worker, bytes| _ = std::io::stderr().write_all(bytes));
+    /// let mut feed = ["a"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+    /// assert_eq!(feed.next().unwrap()?, "a");
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_stderr(mut self, told: impl Fn(usize, &[u8]) + Send + Sync + 'static) -> Self {
+        self.spec.channels.on_stderr = Some(OnStderr(Arc::new(told)));
         self
     }
 

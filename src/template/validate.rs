@@ -188,6 +188,11 @@ impl Spec {
                 return Err(Error::config(message).hint(hint));
             }
         }
+        let is_redirected = matches!(self.channels.stderr, Stream::To(_));
+        if self.channels.on_stderr.is_some() && is_redirected {
+            return Err(Error::config("on_stderr cannot be told of a stderr that is redirected")
+                .hint("leave out Template::stderr, or on_stderr"));
+        }
         if keep_stderr {
             if !until_eof && in_flight != Some(1) {
                 return Err(Error::config(
@@ -195,7 +200,7 @@ impl Spec {
                 )
                 .hint("add Template::in_flight(1), or use ReplyFraming::until_eof"));
             }
-            if matches!(self.channels.stderr, Stream::To(_)) {
+            if is_redirected {
                 return Err(Error::config("keep_stderr cannot keep a stderr that is redirected")
                     .hint("leave out Template::stderr, or keep_stderr"));
             }
@@ -421,6 +426,9 @@ mod tests {
         accepted(cat().keep_stderr().replies(ReplyFraming::until_eof()));
         let null = cat().keep_stderr().in_flight(1).stderr(Redirect::Null);
         refused(null, &["keep_stderr", "stderr that is redirected"]);
+        let null = cat().on_stderr(|_, _| {}).stderr(Redirect::Null);
+        refused(null, &["on_stderr", "stderr that is redirected"]);
+        accepted(cat().on_stderr(|_, _| {}));
     }
 
     #[test]

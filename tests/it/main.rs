@@ -30,6 +30,7 @@ mod laziness;
 mod limits;
 mod messages;
 mod numbers;
+mod on_stderr;
 mod order;
 mod panics;
 mod parent;

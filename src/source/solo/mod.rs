@@ -432,6 +432,7 @@ impl<T: Talk> Machine for Solo<T> {
         // No reason to wait longer for a child that has exited: the records are what it is for.
         if let Some(child) = self.child() {
             child.heard_stderr(bytes);
+            self.plan.spec.channels.tell_stderr(SLOT, bytes);
         }
     }
 

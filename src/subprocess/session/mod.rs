@@ -582,6 +582,7 @@ impl Session {
         let passed = if self.far.is_some() { self.pass_stderr(bytes, cx, news) } else { None };
         let bytes = passed.as_deref().unwrap_or(bytes);
         self.child.heard_stderr(bytes);
+        cx.spec.channels.tell_stderr(self.label.worker, bytes);
         if cx.spec.policy.keep_stderr {
             self.stderr_since.push(bytes);
         }

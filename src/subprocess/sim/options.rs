@@ -166,7 +166,15 @@ fn of_spec(spec: &Spec, schedule: &Schedule) -> Vec<Drawn> {
         accept_status,
         policy,
     } = spec;
-    let Channels { stdin, stdout, stderr, pty, side_inputs, side_outputs } = channels;
+    let Channels {
+        stdin,
+        stdout,
+        stderr,
+        on_stderr: _, // only tells
+        pty,
+        side_inputs,
+        side_outputs,
+    } = channels;
     let Words { preamble, farewell, banner, skip_at_end } = words;
     let elsewhere = |stream: &Stream| yes(matches!(stream, Stream::To(_)));
     let mut drawn = of_policy(policy);
