@@ -36,6 +36,9 @@
 //! comes again in the next run. An `Err` that the loop continues after is acknowledged like any item, and does not come
 //! again. A fatal error, and all items after it, are never acknowledged, because that work was not done.
 //!
+//! A consumer that counts for itself may leave out what has failed, and try it again in a later run: see
+//! [`Checkpoint::acknowledge_range`].
+//!
 //! # After a crash
 //! No item is skipped. Items that were acknowledged but not yet written to the file come again, and so does the item that
 //! was being worked on. [`every`](Checkpoint::every) limits their number; by default the count is written once a second.
@@ -72,11 +75,13 @@
 //! # Ok::<_, subfeed::Error>(())
 //! ```
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::iter::FusedIterator;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -90,6 +95,9 @@ use crate::template::codec::Decode;
 /// The first line of the file.
 const MAGIC: &str = "subfeed checkpoint 1";
 
+/// A run that leaves more gaps than this is not worth going on with: the file is written anew each time.
+const MOST_GAPS: usize = 1 << 16;
+
 /// A longer key is a mistake: it is read as a whole.
 const LONGEST_KEY: usize = 64 << 10;
 
@@ -98,12 +106,73 @@ const LONGEST_KEY: usize = 64 << 10;
 pub struct Checkpoint {
     path: PathBuf,
     key: Vec<u8>,
-    /// Acknowledged, and of that written down.
-    count: u64,
-    written: u64,
+    done: Done,
+    /// Items that were acknowledged and are not written down.
+    fresh: u64,
     written_at: Instant,
     items: u64,
     time: Duration,
+}
+
+/// The positions that were acknowledged: all below `count`, but for those in the gaps.
+///
+/// # Invariants
+/// 1. A gap, the position at which it begins and the one behind its end, is not empty and ends below `count`.
+/// 2. Gaps neither overlap nor touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Done {
+    count: u64,
+    gaps: BTreeMap<u64, u64>,
+}
+
+impl Done {
+    /// Acknowledges these positions. Says of how many of them that is news.
+    fn insert(&mut self, Range { start, end }: Range<u64>) -> u64 {
+        if start >= end {
+            return 0;
+        }
+        let mut news = end.saturating_sub(start.max(self.count));
+        let touched = self.gaps.range(..end).rev().take_while(|&(_, &to)| to > start);
+        let touched: Vec<_> = touched.map(|(&from, &to)| (from, to)).collect();
+        for (from, to) in touched {
+            self.gaps.remove(&from);
+            news += to.min(end) - from.max(start);
+            if from < start {
+                self.gaps.insert(from, start);
+            }
+            if end < to {
+                self.gaps.insert(end, to);
+            }
+        }
+        if self.count < start {
+            self.gaps.insert(self.count, start);
+        }
+        self.count = self.count.max(end);
+        news
+    }
+
+    /// Whether it makes a gap, or two of one.
+    fn has_one_gap_more_with(&self, items: &Range<u64>) -> bool {
+        let around = self.gaps.range(..items.start).next_back();
+        let splits = around.is_some_and(|(_, &to)| items.end < to);
+        !items.is_empty() && (items.start > self.count || splits)
+    }
+
+    /// From a count and the gaps below it, as [`text`] writes them.
+    fn read(count: u64, gaps: &str) -> Option<Self> {
+        let mut done = Self { count, gaps: BTreeMap::new() };
+        let mut free = 0;
+        for gap in gaps.split_ascii_whitespace() {
+            let (from, to) = gap.split_once("..")?;
+            let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+            if from < free || from >= to || to >= count {
+                return None;
+            }
+            free = to + 1;
+            done.gaps.insert(from, to);
+        }
+        Some(done)
+    }
 }
 
 impl Checkpoint {
@@ -122,16 +191,16 @@ impl Checkpoint {
                 format!("the key of a checkpoint has {} bytes, and may have 64 KiB", key.len());
             return Err(Error::config(message).hint("take a digest of it"));
         }
-        let count = match fs::read(&path) {
+        let done = match fs::read(&path) {
             Ok(bytes) => read(&path, &bytes, &key)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Done::default(),
             Err(error) => return Err(failed(&path, "cannot be read").because(error)),
         };
         let mut checkpoint = Self {
             path,
             key,
-            count,
-            written: count,
+            done,
+            fresh: 0,
             written_at: Instant::now(),
             items: u64::MAX,
             time: Duration::from_secs(1),
@@ -141,10 +210,17 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// How many items have been acknowledged, in this run and all runs before it: skip this many.
+    /// How many items have been acknowledged, in this run and all runs before it: skip this many. If there are
+    /// [gaps](Self::gaps), this is the position behind the last item that was acknowledged.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.count
+        self.done.count
+    }
+
+    /// The positions below [`count`](Self::count) that were not acknowledged: what
+    /// [`acknowledge_range`](Self::acknowledge_range) has left out.
+    pub fn gaps(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.done.gaps.iter().map(|(&from, &to)| from..to)
     }
 
     /// When the count is written to the file: after `items` more acknowledged items, or at the first acknowledgement after
@@ -163,9 +239,42 @@ impl Checkpoint {
     /// # Errors
     /// The file could not be written.
     pub fn acknowledge(&mut self, items: u64) -> Result<(), Error> {
-        self.count += items;
-        let fresh = self.count - self.written;
-        if fresh >= self.items || self.written_at.elapsed() >= self.time {
+        let count = self.done.count;
+        self.acknowledge_range(count..count.saturating_add(items))
+    }
+
+    /// The items at these positions, counted from 0, are done with, in whatever order that comes: for a run that goes past
+    /// what has failed and is to try it again later. What was not acknowledged in front of it is a [gap](Self::gaps),
+    /// until it is acknowledged too. It is written down as [`every`](Self::every) says.
+    ///
+    /// ```
+    /// use subfeed::checkpoint::Checkpoint;
+    /// # let path = std::env::temp_dir().join(format!("subfeed-gaps-{}", std::process::id()));
+    /// let mut checkpoint = Checkpoint::open(&path, "a run")?;
+    /// checkpoint.acknowledge_range(0..4)?;
+    /// // Items 4 and 5 have failed.
+    /// checkpoint.acknowledge_range(6..9)?;
+    /// drop(checkpoint);
+    /// // The next run tries them again, and goes on with item 9.
+    /// let mut checkpoint = Checkpoint::open(&path, "a run")?;
+    /// assert_eq!((checkpoint.gaps().collect::<Vec<_>>(), checkpoint.count()), (vec![4..6], 9));
+    /// checkpoint.acknowledge_range(4..6)?;
+    /// assert_eq!(checkpoint.gaps().count(), 0);
+    /// # std::fs::remove_file(&path).unwrap();
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It was to be written down and could not be; or it would be one of more than 65,536 gaps: then it is not
+    /// acknowledged.
+    pub fn acknowledge_range(&mut self, items: Range<u64>) -> Result<(), Error> {
+        if self.done.gaps.len() >= MOST_GAPS && self.done.has_one_gap_more_with(&items) {
+            let what = format!("has {MOST_GAPS} gaps, and no room for one more");
+            let error = failed(&self.path, &what);
+            return Err(error.hint("too much has failed: the run is not worth going on with"));
+        }
+        self.fresh += self.done.insert(items);
+        if self.fresh > 0 && (self.fresh >= self.items || self.written_at.elapsed() >= self.time) {
             return self.settle();
         }
         Ok(())
@@ -176,14 +285,14 @@ impl Checkpoint {
     /// # Errors
     /// The file could not be written.
     pub fn settle(&mut self) -> Result<(), Error> {
-        if self.count == self.written { Ok(()) } else { self.write() }
+        if self.fresh == 0 { Ok(()) } else { self.write() }
     }
 
     fn write(&mut self) -> Result<(), Error> {
-        let text = text(&self.key, self.count);
+        let text = text(&self.key, &self.done);
         replace(&self.path, text.as_bytes())
             .map_err(|error| failed(&self.path, "cannot be written").because(error))?;
-        self.written = self.count;
+        self.fresh = 0;
         self.written_at = Instant::now();
         Ok(())
     }
@@ -224,14 +333,22 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-fn text(key: &[u8], count: u64) -> String {
-    let body = format!("{MAGIC}\nkey {}\ncount {count}\n", hexadecimal(key));
+fn text(key: &[u8], done: &Done) -> String {
+    let mut body = format!("{MAGIC}\nkey {}\ncount {}\n", hexadecimal(key), done.count);
+    if !done.gaps.is_empty() {
+        body.push_str("gaps");
+        for (from, to) in &done.gaps {
+            // Writing into a string does not fail.
+            let _ = write!(body, " {from}..{to}");
+        }
+        body.push('\n');
+    }
     let sum = sum(body.as_bytes());
     format!("{body}sum {sum:016x}\n")
 }
 
-/// The count in a file.
-fn read(path: &Path, bytes: &[u8], key: &[u8]) -> Result<u64, Error> {
+/// What is done, by a file.
+fn read(path: &Path, bytes: &[u8], key: &[u8]) -> Result<Done, Error> {
     let begins = bytes.len().min(MAGIC.len());
     if bytes[..begins] != MAGIC.as_bytes()[..begins] {
         let error = failed(path, "is no checkpoint: it begins with something else");
@@ -253,12 +370,17 @@ fn read(path: &Path, bytes: &[u8], key: &[u8]) -> Result<u64, Error> {
     let mut lines = body.lines().skip(1);
     let theirs = lines.next().and_then(|line| line.strip_prefix("key "));
     let count = lines.next().and_then(|line| line.strip_prefix("count ")?.parse().ok());
-    let (Some(theirs), Some(count)) = (theirs, count) else { return Err(cut_off()) };
+    let gaps = match lines.next() {
+        Some(line) => line.strip_prefix("gaps "),
+        None => Some(""),
+    };
+    let done = count.zip(gaps).and_then(|(count, gaps)| Done::read(count, gaps));
+    let (Some(theirs), Some(done)) = (theirs, done) else { return Err(cut_off()) };
     if theirs != hexadecimal(key) {
         let error = failed(path, "is of another run: its key is another one");
         return Err(error.hint("take a path of its own for each run, or remove it to begin anew"));
     }
-    Ok(count)
+    Ok(done)
 }
 
 /// A feed whose items are acknowledged. Made by [`Feed::checkpointed`]; see the [module](self).
@@ -279,9 +401,9 @@ impl<D: Decode> Feed<D> {
     ///
     /// # Errors
     /// The only item is a fatal `Err` of kind [`Config`](ErrorKind::Config) if the feed is not ordered, because a count
-    /// then does not say which packets are finished, or if its [first packet](crate::FeedBuilder::first_packet) is not the
-    /// count of the checkpoint. If the file cannot be written, the next item is a fatal `Err` of kind
-    /// [`File`](ErrorKind::File).
+    /// then does not say which packets are finished, if its [first packet](crate::FeedBuilder::first_packet) is not the
+    /// count of the checkpoint, or if the checkpoint has [gaps](Checkpoint::gaps). If the file cannot be written, the next
+    /// item is a fatal `Err` of kind [`File`](ErrorKind::File).
     pub fn checkpointed(self, checkpoint: Checkpoint) -> Checkpointed<Self> {
         begin(self, checkpoint)
     }
@@ -303,8 +425,12 @@ impl<D: Decode, X: From<Error>> TryFeed<D, X> {
 
 /// Looks whether a feed and a checkpoint go together.
 fn begin<F: HasOutlet>(feed: F, checkpoint: Checkpoint) -> Checkpointed<F> {
-    let count = checkpoint.count;
+    let count = checkpoint.count();
     let problem = match feed.outlet().next_in_order() {
+        _ if checkpoint.gaps().next().is_some() => Some(
+            Error::config("the checkpoint has gaps, and a feed goes on behind them")
+                .hint("feed what Checkpoint::gaps gives first, and acknowledge it by acknowledge_range"),
+        ),
         Some(next) if next.0 == count => None,
         Some(next) => Some(
             Error::config(format!(
@@ -335,7 +461,7 @@ impl<F> Checkpointed<F> {
     /// How many items have been acknowledged, in this run and all runs before it.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
-        self.checkpoint.count
+        self.checkpoint.count()
     }
 
     /// See [`Feed::monitor`].
@@ -426,5 +552,57 @@ impl<F: fmt::Debug> fmt::Debug for Checkpointed<F> {
             .field("feed", &self.feed)
             .field("checkpoint", &self.checkpoint)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn gaps(done: &Done) -> Vec<Range<u64>> {
+        done.gaps.iter().map(|(&from, &to)| from..to).collect()
+    }
+
+    #[test]
+    fn every_position_below_the_count_is_acknowledged_or_in_a_gap_whatever_the_order() {
+        let mut seed = 7_u64;
+        let mut random = |below: u64| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        for _ in 0..300 {
+            let (mut done, mut expected) = (Done::default(), BTreeSet::new());
+            for _ in 0..random(30) {
+                let start = random(40);
+                let range = start..start + random(8);
+                let (before, gaps_before) = (expected.len(), done.gaps.len());
+                expected.extend(range.clone());
+                let one_more = done.has_one_gap_more_with(&range);
+                assert_eq!(done.insert(range), (expected.len() - before) as u64);
+                assert_eq!(one_more, done.gaps.len() > gaps_before);
+                let in_gaps: BTreeSet<u64> = gaps(&done).into_iter().flatten().collect();
+                let all: BTreeSet<u64> = in_gaps.union(&expected).copied().collect();
+                assert!(in_gaps.is_disjoint(&expected) && all.into_iter().eq(0..done.count));
+                let ends: Vec<_> = gaps(&done);
+                assert!(ends.windows(2).all(|two| two[0].end < two[1].start), "{ends:?}");
+                assert!(ends.iter().all(|gap| gap.start < gap.end && gap.end < done.count));
+                let path = Path::new("of-a-test");
+                assert_eq!(read(path, text(b"k", &done).as_bytes(), b"k").unwrap(), done);
+            }
+        }
+    }
+
+    #[test]
+    fn gaps_that_make_no_sense_are_refused() {
+        for good in ["", "0..1", "0..1 2..4 8..9"] {
+            assert!(Done::read(10, good).is_some(), "{good}");
+        }
+        for bad in ["x", "1", "1..", "2..2", "3..2", "0..10", "0..2 2..3", "4..5 1..2", "-1..2"] {
+            assert!(Done::read(10, bad).is_none(), "{bad}");
+        }
     }
 }
