@@ -227,6 +227,28 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
         self
     }
 
+    /// Numbers of the caller's own for the column `Seq` of the [`job_log`](BlockFeedBuilder::job_log), where records are
+    /// not fed with the numbers that they are known by: of some that are tried again, for instance. The
+    /// closure is given a record's number, counted from [`first_record`](BlockFeedBuilder::first_record), and runs on the
+    /// event loop's thread.
+    ///
+    /// ```
+    /// use subfeed::{Template, blocks};
+    /// # let path = std::env::temp_dir().join(format!("subfeed-numbers-{}.log", std::process::id()));
+    /// let known = [3, 8];
+    /// let feed = blocks(&b"c\nh\n"[..]).feed(Template::new("cat")).workers(1);
+    /// let feed = feed.job_log(&path).job_log_numbers(move |record| known[record as usize]).start();
+    /// feed.finish()?;
+    /// let log = std::fs::read_to_string(&path).unwrap();
+    /// assert!(log.lines().skip(1).map(|line| &line[..2]).eq(["3\t", "8\t"]));
+    /// # std::fs::remove_file(&path).unwrap();
+    /// # Ok::<_, subfeed::Error>(())
+    /// ```
+    pub fn job_log_numbers(mut self, number: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
+        self.watch.number_job_log(number);
+        self
+    }
+
     /// Records what every worker does: see [`FeedBuilder::timeline`](crate::FeedBuilder::timeline).
     #[cfg(feature = "timeline")]
     #[cfg_attr(docsrs, doc(cfg(feature = "timeline")))]

@@ -7,13 +7,14 @@ use crate::error::Error;
 use crate::feed::builder::FeedBuilder;
 use crate::stats::Stats;
 use crate::template::Spec;
-use crate::watch::JobLog;
+use crate::watch::{JobLog, Numbering};
 use crate::window::gate::Gate;
 
 /// What is to be kept of a feed while it runs.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     job_log: Option<PathBuf>,
+    numbering: Option<Numbering>,
     #[cfg(feature = "timeline")]
     timeline: Option<usize>,
 }
@@ -21,6 +22,10 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn keep_job_log(&mut self, path: PathBuf) {
         self.job_log = Some(path);
+    }
+
+    pub(super) fn number_job_log(&mut self, number: impl Fn(u64) -> u64 + Send + Sync + 'static) {
+        self.numbering = Some(Numbering(Arc::new(number)));
     }
 
     #[cfg(feature = "timeline")]
@@ -51,7 +56,8 @@ impl Watch {
     pub(super) fn open_log(&self, gate: &Arc<Gate>) -> Result<Option<JobLog>, Error> {
         let Some(path) = &self.job_log else { return Ok(None) };
         let gate = Arc::clone(gate);
-        JobLog::open(path, move || gate.wake_executor()).map(Some)
+        let log = JobLog::open(path, move || gate.wake_executor())?;
+        Ok(Some(log.numbered(self.numbering.clone())))
     }
 }
 

@@ -10,7 +10,7 @@
 //! 3. The event loop is woken when there is room again, when a write has failed, and when all is written that was put
 //!    before the log was [closed](JobLog::close).
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -46,10 +46,22 @@ pub(crate) struct Row<'a> {
     pub(crate) attempts: u32,
 }
 
+/// By which number a packet is known to who reads the log.
+#[derive(Clone)]
+pub(crate) struct Numbering(pub(crate) Arc<dyn Fn(u64) -> u64 + Send + Sync>);
+
+impl fmt::Debug for Numbering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Numbering")
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct JobLog {
     shared: Arc<Shared>,
+    /// Where it is not the packet id.
+    numbering: Option<Numbering>,
     /// Lines of this turn.
     lines: String,
     /// When the event loop's clock began, since 1970.
@@ -95,7 +107,13 @@ impl JobLog {
             .spawn(run)
             .map_err(|error| Error::no_thread("the job log's thread cannot be started", error))?;
         let lines = if is_new { HEADER.to_owned() } else { String::new() };
-        Ok(Self { shared, lines, began: None })
+        Ok(Self { shared, numbering: None, lines, began: None })
+    }
+
+    /// The column `Seq` has these numbers.
+    pub(crate) fn numbered(mut self, numbering: Option<Numbering>) -> Self {
+        self.numbering = numbering;
+        self
     }
 
     /// Event loop: it is so late by its clock.
@@ -113,6 +131,7 @@ impl JobLog {
         let began = self.began.unwrap_or_default();
         let Row { packet, host, start, lasted, sent, received, exit, signal, worker, attempts } =
             *row;
+        let packet = self.numbering.as_ref().map_or(packet, |numbering| (numbering.0)(packet));
         let (host, start) = (host.unwrap_or(":"), (began + start).as_secs_f64());
         let lasted = lasted.as_secs_f64();
         let before = self.lines.len();
@@ -245,7 +264,12 @@ impl JobLog {
     pub(crate) fn without_thread(most: usize) -> (Self, Writer) {
         let shared = Shared::new(Path::new("simulated"), most);
         let lines = HEADER.to_owned();
-        let log = Self { shared: Arc::clone(&shared), lines, began: Some(Duration::ZERO) };
+        let log = Self {
+            shared: Arc::clone(&shared),
+            numbering: None,
+            lines,
+            began: Some(Duration::ZERO),
+        };
         (log, Writer(shared))
     }
 }

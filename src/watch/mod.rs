@@ -22,7 +22,7 @@ pub use bottleneck::{Bottleneck, Verdict};
 pub(crate) use bottleneck::{Facts, judge};
 #[cfg(test)]
 pub(crate) use job_log::Writer as LogWriter;
-pub(crate) use job_log::{JobLog, Row};
+pub(crate) use job_log::{JobLog, Numbering, Row};
 pub(crate) use ledger::{Counts, Ledger, Share, Standing, Times};
 #[cfg(feature = "timeline")]
 pub use timeline::{Event, Timeline, What};
