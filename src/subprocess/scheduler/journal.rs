@@ -153,7 +153,7 @@ impl Scheduler {
                 state = "job log failed",
                 error = %failure
             );
-            self.shutdown.remark(failure);
+            self.shutdown.remark_first(failure);
         }
     }
 

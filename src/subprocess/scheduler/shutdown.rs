@@ -65,6 +65,12 @@ impl Shutdown {
         }
     }
 
+    /// The same of what must not be lost among many others: it comes first.
+    pub(super) fn remark_first(&mut self, remark: Error) {
+        self.end.remarks.truncate(MOST_REMARKS - 1);
+        self.end.remarks.insert(0, remark);
+    }
+
     /// A worker of a drained feed was handed so many packets.
     pub(super) fn accepted(&mut self, slot: usize, count: u64) {
         self.end.accepted[slot] += count;
@@ -230,5 +236,23 @@ impl Scheduler {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_not_be_lost_comes_before_any_number_of_other_remarks() {
+        let remark = |message: &'static str| Error::new(ErrorKind::Died, message);
+        let mut shutdown = Shutdown::new(1);
+        for _ in 0..2 * MOST_REMARKS {
+            shutdown.remark(remark("a bad exit"));
+        }
+        shutdown.remark_first(remark("the log has failed"));
+        shutdown.remark(remark("a bad exit"));
+        assert_eq!(shutdown.end.remarks.len(), MOST_REMARKS);
+        assert!(shutdown.end.remarks[0].to_string().contains("the log has failed"));
     }
 }
