@@ -1,25 +1,20 @@
 //! `docs/parallel.md`: both commands of each task print the same.
 
+mod kit;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-struct Dir(PathBuf);
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use kit::Dir;
 
 /// The files that the tasks are about.
 fn prepare() -> Dir {
-    let dir = Dir(std::env::temp_dir().join(format!("subfeed-tasks-{}", std::process::id())));
-    fs::create_dir_all(&dir.0).expect("a directory");
+    let dir = Dir::new();
     let write = |name: &str, line: &dyn Fn(usize) -> String, count: usize| {
         let lines: String = (0..count).map(line).collect();
-        fs::write(dir.0.join(name), lines).expect("a file");
+        fs::write(dir.path(name), lines).expect("a file");
     };
     write("events.jsonl", &|k| format!("{{\"id\": {k}, \"name\": \"event {k}\"}}\n"), 500);
     write("words", &|k| format!("word{k}\n"), 60);
@@ -32,10 +27,10 @@ fn prepare() -> Dir {
     write("names0", &|k| format!("name {k}\0"), 300);
     write("paths", &|k| format!("/tmp/dir/file{k}.txt\n"), 20);
     write("few", &|k| format!("w{k}\n"), 5);
-    fs::write(dir.0.join("some-slow"), "a\nslow\nb\n").expect("a file");
+    fs::write(dir.path("some-slow"), "a\nslow\nb\n").expect("a file");
     // The program under test is the `subfeed` that the page speaks of.
     let program = Path::new(env!("CARGO_BIN_EXE_subfeed"));
-    std::os::unix::fs::symlink(program, dir.0.join("subfeed")).expect("a link");
+    std::os::unix::fs::symlink(program, dir.path("subfeed")).expect("a link");
     dir
 }
 
@@ -78,7 +73,7 @@ fn both_commands_of_each_task_print_the_same() {
     assert_eq!(tasks.len(), 12);
     let dir = prepare();
     for tool in ["parallel --version", "jq --version", "bc --version"] {
-        let found = printed(&dir.0, tool);
+        let found = printed(&dir.path(""), tool);
         if found.is_empty() || (tool.starts_with("parallel") && !found.contains("GNU parallel")) {
             let all = std::env::var_os("SUBFEED_ALL_TOOLS").is_some();
             assert!(!all, "`{tool}` says {found:?}: it is on the list of tools that must be there");
@@ -87,10 +82,10 @@ fn both_commands_of_each_task_print_the_same() {
         }
     }
     // It asks for a citation once, on a terminal and elsewhere.
-    fs::write(dir.0.join("will-cite"), "").expect("a file");
+    fs::write(dir.path("will-cite"), "").expect("a file");
     let mut different = String::new();
     for (title, theirs, ours) in tasks {
-        let (theirs, ours) = (printed(&dir.0, &theirs), printed(&dir.0, &ours));
+        let (theirs, ours) = (printed(&dir.path(""), &theirs), printed(&dir.path(""), &ours));
         if theirs != ours || theirs.is_empty() {
             let _ = writeln!(
                 different,
