@@ -5,8 +5,11 @@
 //! and one after the other to a process that stays, where the library's own evidence tells who withholds an answer from
 //! who is still at it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Read};
+use std::fmt::Display;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,6 +19,9 @@ use subfeed::policy::OnStall;
 use subfeed::{BString, Error, ErrorKind, FeedExt, Template};
 
 use crate::Outcome;
+use crate::messages::Messages;
+use crate::streams::Stream;
+use crate::words::{for_a_shell, told};
 
 /// So many records are tried, and no more are read.
 const RECORDS: usize = 8;
@@ -51,61 +57,91 @@ enum Pace {
     Unclear(Error),
 }
 
-pub(crate) fn examine(command: &[OsString]) -> anyhow::Result<Outcome> {
-    let records = read(io::stdin().lock())?;
-    let Some((program, args)) = command.split_first() else { return Ok(Outcome::Usage) };
+/// What is found, on standard output, as it is found.
+struct Report {
+    out: Stream,
+    /// The first write that failed. After that nothing is written.
+    failure: Option<io::Error>,
+}
+
+impl Report {
+    fn line(&mut self, line: impl Display) {
+        if self.failure.is_none() {
+            self.failure = self.out.write_all(format!("{line}\n").as_bytes()).err();
+        }
+    }
+
+    fn say(&mut self, what: &str, sentence: &str) {
+        self.line(format_args!("  {what:<14} {sentence}"));
+    }
+}
+
+pub(crate) fn examine(command: &[OsString], messages: &Messages) -> anyhow::Result<Outcome> {
+    let mut report = Report { out: Stream::stdout()?, failure: None };
+    let records = read(Stream::stdin()?)?;
     if records.is_empty() {
-        eprintln!(
-            "subfeed: doctor tries the tool with records from standard input, and there are none"
-        );
+        messages.say("doctor tries the tool with records from standard input, and there are none");
         return Ok(Outcome::Usage);
     }
+    let outcome = find_out(command, records, &mut report);
+    match report.failure {
+        Some(error) => crate::write_failed(error),
+        None => Ok(outcome),
+    }
+}
+
+fn find_out(command: &[OsString], records: Vec<Vec<u8>>, report: &mut Report) -> Outcome {
+    let Some((program, args)) = command.split_first() else { return Outcome::Usage };
     let template = || Template::new(program).args(args).packet_timeout(PATIENCE);
-    let name = shown(command);
-    println!("{name}: tried with {} of the records\n", records.len());
-    let alone = match outputs(template(), RequestFraming::line(), records.clone()) {
-        Ok(alone) => alone,
-        Err(error) => return Ok(gave_up(&error)),
+    report.line(format_args!("{}: tried with {} of the records\n", shown(command), records.len()));
+    let (alone, statuses) = match outputs(template(), RequestFraming::line(), records.clone()) {
+        Ok(found) => found,
+        Err(error) => return gave_up(&error, report),
     };
     let together = [records.join(&b'\n'), vec![b'\n']].concat();
     let together = match outputs(template(), RequestFraming::raw(), vec![together]) {
-        Ok(together) => together.concat(),
-        Err(error) => return Ok(gave_up(&error)),
+        Ok((together, _)) => together.concat(),
+        Err(error) => return gave_up(&error, report),
     };
+    let whole_process = |report: &mut Report| whole_process(command, &statuses, report);
     let shape = shape(&alone, &together);
     let Some(shape) = shape else {
-        say(
+        report.say(
             "answers",
             "not record by record: what it prints for some records together is not what it prints for each of them",
         );
-        say("so", "nothing can tell which answer belongs to which record in a process that stays");
-        whole_process(command);
-        return Ok(Outcome::Good);
+        report.say(
+            "so",
+            "nothing can tell which answer belongs to which record in a process that stays",
+        );
+        whole_process(report);
+        return Outcome::Good;
     };
     if shape.banner > 0 {
-        say("at its start", &format!("it prints {} before the first answer", lines(shape.banner)));
+        let banner = lines(shape.banner);
+        report.say("at its start", &format!("it prints {banner} before the first answer"));
     }
     if !shape.farewell.is_empty() {
-        say("at its end", &format!("it says {:?}", BString::from(shape.farewell.clone())));
+        report.say("at its end", &format!("it says {:?}", BString::from(shape.farewell.clone())));
     }
     let fewest = shape.lines.iter().copied().min().unwrap_or(0);
     let most = shape.lines.iter().copied().max().unwrap_or(0);
     if fewest == most && most > 0 {
-        say("answers", &format!("{} for each record", lines(most)));
+        report.say("answers", &format!("{} for each record", lines(most)));
     } else {
-        say(
+        report.say(
             "answers",
             &format!("{fewest} to {} for a record, which no count can tell apart", lines(most)),
         );
-        say(
+        report.say(
             "so",
             "a tool that evaluates what it reads can print a mark behind each answer: --out sentinel:CMD",
         );
-        whole_process(command);
-        return Ok(Outcome::Good);
+        whole_process(report);
+        return Outcome::Good;
     }
     if !shape.stateless {
-        say(
+        report.say(
             "remembers",
             "an answer depends on the records before it (it numbers, compares or sums up): with several workers each sees some of them",
         );
@@ -116,42 +152,42 @@ pub(crate) fn examine(command: &[OsString]) -> anyhow::Result<Outcome> {
     };
     match pace(staying, &records) {
         Pace::AtOnce => {
-            say("is quick", "it answers each record before it waits for the next");
-            advise(command, &shape, most, None);
+            report.say("is quick", "it answers each record before it waits for the next");
+            advise(command, &shape, most, None, report);
         }
         Pace::With(how) => {
             let (what, _) = described(how);
-            say(
+            report.say(
                 "buffers",
                 &format!(
                     "it withholds answers until its buffer is full; {what} it answers at once"
                 ),
             );
-            say(
+            report.say(
                 "",
                 "(a flag of its own is better where it has one: --line-buffered, -u, --unbuffered)",
             );
-            advise(command, &shape, most, Some(how));
+            advise(command, &shape, most, Some(how), report);
         }
         Pace::AtItsEnd(error) => {
-            say(
+            report.say(
                 "at its end",
-                &format!("it answers when its input ends, and not before: {}", crate::told(&error)),
+                &format!("it answers when its input ends, and not before: {}", told(&error)),
             );
-            whole_process(command);
+            whole_process(report);
         }
         Pace::Unclear(error) => {
-            say(
+            report.say(
                 "stays",
                 &format!(
                     "a process that is to answer one record after the other does not: {}",
-                    crate::told(&error)
+                    told(&error)
                 ),
             );
-            whole_process(command);
+            whole_process(report);
         }
     }
-    Ok(Outcome::Good)
+    Outcome::Good
 }
 
 /// Some records, and no more bytes than are needed to see that one does not end.
@@ -172,17 +208,24 @@ fn read(input: impl Read) -> anyhow::Result<Vec<Vec<u8>>> {
     Ok(records)
 }
 
-/// The whole output of a process for each of these requests.
+/// The whole output of a process for each of these requests, and the exit statuses of all.
 fn outputs(
     template: Template,
     requests: RequestFraming,
     records: Vec<Vec<u8>>,
-) -> Result<Vec<Vec<u8>>, Error> {
-    // 1 is what filters say that found nothing.
+) -> Result<(Vec<Vec<u8>>, BTreeSet<i32>), Error> {
+    let statuses = Arc::new(Mutex::new(BTreeSet::new()));
+    let seen = Arc::clone(&statuses);
     let template = template.requests(requests).replies(ReplyFraming::until_eof()).retries(0);
-    let template = template.accept_status(|status| status <= 1);
+    let template = template.accept_status(move |status| {
+        seen.lock().unwrap_or_else(PoisonError::into_inner).insert(status);
+        // 1 is what filters say that found nothing.
+        status <= 1
+    });
     let feed = records.into_iter().feed(template).workers(2).first_packet(1).start();
-    feed.map(|reply| reply.map(Vec::from)).collect()
+    let outputs = feed.map(|reply| reply.map(Vec::from)).collect::<Result<_, _>>()?;
+    let statuses = std::mem::take(&mut *statuses.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok((outputs, statuses))
 }
 
 /// What outputs of single records and that of all of them together have in common.
@@ -260,35 +303,51 @@ fn described(how: LineBuffered) -> (&'static str, &'static str) {
     }
 }
 
-fn gave_up(error: &Error) -> Outcome {
-    say("fails", &crate::told(error));
+fn gave_up(error: &Error, report: &mut Report) -> Outcome {
+    report.say("fails", &told(error));
     match error.kind() {
-        ErrorKind::Timeout => say(
+        ErrorKind::Timeout => report.say(
             "so",
             "alone with one record, at the end of its input, it neither answers nor ends: it may need a terminal, or wait for somebody else",
         ),
-        ErrorKind::Died => say("so", "it does not take such a record"),
+        ErrorKind::Died => report.say("so", "it does not take such a record"),
         _ => {}
     }
     if error.kind() == ErrorKind::Spawn { Outcome::Fatal } else { Outcome::Failures }
-}
-
-fn say(what: &str, sentence: &str) {
-    println!("  {what:<14} {sentence}");
 }
 
 fn lines(n: usize) -> String {
     if n == 1 { "1 line".to_owned() } else { format!("{n} lines") }
 }
 
-fn whole_process(command: &[OsString]) {
-    say("or", "one process for each record, whose whole output is the answer");
-    rust(command, &[".replies(ReplyFraming::until_eof())".to_owned()]);
-    println!("\nWith this command:\n\n    subfeed --out eof -- {}", shown(command));
+/// A process for each record. It ended with one of these statuses.
+fn whole_process(command: &[OsString], statuses: &BTreeSet<i32>, report: &mut Report) {
+    report.say("or", "one process for each record, whose whole output is the answer");
+    let mut settings = vec![".replies(ReplyFraming::until_eof())".to_owned()];
+    let mut option = "";
+    if statuses.contains(&1) {
+        report.say(
+            "",
+            "(it says by status 1 that it has found nothing, or something: that is an answer too)",
+        );
+        settings.push(".accept_status(|status| status <= 1)".to_owned());
+        option = "--accept-status 0,1 ";
+    }
+    rust(command, &settings, report);
+    report.line(format_args!(
+        "\nWith this command:\n\n    subfeed --out eof {option}-- {}",
+        shown(command)
+    ));
 }
 
 /// The template in Rust, and the options of this command.
-fn advise(command: &[OsString], shape: &Shape, most: usize, how: Option<LineBuffered>) {
+fn advise(
+    command: &[OsString],
+    shape: &Shape,
+    most: usize,
+    how: Option<LineBuffered>,
+    report: &mut Report,
+) {
     let mut settings = Vec::new();
     let mut options = Vec::new();
     if most > 1 {
@@ -301,8 +360,7 @@ fn advise(command: &[OsString], shape: &Shape, most: usize, how: Option<LineBuff
     }
     if !shape.farewell.is_empty() {
         settings.push(format!(".skip_at_end({:?})", BString::from(shape.farewell.clone())));
-        options
-            .push(format!("--skip-at-end {} ", quoted(&String::from_utf8_lossy(&shape.farewell))));
+        options.push(format!("--skip-at-end {} ", for_a_shell(&at_end(&shape.farewell))));
     }
     let mut under = "";
     if let Some(how) = how {
@@ -313,39 +371,45 @@ fn advise(command: &[OsString], shape: &Shape, most: usize, how: Option<LineBuff
             _ => options.push("--pty ".to_owned()),
         }
     }
-    rust(command, &settings);
-    println!(
+    rust(command, &settings, report);
+    report.line(format_args!(
         "\nWith this command:\n\n    subfeed {}-- {under}{}",
         options.concat(),
         shown(command)
-    );
+    ));
 }
 
-fn rust(command: &[OsString], settings: &[String]) {
+fn rust(command: &[OsString], settings: &[String], report: &mut Report) {
     let text = |word: &OsString| format!("{:?}", word.to_string_lossy());
     let Some((program, args)) = command.split_first() else { return };
-    println!("\nIn Rust:\n\n    Template::new({})", text(program));
+    report.line(format_args!("\nIn Rust:\n\n    Template::new({})", text(program)));
     if !args.is_empty() {
         let args: Vec<_> = args.iter().map(text).collect();
-        println!("        .args([{}])", args.join(", "));
+        report.line(format_args!("        .args([{}])", args.join(", ")));
     }
     for setting in settings {
-        println!("        {setting}");
+        report.line(format_args!("        {setting}"));
     }
+}
+
+/// What `--skip-at-end` takes for these bytes.
+fn at_end(bytes: &[u8]) -> String {
+    let (bytes, end) = bytes.strip_suffix(b"\n").map_or((bytes, r"\c"), |line| (line, ""));
+    let text = bytes.utf8_chunks().map(|chunk| {
+        let plain = chunk.valid().chars().map(|c| match c {
+            '\\' | '\0'..' ' => c.escape_default().to_string(),
+            c => c.to_string(),
+        });
+        let odd = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+        plain.chain(odd).collect::<String>()
+    });
+    text.collect::<String>() + end
 }
 
 /// The command as a shell takes it.
 fn shown(command: &[OsString]) -> String {
-    let words: Vec<_> = command.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    let words: Vec<_> = command.iter().map(|word| for_a_shell(&word.to_string_lossy())).collect();
     words.join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -383,10 +447,14 @@ mod tests {
     }
 
     #[test]
-    fn words_are_quoted_for_a_shell() {
-        assert_eq!(
-            shown(&["jq".into(), "-c".into(), ".a b".into(), "it's".into(), "".into()]),
-            r"jq -c '.a b' 'it'\''s' ''"
-        );
+    fn what_it_says_at_its_end_is_given_back_as_an_option() {
+        for (bytes, typed) in [
+            (&b"bye\n"[..], "bye"),
+            (b"> ", r"> \c"),
+            (b"one\ttwo\n\n", r"one\ttwo\n"),
+            (b"\xff\\\n", r"\xff\\"),
+        ] {
+            assert_eq!(at_end(bytes), typed);
+        }
     }
 }

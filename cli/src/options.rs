@@ -13,7 +13,8 @@ use subfeed::{Host, Launcher, Template};
 /// Feed lines through persistent workers, in order and in bounded memory.
 ///
 /// COMMAND is started once per worker and kept. The records of standard input (lines) are shared out to the workers
-/// and what they answer is written to standard output, in the order of the input.
+/// and what they answer is written to standard output, in the order of the input. What they write on standard error comes
+/// out there. A record that fails writes nothing to standard output, and one line with its number to standard error.
 #[derive(Debug, Parser)]
 #[command(
     name = "subfeed",
@@ -22,8 +23,10 @@ use subfeed::{Host, Launcher, Template};
     disable_help_subcommand = true,
     after_help = "\
 EXIT STATUS
-  0  every record was answered          2  the options make no sense
-  1  some records failed                3  the run ended before its time
+  0  every record was answered
+  1  some records failed
+  2  the options make no sense
+  3  the run ended before its time, or a file that it keeps could not be written
 A run that is interrupted dies of the signal, and one whose reader has gone (| head) of SIGPIPE.
 
 EXAMPLES
@@ -82,6 +85,9 @@ pub(crate) struct Run {
     #[arg(short = '0', long)]
     pub(crate) null: bool,
     /// The first N lines of the input go to each worker first, and what it makes of them is written once.
+    ///
+    /// What that is, a process tells that gets these lines alone: the tool must not say anything at its end, or it must be
+    /// declared with --skip-at-end.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) header: usize,
     /// How a record is written to a worker [default: as it was read].
@@ -91,37 +97,53 @@ pub(crate) struct Run {
     /// the last), size:N, len32, netstring, sentinel:CMD (CMD makes the tool print `{mark}`, or `{mark1}` and `{mark2}` joined),
     /// eof (one process for each record).
     #[arg(long = "out", value_name = "FRAMING", value_parser = replies)]
-    pub(crate) replies: Option<ReplyFraming>,
+    pub(crate) replies: Option<Replies>,
+    /// With `--out eof`: what a process prints is an answer if it ends with one of these statuses, as in 0,1 for grep
+    /// [default: 0].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) accept_status: Vec<u8>,
+    /// An answer that is longer than this fails.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64M")]
+    pub(crate) answer_limit: usize,
     /// Each worker prints N lines before its first answer, which are dropped.
     #[arg(long, value_name = "N", conflicts_with = "header")]
     pub(crate) skip_lines: Option<usize>,
-    /// What each worker prints at its end, and is no answer.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) skip_at_end: Option<String>,
+    /// What each worker prints at its end, and is no answer: one line, or several with \n between them.
+    ///
+    /// \t, \r, \0, \\ and \xHH stand for bytes. The last line has a line feed, which need not be typed, unless \c stands at
+    /// the end.
+    #[arg(long, value_name = "TEXT", value_parser = text_at_end)]
+    pub(crate) skip_at_end: Option<AtEnd>,
     /// The standard output of each worker is a pseudo-terminal: for tools that answer at once only there.
     #[arg(long)]
     pub(crate) pty: bool,
     /// Workers on these machines, by ssh: `8/node1,4/node2,:` is 8 on node1, 4 on node2, and 1 here.
     #[arg(short = 'S', long, value_name = "LIST", value_parser = hosts)]
     pub(crate) hosts: Option<Hosts>,
-    /// How often a record is tried in all, if the worker dies that has it alone.
+    /// How often a record is tried in all, if the worker dies that has it alone [default: 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: Option<u32>,
-    /// How long an answer may take, such as 500ms, 10s, 2m.
+    /// How long an answer may take, such as 500ms, 10s, 2m [default: no limit].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// How long the first answer of a worker may take beside that.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) start_timeout: Option<Duration>,
-    /// End the run when a record fails: once what was read is answered, or at once.
+    /// How long a worker may take to exit when it has answered everything [default: 5s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) end_timeout: Option<Duration>,
+    /// End the run when a record fails: soon, when what was read is answered, or now.
     #[arg(long, value_name = "WHEN")]
     pub(crate) halt: Option<When>,
     /// Write a line for each record into this file, in the columns of GNU parallel's job log.
     #[arg(long, value_name = "FILE")]
     pub(crate) joblog: Option<PathBuf>,
-    /// Count in this file what was written, and go on behind that if it is there. After a crash, what was written within a
-    /// second may come again; nothing is left out. A record that failed has been said on stderr and counts as done.
-    #[arg(long, value_name = "FILE", conflicts_with = "any_order")]
+    /// Keep in this file which records are answered and written. If it is there, do the others.
+    ///
+    /// The records that failed are tried again first, so that their answers are not in their place, and then comes what stands
+    /// behind the last that was answered. With `--halt now` a run ends at the first that fails, and the next one goes on from
+    /// there in order. After a crash, what was written within a second may come again; nothing is left out.
+    #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Write into this file what every worker did, as a Chrome trace (for Perfetto or chrome://tracing).
     #[arg(long, value_name = "FILE")]
@@ -192,7 +214,19 @@ impl Requests {
     }
 }
 
-fn replies(text: &str) -> Result<ReplyFraming, String> {
+/// How the end of an answer is told, as it was said.
+#[derive(Clone, Debug)]
+pub(crate) struct Replies {
+    pub(crate) text: String,
+    framing: ReplyFraming,
+}
+
+fn replies(text: &str) -> Result<Replies, String> {
+    let framing = reply_framing(text)?;
+    Ok(Replies { text: text.to_owned(), framing })
+}
+
+fn reply_framing(text: &str) -> Result<ReplyFraming, String> {
     let (name, argument) =
         text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
     let number = |argument: Option<&str>| {
@@ -224,6 +258,49 @@ fn replies(text: &str) -> Result<ReplyFraming, String> {
                 .to_owned());
         }
     })
+}
+
+/// What a worker says at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AtEnd(Vec<u8>);
+
+fn text_at_end(text: &str) -> Result<AtEnd, String> {
+    let mut bytes = Vec::new();
+    let mut chars = text.chars();
+    let mut plain = [0; 4];
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            bytes.extend_from_slice(c.encode_utf8(&mut plain).as_bytes());
+            continue;
+        }
+        match chars.next() {
+            Some('n') => bytes.push(b'\n'),
+            Some('r') => bytes.push(b'\r'),
+            Some('t') => bytes.push(b'\t'),
+            Some('0') => bytes.push(0),
+            Some(c @ ('\\' | '\'' | '"')) => bytes.push(c as u8),
+            Some('x') => {
+                let digits: String = chars.by_ref().take(2).collect();
+                let byte = u8::from_str_radix(&digits, 16);
+                bytes.push(byte.map_err(|_| "\\x needs two hexadecimal digits".to_owned())?);
+            }
+            Some('u') => {
+                let digits = chars.by_ref().skip(1).take_while(|&c| c != '}').collect::<String>();
+                let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
+                let c = code.ok_or("\\u needs the number of a character, as in \\u{e9}")?;
+                bytes.extend_from_slice(c.encode_utf8(&mut plain).as_bytes());
+            }
+            Some('c') if chars.as_str().is_empty() => return Ok(AtEnd(bytes)),
+            Some('c') => return Err("\\c is for the end".to_owned()),
+            Some(c) => return Err(format!("\\{c} stands for nothing: say \\\\ for a backslash")),
+            None => return Err("a backslash at the end stands for nothing".to_owned()),
+        }
+    }
+    // Whoever types a line has no reason to type its end.
+    if bytes.last() != Some(&b'\n') {
+        bytes.push(b'\n');
+    }
+    Ok(AtEnd(bytes))
 }
 
 /// `64K`, `4M`, `1G`, or a number of bytes.
@@ -264,32 +341,33 @@ impl Run {
         self.hosts.as_ref().map(|Hosts(hosts)| Launcher::ssh(hosts.clone()))
     }
 
-    /// What to run, and where.
-    pub(crate) fn worker(&self) -> Option<Template> {
-        let (program, args) = self.command.split_first()?;
-        let template = Template::new(program).args(args);
-        Some(match self.launcher() {
-            Some(launcher) => template.via(launcher),
-            None => template,
-        })
+    /// What is not an answer although a worker prints it.
+    pub(crate) fn at_end(&self) -> &[u8] {
+        self.skip_at_end.as_ref().map_or(&[], |AtEnd(bytes)| bytes)
     }
 
-    /// What to run and how to talk to it.
-    pub(crate) fn template(&self) -> Option<Template> {
-        let mut template = self.worker()?;
-        template = template.requests(match self.requests {
-            Some(requests) => requests.framing(),
-            None => RequestFraming::delimited(self.delimiter()),
-        });
-        template = template.replies(match &self.replies {
-            Some(replies) => replies.clone(),
-            None => ReplyFraming::delimited(self.delimiter()),
-        });
-        if let Some(lines) = self.skip_lines {
-            template = template.skip_lines(lines);
+    /// What makes no sense, and the parser does not know.
+    pub(crate) fn problem(&self) -> Option<&'static str> {
+        if self.command.is_empty() {
+            return Some("no command: put it behind `--`, as in `subfeed -- jq -c .name`");
         }
-        if let Some(text) = &self.skip_at_end {
-            template = template.skip_at_end(text.as_bytes());
+        if self.header > 0 && (self.null || self.requests.is_some() || self.replies.is_some()) {
+            return Some("--header is about lines, and goes with no other framing");
+        }
+        let files = [&self.joblog, &self.checkpoint, &self.timeline].map(Option::as_ref);
+        let same = |a: usize, b: usize| files[a].is_some() && files[a] == files[b];
+        if same(0, 1) || same(1, 2) || same(0, 2) {
+            return Some("--joblog, --checkpoint and --timeline need a file each");
+        }
+        None
+    }
+
+    /// What to run, and where, and what holds of it however it is talked to.
+    pub(crate) fn worker(&self) -> Option<Template> {
+        let (program, args) = self.command.split_first()?;
+        let mut template = Template::new(program).args(args).reply_limit(self.answer_limit);
+        if let Some(launcher) = self.launcher() {
+            template = template.via(launcher);
         }
         if self.pty {
             template = template.line_buffered(LineBuffered::Pty);
@@ -303,11 +381,39 @@ impl Run {
         if let Some(timeout) = self.start_timeout {
             template = template.start_timeout(timeout);
         }
-        Some(match self.halt {
+        if let Some(timeout) = self.end_timeout {
+            template = template.end_timeout(timeout);
+        }
+        Some(template)
+    }
+
+    /// How to talk to it.
+    pub(crate) fn talk(&self, mut template: Template) -> Template {
+        template = template.requests(match self.requests {
+            Some(requests) => requests.framing(),
+            None => RequestFraming::delimited(self.delimiter()),
+        });
+        template = template.replies(match &self.replies {
+            Some(replies) => replies.framing.clone(),
+            None => ReplyFraming::delimited(self.delimiter()),
+        });
+        if !self.accept_status.is_empty() {
+            let statuses = self.accept_status.clone();
+            template = template.accept_status(move |status| {
+                u8::try_from(status).is_ok_and(|status| statuses.contains(&status))
+            });
+        }
+        if let Some(lines) = self.skip_lines {
+            template = template.skip_lines(lines);
+        }
+        if let Some(AtEnd(bytes)) = &self.skip_at_end {
+            template = template.skip_at_end(bytes.clone());
+        }
+        match self.halt {
             None => template,
             Some(When::Soon) => template.halt(Halt::Soon(1)),
             Some(When::Now) => template.halt(Halt::Now(1)),
-        })
+        }
     }
 }
 
@@ -320,6 +426,25 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_said_at_the_end_is_typed_as_a_line() {
+        let bytes = |text: &str| text_at_end(text).map(|AtEnd(bytes)| bytes);
+        for (typed, expected) in [
+            ("bye", &b"bye\n"[..]),
+            ("bye\n", b"bye\n"),
+            (r"bye\n", b"bye\n"),
+            (r"one\ntwo", b"one\ntwo\n"),
+            (r"> \c", b"> "),
+            (r"\xff\t\0\\\u{e9}", b"\xff\t\0\\\xc3\xa9\n"),
+            ("", b"\n"),
+        ] {
+            assert_eq!(bytes(typed).as_deref(), Ok(expected), "{typed}");
+        }
+        for bad in [r"\", r"\q", r"\xg0", r"\cmore", r"\u{}", r"\u{110000}"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

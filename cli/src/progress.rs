@@ -1,8 +1,6 @@
 //! What is said on standard error: the bar, hints while something is waited for, and what was done at the end.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -11,13 +9,17 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use subfeed::Monitor;
 
+use crate::messages::Messages;
 use crate::options::Run;
+use crate::streams::Stream;
+use crate::words::ours;
 
 /// How often somebody who watches is told.
 const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 struct State {
+    messages: Messages,
     bar: Option<ProgressBar>,
     stats: bool,
     start: Instant,
@@ -34,11 +36,10 @@ struct State {
 pub(crate) struct Progress(Arc<State>);
 
 impl Progress {
-    pub(crate) fn new(run: &Run) -> Self {
+    pub(crate) fn new(run: &Run, input: &Stream, messages: Messages) -> Self {
         let bar = (run.bar || run.eta).then(|| {
             // Of a file it is known how much there is.
-            let input = crate::unbuffered(&io::stdin());
-            let size = input.metadata().ok().filter(|input| input.is_file()).map(|input| input.len());
+            let size = input.left();
             let (bar, shape) = match size {
                 Some(size) if run.eta => (
                     ProgressBar::new(size),
@@ -55,7 +56,11 @@ impl Progress {
                 Err(_) => bar,
             }
         });
+        if let Some(bar) = &bar {
+            messages.show(bar.clone());
+        }
         Self(Arc::new(State {
+            messages,
             bar,
             stats: run.stats,
             start: Instant::now(),
@@ -68,7 +73,7 @@ impl Progress {
     }
 
     /// The input, with what is read of it counted.
-    pub(crate) fn count(&self, input: ManuallyDrop<File>) -> Counted {
+    pub(crate) fn count(&self, input: Stream) -> Counted {
         Counted { input, state: Arc::clone(&self.0) }
     }
 
@@ -85,7 +90,7 @@ impl Progress {
                     && told.as_ref() != Some(hint)
                     && !state.ended.load(SeqCst)
                 {
-                    state.say(&format!("hint: {hint}"));
+                    state.messages.say_at_once(format_args!("hint: {}", ours(hint)));
                 }
                 told = hint.or(told);
                 state.draw();
@@ -94,14 +99,14 @@ impl Progress {
         thread::Builder::new().name("subfeed-watch".to_owned()).spawn(look).map(|_| ())
     }
 
+    /// How many records are answered and written.
+    pub(crate) fn records(&self) -> u64 {
+        self.0.records.load(Relaxed)
+    }
+
     pub(crate) fn wrote(&self, records: u64, bytes: u64) {
         self.0.records.fetch_add(records, Relaxed);
         self.0.bytes.fetch_add(bytes, Relaxed);
-    }
-
-    /// One line.
-    pub(crate) fn say(&self, line: &str) {
-        self.0.say(line);
     }
 
     /// Takes the bar away.
@@ -126,20 +131,20 @@ impl Progress {
         let seconds = state.start.elapsed().as_secs_f64();
         let (records, bytes) = (state.records.load(Relaxed), state.bytes.load(Relaxed));
         let read = state.read.load(Relaxed);
-        eprintln!(
-            "subfeed: {} records answered, {} failed; {} read, {} written in {seconds:.2} s ({}/s)",
+        state.messages.say(format_args!(
+            "{} records answered, {} failed; {} read, {} written in {seconds:.2} s ({}/s)",
             HumanCount(records),
             HumanCount(failures),
             HumanBytes(read),
             HumanBytes(bytes),
             HumanBytes((read as f64 / seconds) as u64),
-        );
+        ));
         if let Some(monitor) = state.monitor.get() {
             let seen = monitor.snapshot();
-            eprintln!(
-                "subfeed: {} sessions started, {} died, {} recycled, {} time limits ran out, {} records sent again",
+            state.messages.say(format_args!(
+                "{} sessions started, {} died, {} recycled, {} time limits ran out, {} records sent again",
                 seen.starts, seen.deaths, seen.recycles, seen.timeouts, seen.redeliveries
-            );
+            ));
         }
     }
 }
@@ -150,19 +155,12 @@ impl State {
         bar.set_message(format!("{} records", HumanCount(self.records.load(Relaxed))));
         bar.set_position(self.read.load(Relaxed));
     }
-
-    fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) if !bar.is_hidden() => bar.println(format!("subfeed: {line}")),
-            _ => eprintln!("subfeed: {line}"),
-        }
-    }
 }
 
 /// See [`Progress::count`].
 #[derive(Debug)]
 pub(crate) struct Counted {
-    input: ManuallyDrop<File>,
+    input: Stream,
     state: Arc<State>,
 }
 

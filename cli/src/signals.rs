@@ -6,8 +6,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, IntoRawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,7 +16,10 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 use nix::unistd::pipe;
+use subfeed::Monitor;
 use subfeed::block::BlockStopper;
+
+use crate::messages::Messages;
 
 /// The signals that end the program.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
@@ -36,16 +39,26 @@ extern "C" fn handle(signal: nix::libc::c_int) {
     Errno::set_raw(errno);
 }
 
-/// What has come.
+/// What has come, and what it ends.
 #[derive(Debug)]
-pub(crate) struct Signals {
-    come: File,
-    first: Arc<AtomicI32>,
+struct State {
+    first: Option<Signal>,
+    /// The feed that runs. Where there is none, nothing has to be ended before the program.
+    feed: Option<(BlockStopper, Monitor)>,
 }
+
+/// See the [module](self).
+#[derive(Clone, Debug)]
+pub(crate) struct Signals(Arc<Mutex<State>>);
+
+/// A feed is ended by signals for as long as this is there.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Attached(Signals);
 
 impl Signals {
     /// Catches them from now on, but for those that were ignored when the program was started.
-    pub(crate) fn catch() -> anyhow::Result<Self> {
+    pub(crate) fn catch(messages: Messages) -> anyhow::Result<Self> {
         let (come, go) = pipe().context("no pipe for signals can be made")?;
         for end in [come.as_fd(), go.as_fd()] {
             fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -63,37 +76,65 @@ impl Signals {
                 unsafe { sigaction(signal, &before) }?;
             }
         }
-        Ok(Self { come: File::from(come), first: Arc::default() })
+        let signals = Self(Arc::new(Mutex::new(State { first: None, feed: None })));
+        let heeded = signals.clone();
+        let mut come = File::from(come);
+        let heed = move || {
+            while let Ok(signal) = next(&mut come) {
+                heeded.heed(signal, &come, &messages);
+            }
+        };
+        std::thread::Builder::new().name("subfeed-signals".to_owned()).spawn(heed)?;
+        Ok(signals)
     }
 
     /// Lets them end this feed.
-    pub(crate) fn end(&self, stopper: BlockStopper) -> anyhow::Result<()> {
-        let mut come = self.come.try_clone()?;
-        let first = Arc::clone(&self.first);
-        let wait = move || {
-            let Ok(signal) = next(&mut come) else { return };
-            first.store(signal as i32, SeqCst);
-            // Where stderr is gone there is nobody to tell.
-            let _ = io::Write::write_fmt(
-                &mut io::stderr(),
-                format_args!(
-                    "subfeed: {signal}: what was read is answered; once more ends it at once\n"
-                ),
-            );
+    pub(crate) fn end(&self, stopper: BlockStopper, monitor: Monitor) -> Attached {
+        let mut state = self.lock();
+        if state.first.is_some() {
             stopper.stop();
-            let Ok(signal) = next(&mut come) else { return };
-            stopper.end();
-            let timeout = PollTimeout::try_from(ENDED_WITHIN).unwrap_or(PollTimeout::MAX);
-            let _ = poll(&mut [PollFd::new(come.as_fd(), PollFlags::POLLIN)], timeout);
-            die_of(signal);
-        };
-        std::thread::Builder::new().name("subfeed-signals".to_owned()).spawn(wait)?;
-        Ok(())
+        }
+        state.feed = Some((stopper, monitor));
+        Attached(self.clone())
     }
 
     /// The first that came.
     pub(crate) fn first(&self) -> Option<Signal> {
-        Signal::try_from(self.first.load(SeqCst)).ok()
+        self.lock().first
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heed(&self, signal: Signal, come: &File, messages: &Messages) {
+        let mut state = self.lock();
+        let Some((stopper, monitor)) = state.feed.clone() else { die_of(signal) };
+        if state.first.is_none() {
+            state.first = Some(signal);
+            stopper.stop();
+            let seen = monitor.snapshot();
+            let left = match seen.accepted.saturating_sub(seen.yielded) {
+                1 => "1 record is still to be answered".to_owned(),
+                left => format!("{left} records are still to be answered"),
+            };
+            messages.say_at_once(format_args!(
+                "{signal}: nothing more is read, and {left}; once more ends it at once"
+            ));
+            return;
+        }
+        drop(state);
+        messages.hurry();
+        stopper.end();
+        let timeout = PollTimeout::try_from(ENDED_WITHIN).unwrap_or(PollTimeout::MAX);
+        let _ = poll(&mut [PollFd::new(come.as_fd(), PollFlags::POLLIN)], timeout);
+        die_of(signal);
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.0.lock().feed = None;
     }
 }
 
