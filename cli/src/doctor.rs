@@ -20,6 +20,7 @@ use subfeed::{BString, Error, ErrorKind, FeedExt, Template};
 
 use crate::Outcome;
 use crate::messages::Messages;
+use crate::options::typed;
 use crate::streams::Stream;
 use crate::words::{for_a_shell, told};
 
@@ -92,7 +93,8 @@ pub(crate) fn examine(command: &[OsString], messages: &Messages) -> anyhow::Resu
 
 fn find_out(command: &[OsString], records: Vec<Vec<u8>>, report: &mut Report) -> Outcome {
     let Some((program, args)) = command.split_first() else { return Outcome::Usage };
-    let template = || Template::new(program).args(args).packet_timeout(PATIENCE);
+    // A signal ends this program at once.
+    let template = || Template::new(program).args(args).packet_timeout(PATIENCE).kill_with_parent();
     report.line(format_args!("{}: tried with {} of the records\n", shown(command), records.len()));
     let (alone, statuses) = match outputs(template(), RequestFraming::line(), records.clone()) {
         Ok(found) => found,
@@ -360,7 +362,7 @@ fn advise(
     }
     if !shape.farewell.is_empty() {
         settings.push(format!(".skip_at_end({:?})", BString::from(shape.farewell.clone())));
-        options.push(format!("--skip-at-end {} ", for_a_shell(&at_end(&shape.farewell))));
+        options.push(format!("--skip-at-end {} ", for_a_shell(&typed(&shape.farewell))));
     }
     let mut under = "";
     if let Some(how) = how {
@@ -390,20 +392,6 @@ fn rust(command: &[OsString], settings: &[String], report: &mut Report) {
     for setting in settings {
         report.line(format_args!("        {setting}"));
     }
-}
-
-/// What `--skip-at-end` takes for these bytes.
-fn at_end(bytes: &[u8]) -> String {
-    let (bytes, end) = bytes.strip_suffix(b"\n").map_or((bytes, r"\c"), |line| (line, ""));
-    let text = bytes.utf8_chunks().map(|chunk| {
-        let plain = chunk.valid().chars().map(|c| match c {
-            '\\' | '\0'..' ' => c.escape_default().to_string(),
-            c => c.to_string(),
-        });
-        let odd = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
-        plain.chain(odd).collect::<String>()
-    });
-    text.collect::<String>() + end
 }
 
 /// The command as a shell takes it.
@@ -444,17 +432,5 @@ mod tests {
         assert_eq!(shape(&["1\n", "1\n", "1\n"], "3\n"), None);
         assert_eq!(shape(&["a\n", "a\n", "b\n"], "a\nb\n"), None);
         assert_eq!(shape(&["x\n"], "x\n"), found(0, "", &[1], true));
-    }
-
-    #[test]
-    fn what_it_says_at_its_end_is_given_back_as_an_option() {
-        for (bytes, typed) in [
-            (&b"bye\n"[..], "bye"),
-            (b"> ", r"> \c"),
-            (b"one\ttwo\n\n", r"one\ttwo\n"),
-            (b"\xff\\\n", r"\xff\\"),
-        ] {
-            assert_eq!(at_end(bytes), typed);
-        }
     }
 }

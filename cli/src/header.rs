@@ -4,10 +4,11 @@ use std::io::{self, Read};
 
 use anyhow::{Context, anyhow, bail};
 use subfeed::framing::{ReplyFraming, RequestFraming};
-use subfeed::{Template, blocks};
+use subfeed::{BStr, Template, blocks};
 
+use crate::options::typed;
 use crate::signals::Signals;
-use crate::words::told;
+use crate::words::{for_a_shell, told};
 
 /// Takes the first lines, byte by byte: nothing behind them may be taken away. Where there are fewer, these are all that
 /// there is; the last one gets its line feed.
@@ -32,6 +33,9 @@ pub(crate) fn take(input: &mut impl Read, lines: usize) -> anyhow::Result<Vec<u8
 }
 
 /// What the tool makes of the header alone: a process of its own says it. Nothing, if a signal ends this.
+///
+/// A tool may also say something at its end. Then it says that to an empty input too, which another process gets; in a worker it
+/// would come behind the last answer, and would be counted as one.
 pub(crate) fn made_of(
     header: &[u8],
     worker: Template,
@@ -39,13 +43,16 @@ pub(crate) fn made_of(
     signals: &Signals,
 ) -> anyhow::Result<Option<Vec<u8>>> {
     let template = worker.requests(RequestFraming::raw()).replies(ReplyFraming::until_eof());
+    let silent = template.clone().on_stderr(|_, _| {}).accept_status(|_| true);
     // One record, which is the whole header: no byte ends it.
     let text = header.strip_suffix(b"\n").unwrap_or(header).to_vec();
     let absent = (0..=u8::MAX).find(|byte| !header.contains(byte));
     let Some(delimiter) = absent else { bail!("the header has every byte there is") };
     let whole = io::Cursor::new([&text[..], b"\n"].concat());
-    let mut feed = blocks(whole).delimiter(delimiter).feed(template).workers(1).start();
-    let _attached = signals.end(feed.stopper(), feed.monitor());
+    let feed = blocks(whole).delimiter(delimiter).feed(template).workers(1);
+    let (_attached, mut feed) = signals.start(|| feed.start());
+    let empty = blocks(&b"\n"[..]).feed(silent).workers(1);
+    let (_attached_too, mut empty) = signals.start(|| empty.start());
     let mut made = Vec::new();
     for block in feed.by_ref() {
         match block {
@@ -56,9 +63,25 @@ pub(crate) fn made_of(
             Err(_) => {}
         }
     }
-    drop(feed);
-    // What it says at its end has nothing to do with the header.
-    let behind = made.len() - if made.ends_with(at_end) { at_end.len() } else { 0 };
-    made.truncate(behind);
-    Ok(signals.first().is_none().then_some(made))
+    if made.ends_with(at_end) {
+        made.truncate(made.len() - at_end.len());
+    }
+    // A tool that does not take an empty input has not said anything at its end.
+    let said: Vec<u8> = match empty.next() {
+        Some(Ok(block)) if !made.is_empty() => block.as_bytes().into(),
+        _ => Vec::new(),
+    };
+    let said = said.strip_suffix(at_end).unwrap_or(&said);
+    if signals.first().is_some() {
+        return Ok(None);
+    }
+    // What it says at its start stands in front of what it makes of the header, in each worker too.
+    if !said.is_empty() && made.ends_with(said) {
+        bail!(
+            "the tool prints {:?} also without a header: if it prints this at its end, say --skip-at-end {}",
+            BStr::new(said),
+            for_a_shell(&typed(said))
+        );
+    }
+    Ok(Some(made))
 }

@@ -51,6 +51,11 @@ fn main() -> ExitCode {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
             // What was asked for, such as the help, has to come; a complaint may have nobody who reads it.
             let lost = error.print().is_err() && code == 0;
+            if error.kind() == Usage::UnknownArgument && !std::env::args_os().any(|arg| arg == "--")
+            {
+                let tip = "\n  tip: the command stands behind `--`, as in `subfeed -- cat`\n";
+                let _ = Stream::stderr().write_all(tip.as_bytes());
+            }
             return ExitCode::from(if lost { 3 } else { code });
         }
     };
@@ -153,8 +158,7 @@ fn run(run: &Run, messages: &Messages) -> anyhow::Result<Outcome> {
         let numbers = numbers.clone();
         feed = feed.job_log(path).job_log_numbers(move |record| numbers.number(record));
     }
-    let mut feed = feed.start();
-    let attached = signals.end(feed.stopper(), feed.monitor());
+    let (attached, mut feed) = signals.start(|| feed.start());
     let monitor = feed.monitor();
     progress.watch(monitor.clone())?;
     let (mut failures, mut fatal) = (0u64, None);

@@ -303,6 +303,25 @@ fn text_at_end(text: &str) -> Result<AtEnd, String> {
     Ok(AtEnd(bytes))
 }
 
+/// What `--skip-at-end` takes for these bytes.
+pub(crate) fn typed(bytes: &[u8]) -> String {
+    let (bytes, end) = match bytes.strip_suffix(b"\n") {
+        // A blank line at the end has to be typed.
+        Some(line) if line.ends_with(b"\n") => (bytes, ""),
+        Some(line) => (line, ""),
+        None => (bytes, r"\c"),
+    };
+    let text = bytes.utf8_chunks().map(|chunk| {
+        let plain = chunk.valid().chars().map(|c| match c {
+            '\\' | '\0'..' ' => c.escape_default().to_string(),
+            c => c.to_string(),
+        });
+        let odd = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+        plain.chain(odd).collect::<String>()
+    });
+    text.collect::<String>() + end
+}
+
 /// `64K`, `4M`, `1G`, or a number of bytes.
 fn size(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -444,6 +463,19 @@ mod tests {
         }
         for bad in [r"\", r"\q", r"\xg0", r"\cmore", r"\u{}", r"\u{110000}"] {
             assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_at_the_end_is_given_back_as_it_is_typed() {
+        for (bytes, text) in [
+            (&b"bye\n"[..], "bye"),
+            (b"> ", r"> \c"),
+            (b"one\ttwo\n\n", r"one\ttwo\n\n"),
+            (b"\xff\\\n", r"\xff\\"),
+        ] {
+            assert_eq!(typed(bytes), text);
+            assert_eq!(text_at_end(text), Ok(AtEnd(bytes.to_vec())));
         }
     }
 

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 use nix::unistd::pipe;
 use subfeed::Monitor;
-use subfeed::block::BlockStopper;
+use subfeed::block::{BlockFeed, BlockStopper};
 
 use crate::messages::Messages;
 
@@ -43,8 +43,10 @@ extern "C" fn handle(signal: nix::libc::c_int) {
 #[derive(Debug)]
 struct State {
     first: Option<Signal>,
-    /// The feed that runs. Where there is none, nothing has to be ended before the program.
-    feed: Option<(BlockStopper, Monitor)>,
+    /// The feeds that run. Where there is none, nothing has to be ended before the program.
+    feeds: Vec<(u64, BlockStopper, Monitor)>,
+    /// The number of the next one.
+    next: u64,
 }
 
 /// See the [module](self).
@@ -54,7 +56,7 @@ pub(crate) struct Signals(Arc<Mutex<State>>);
 /// A feed is ended by signals for as long as this is there.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Attached(Signals);
+pub(crate) struct Attached(Signals, u64);
 
 impl Signals {
     /// Catches them from now on, but for those that were ignored when the program was started.
@@ -76,7 +78,7 @@ impl Signals {
                 unsafe { sigaction(signal, &before) }?;
             }
         }
-        let signals = Self(Arc::new(Mutex::new(State { first: None, feed: None })));
+        let signals = Self(Arc::new(Mutex::new(State { first: None, feeds: Vec::new(), next: 0 })));
         let heeded = signals.clone();
         let mut come = File::from(come);
         let heed = move || {
@@ -88,14 +90,19 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Lets them end this feed.
-    pub(crate) fn end(&self, stopper: BlockStopper, monitor: Monitor) -> Attached {
+    /// Starts a feed, and lets them end it: until it is dropped, so the feed is to be dropped first. One that comes in between is heeded when that is done: otherwise it would end
+    /// the program alone.
+    pub(crate) fn start(&self, start: impl FnOnce() -> BlockFeed) -> (Attached, BlockFeed) {
         let mut state = self.lock();
+        let feed = start();
+        let (stopper, monitor) = (feed.stopper(), feed.monitor());
         if state.first.is_some() {
             stopper.stop();
         }
-        state.feed = Some((stopper, monitor));
-        Attached(self.clone())
+        let number = state.next;
+        state.next += 1;
+        state.feeds.push((number, stopper, monitor));
+        (Attached(self.clone(), number), feed)
     }
 
     /// The first that came.
@@ -109,12 +116,17 @@ impl Signals {
 
     fn heed(&self, signal: Signal, come: &File, messages: &Messages) {
         let mut state = self.lock();
-        let Some((stopper, monitor)) = state.feed.clone() else { die_of(signal) };
+        if state.feeds.is_empty() {
+            die_of(signal);
+        }
         if state.first.is_none() {
             state.first = Some(signal);
-            stopper.stop();
-            let seen = monitor.snapshot();
-            let left = match seen.accepted.saturating_sub(seen.yielded) {
+            let left = state.feeds.iter().map(|(_, stopper, monitor)| {
+                stopper.stop();
+                let seen = monitor.snapshot();
+                seen.accepted.saturating_sub(seen.yielded)
+            });
+            let left = match left.sum() {
                 1 => "1 record is still to be answered".to_owned(),
                 left => format!("{left} records are still to be answered"),
             };
@@ -123,9 +135,11 @@ impl Signals {
             ));
             return;
         }
+        for (_, stopper, _) in &state.feeds {
+            stopper.end();
+        }
         drop(state);
         messages.hurry();
-        stopper.end();
         let timeout = PollTimeout::try_from(ENDED_WITHIN).unwrap_or(PollTimeout::MAX);
         let _ = poll(&mut [PollFd::new(come.as_fd(), PollFlags::POLLIN)], timeout);
         die_of(signal);
@@ -134,7 +148,7 @@ impl Signals {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.0.lock().feed = None;
+        self.0.lock().feeds.retain(|(number, ..)| *number != self.1);
     }
 }
 

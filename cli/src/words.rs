@@ -82,6 +82,7 @@ const PHRASES: &[(&str, &str)] = &[
     ("line_buffered(Pty)", "--pty"),
     ("`accept_status`", "--accept-status"),
     ("drop the feed at its end instead of calling finish", "there is nothing to do"),
+    ("give None where there is to be no limit", "leave it out where there is to be no limit"),
     ("the feed goes on without it", "the run goes on without it"),
 ];
 
@@ -160,7 +161,11 @@ fn pasted(text: &str) -> Cow<'_, str> {
     }
     let (literal, behind) = literal.split_at(quoted(literal));
     let said = literal.trim_matches('"');
-    let end = said.strip_suffix("\\n").map_or_else(|| format!("{said}\\c"), str::to_owned);
+    let end = match said.strip_suffix("\\n") {
+        Some(line) if line.ends_with("\\n") => said.to_owned(),
+        Some(line) => line.to_owned(),
+        None => format!("{said}\\c"),
+    };
     let option = format!("--skip-at-end {}", for_a_shell(&end));
     Cow::Owned(format!("{before}{option}{}", behind.strip_prefix(')').unwrap_or(behind)))
 }
@@ -223,6 +228,7 @@ mod tests {
                 r"if it does, declare it: --skip-at-end 'it'\''s'; if not",
             ),
             ("declare it: .skip_at_end(\"> \"); if", r"declare it: --skip-at-end '> \c'; if"),
+            ("declare it: .skip_at_end(\"a\\n\\n\"); if", r"declare it: --skip-at-end 'a\n\n'; if"),
             (
                 "declare it: .skip_at_end(b\"\\xff\\n\"); if",
                 r"declare it: --skip-at-end '\xff'; if",

@@ -119,7 +119,7 @@ fn what_cannot_run_says_so_by_its_exit_status() {
     for (args, code, said) in [
         (&["--", "no-such-tool-at-all"][..], 3, "not found"),
         (&[], 2, "no command"),
-        (&["cat"], 2, "cat"),
+        (&["cat"], 2, "subfeed -- cat"),
         (&["--no-such-option", "--", "cat"], 2, "--no-such-option"),
         (&["-j", "0", "--", "cat"], 2, "at least one worker"),
         (&["-k", "--any-order", "--", "cat"], 2, "cannot be used with"),
@@ -149,7 +149,7 @@ fn a_header_goes_to_each_worker_and_comes_back_once() {
     assert_eq!(text(&output.stdout), expected);
     // One that eats it, and one that makes two lines of it.
     for (tool, made) in
-        [("read -r h; exec cat", ""), ("read -r h; echo 1; echo 2; exec cat", "1\n2\n")]
+        [("read -r h; exec cat", ""), ("read -r h && { echo 1; echo 2; exec cat; }", "1\n2\n")]
     {
         let output = run(&["-j2", "--header", "1", "--", "sh", "-c", tool], b"head\none\ntwo\n");
         ended(&output, 0);

@@ -302,6 +302,25 @@ fn a_signal_ends_what_has_not_begun_yet() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_doctor_who_is_interrupted_leaves_nobody() {
+    let dir = Dir::new();
+    let pids = dir.path("pids");
+    let mut child = subfeed()
+        .arg("doctor")
+        .args(kit::noted(&pids, "trap '' INT TERM; exec sleep 300"))
+        .spawn()
+        .expect("it starts");
+    child.stdin.take().expect("a pipe").write_all(b"one\n").expect("it reads");
+    eventually("somebody was started", || !kit::sessions(&dir).is_empty());
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("a signal");
+    assert_eq!(wait(&mut child).signal(), Some(Signal::SIGINT as i32));
+    for pid in kit::sessions(&dir) {
+        eventually("it ends", || kill(Pid::from_raw(pid), None).is_err());
+    }
+}
+
 // ----------------------------------------------------------------- talking to tools
 
 #[test]
@@ -366,15 +385,31 @@ fn a_header_may_be_all_there_is_and_may_lack_its_end() {
         assert_eq!(text(&output.stdout), expected, "{lines} {:?}", text(input));
         assert_eq!(text(&output.stderr), "");
     }
-    // What the tool says at its end is none of it.
+    // What the tool says at its end is none of it, and must be said.
     let tool = "while read -r x; do echo \"<$x>\"; done; echo bye";
+    let output = run(&["-j1", "--header", "1", "--", "sh", "-c", tool], b"a\nb\n");
+    ended(&output, 3);
+    assert!(text(&output.stderr).contains("say --skip-at-end bye"), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "");
+    let summing = "read -r h; while read -r x; do echo \"<$x>\"; done; echo bye";
+    ended(&run(&["--header", "1", "--", "sh", "-c", summing], b"a\nb\n"), 3);
+    // What it says at its start comes in each worker, and is written once.
+    let greets = "echo hello; while read -r x; do echo \"<$x>\"; done";
+    let output = run(&["-j2", "--header", "1", "--", "sh", "-c", greets], b"a\nb\nc\n");
+    ended(&output, 0);
+    assert_eq!(text(&output.stdout), "hello\n<a>\n<b>\n<c>\n");
+    // One that does not take an empty input.
+    let picky = "read -r h || { echo 'no input' >&2; exit 9; }; echo \"<$h>\"; exec cat";
+    let output = run(&["-j2", "--header", "1", "--", "sh", "-c", picky], b"a\nb\n");
+    ended(&output, 0);
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("<a>\nb\n".into(), String::new()));
     let output = run(&["--header", "1", "--skip-at-end", "bye", "--", "sh", "-c", tool], b"a\nb\n");
     ended(&output, 0);
     assert_eq!(text(&output.stdout), "<a>\n<b>\n");
 }
 
 /// Names of the library that no user of the command has heard of.
-const FOREIGN: [&str; 16] = [
+const FOREIGN: [&str; 17] = [
     "packet",
     "Template",
     "Framing",
@@ -391,6 +426,7 @@ const FOREIGN: [&str; 16] = [
     "Order::",
     "on_stall",
     "finish",
+    "None",
 ];
 
 #[test]
@@ -411,6 +447,7 @@ fn no_message_names_a_setting_of_the_library() {
         (&["--", "sh", "-c", "read -r x; exit 7"], "exit status: 7"),
         (&["--", "sh", "-c", "cat > /dev/null"], "--out eof"),
         (&["--", "sh", "-c", "head -n 1; cat > /dev/null"], "--out sentinel:CMD"),
+        (&["--timeout", "0", "--", "cat"], "leave it out"),
         (&["-j", "0", "--", "cat"], "--jobs is 0"),
         (&["--window", "0", "--", "cat"], "--window is 0"),
         (&["--out", "size:9000", "--answer-limit", "1K", "--", "cat"], "--answer-limit"),
