@@ -87,7 +87,7 @@ pub trait StreamFeedExt: Stream + Sized {
     /// A builder for a feed, with every option at its default. Starts nothing. Its [`start`](crate::FeedBuilder::start)
     /// returns a [`FeedStream`].
     ///
-    /// [`FeedBuilder::drain`](crate::FeedBuilder::drain) and [`FeedBuilder::batches`](crate::FeedBuilder::batches) block, so
+    /// [`FeedBuilder::drain`](crate::FeedBuilder::drain) and [`FeedBuilder::blocks`](crate::FeedBuilder::blocks) block, so
     /// they are for iterators only.
     fn feed<E, D>(self, template: Template<E, D>) -> FeedBuilder<Polled<Self>, E, D> {
         FeedBuilder::new(Polled(self), template)
