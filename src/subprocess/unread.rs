@@ -42,6 +42,12 @@ impl Unread {
         self.start += n;
     }
 
+    /// The last `n` of these bytes are not wanted.
+    pub(crate) fn drop_last(&mut self, n: usize) {
+        debug_assert!(n <= self.len() && self.hidden == 0, "{n} of {} bytes", self.len());
+        self.end -= n;
+    }
+
     /// Room for the next read, at least one byte. No record is longer than `limit`, and the first buffer may be
     /// a `spare` one.
     pub(crate) fn room(

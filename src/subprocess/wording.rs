@@ -154,6 +154,11 @@ fn literal(bytes: &[u8]) -> String {
 pub(crate) const REFUSED: &str = "if the tool has answered an earlier request twice, or not at all, the fault \
                                   lies with that one: this is the first reply that does not fit";
 
+/// Of a session that has answered a request of which it has read nothing, under a framing that counts.
+pub(crate) const ANSWERED_UNREAD: &str = "if it prints something before or between its replies, skip it \
+    (Template::skip_lines, skip_until, ready); if it answers more than once, frame its replies by what ends them; if it \
+    needs no request, use ReplyFraming::until_eof, a process for each";
+
 /// Of a process whose children are reaped by the system.
 pub(crate) const STATUSES_ARE_LOST: &str = "SIGCHLD is ignored in this process, or SA_NOCLDWAIT is set, so that the \
     system reaps workers by itself and it may not be known how they have ended: what needs an exit status is an error \
@@ -399,7 +404,7 @@ mod tests {
         let marks = [no_mark(true), no_mark(false)];
         let counts = [(1, 0, true), (1, 0, false), (9, 0, false), (9, 1, false), (9, 2, false)];
         let counts = counts.map(|(owed, got, half)| too_few(owed, got, half).to_owned());
-        let exits = [bad_exit(true), bad_exit(false), REFUSED, STATUSES_ARE_LOST];
+        let exits = [bad_exit(true), bad_exit(false), REFUSED, ANSWERED_UNREAD, STATUSES_ARE_LOST];
         let exits = exits.map(str::to_owned);
         for advice in manners.chain(extras).chain(marks).chain(counts).chain(exits) {
             assert!(

@@ -37,6 +37,7 @@ mod parent;
 mod pipeline;
 mod protocol;
 mod queue;
+mod relatives;
 mod sentinel;
 mod settings;
 mod sides;

@@ -2,8 +2,9 @@
 //!
 //! A worker that answers once too often has perhaps shifted its replies, and one that prints a mark twice has perhaps
 //! quoted it the first time. Either may show only at its very end, when all items are out and an error would be one item
-//! too many. So the last one waits for those sessions that have answered to close their stdout, and an error
-//! takes its place. Where a bad exit is such an error, it waits for them to exit.
+//! too many. So the last one waits for those sessions that have answered to end: only then it is known what they had
+//! read. One that is far away is waited for until it has closed its stdout, unless a bad exit is such an error. An error
+//! takes the item's place.
 //!
 //! # Invariants
 //! 1. One item is held at most, once; it is the last in order, or, in completion order, the last of all.

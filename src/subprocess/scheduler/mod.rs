@@ -694,7 +694,13 @@ impl Scheduler {
 
     /// The same if that has taken too long.
     fn give_last_up(&mut self, reported: Now) {
-        if self.last.held_until().is_some_and(|until| reported >= until) {
+        if self.last.held_until().is_none_or(|until| reported < until) {
+            return;
+        }
+        let clean = self.plan.spec.policy.require_clean_exit;
+        let awaited =
+            |session: &Session| session.may_end_badly() && (clean || !session.is_heard_out());
+        if self.sessions().any(awaited) {
             let message = "a worker that has answered did not close its stdout in time, so that it is not \
                            known whether it says more than it was asked";
             let remark = Error::new(
@@ -702,8 +708,8 @@ impl Scheduler {
                 message,
             );
             self.shutdown.remark(remark.running(&self.command));
-            self.effects.spans.extend(self.last.take());
         }
+        self.effects.spans.extend(self.last.take());
     }
 
     /// Emits the failure of the one packet in `run`, and lets go of its request.

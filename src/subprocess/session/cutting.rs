@@ -8,6 +8,7 @@
 //! 1. No more replies are cut than are owed; the first one too many ends the trust in that session. So does the half of
 //!    one that stands behind the last at the end of the output.
 //! 2. Replies that are not proven are held.
+//! 3. What may be the tool's declared last words is kept until it is known, or for a while; see [`super::last_words`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,6 +38,15 @@ impl Session {
         if cx.drain {
             return self.outputs.iter_mut().for_each(Output::ignore);
         }
+        if cx.spec.words.skip_at_end.is_some() {
+            self.cut_before_last_words(cx, news);
+        } else {
+            self.cut_what_is_whole(cx, news);
+        }
+    }
+
+    /// Cuts all the replies that stand in what is not kept.
+    pub(super) fn cut_what_is_whole(&mut self, cx: &Context<'_>, news: &mut News) {
         if self.outputs.len() > 1 {
             return self.cut_together(cx, news);
         }
@@ -235,6 +245,9 @@ impl Session {
         {
             let here = run.len() as u64;
             count -= here;
+            if count == 0 {
+                self.inputs.iter_mut().for_each(|input| input.answered(&run));
+            }
             let (these, these_cut) = if count == 0 {
                 (at.clone(), cut.clone())
             } else {

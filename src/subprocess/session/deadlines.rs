@@ -38,14 +38,18 @@ enum Deadline {
     Silent,
     /// More follows what may be the beginning of its goodbye.
     Doubted,
+    /// Its output ends behind what may be its last words.
+    LastWords,
 }
 
 impl Session {
     /// The limits that run now, the most urgent first.
     fn deadlines(&self, cx: &Context<'_>) -> impl Iterator<Item = (Now, Deadline)> {
         let policy = &cx.spec.policy;
-        let (owes, open) = (self.owed() > 0, self.is_open());
-        let (idle, closing) = (!owes && open, !owes && self.closing);
+        // What it owes may lie here, kept back for a while.
+        let (owes, open) = (self.owed() > 0 && !self.may_have_answered(), self.is_open());
+        let nothing_owed = self.owed() == 0;
+        let (idle, closing) = (nothing_owed && open, nothing_owed && self.closing);
         let closed_input = self.why == Some(Why::ClosedInput);
         let limit =
             |applies: bool, since: Now, limit: Option<Duration>, what: fn(Duration) -> Limit| {
@@ -84,6 +88,7 @@ impl Session {
             limit(owes && !never, self.head_since, policy.packet_timeout, Limit::PacketTimeout),
             limit(never, first_since, first, what),
             self.doubted_until().map(|at| (at, Deadline::Doubted)),
+            self.last_words_until().map(|at| (at, Deadline::LastWords)),
             self.silent_until(cx).map(|at| (at, Deadline::Silent)),
             self.quiet_until(cx).map(|at| (at, Deadline::Quiet)),
         ]
@@ -130,6 +135,7 @@ impl Session {
             self.moved = now;
             self.head_since = now;
             self.unheard_until = now;
+            self.keep_last_words_longer(now);
             self.look_later(cx);
             return;
         }
@@ -167,6 +173,7 @@ impl Session {
             Deadline::Quiet => self.look(cx, news),
             Deadline::Silent => self.look_far(cx, news),
             Deadline::Doubted => self.show_doubted(cx, news),
+            Deadline::LastWords => self.were_no_last_words(cx, news),
         }
     }
 

@@ -249,15 +249,25 @@ impl Ended {
             && session.limit.is_none()
     }
 
-    /// The error of a session that was asked to end, ended well, and has answered only some of its requests:
-    /// to which of them each reply belongs cannot be known. But where each reply is proven, or was accepted
-    /// by `check`, a missing one shifts nothing.
+    /// The error of a session that has answered more than it has read, or that was asked to end, ended well, and has
+    /// answered only some of its requests: to which of them each reply belongs cannot be known. But where each reply
+    /// is proven, or was accepted by `check`, a missing one shifts nothing.
     pub(crate) fn miscounted(&self, cx: &Context<'_>) -> Option<Error> {
+        if self.session.has_answered_unread(cx) {
+            return Some(self.answered_unread());
+        }
         let proven = cx.spec.proves_replies() || cx.spec.check.is_some();
         if !self.has_skipped() || self.session.flight.replies() == 0 || proven {
             return None;
         }
         Some(self.too_few(None, cx))
+    }
+
+    fn answered_unread(&self) -> Error {
+        let got = self.session.flight.answered();
+        let kind = ErrorKind::ReplyCount { owed: got - 1, got };
+        let message = "the worker wrote more replies than it has read requests";
+        self.session.describe_end(kind, message, self.status).hint(wording::ANSWERED_UNREAD)
     }
 
     fn too_few(&self, packet: Option<PacketId>, cx: &Context<'_>) -> Error {
@@ -429,6 +439,22 @@ impl Ended {
 }
 
 impl Session {
+    /// Whether it has answered a packet of which it has not read a byte, so that one of its replies is none. Where each
+    /// is proven, or accepted by `check`, nothing is known to be wrong.
+    fn has_answered_unread(&self, cx: &Context<'_>) -> bool {
+        let proven = cx.spec.proves_replies() || cx.spec.check.is_some();
+        let counts = !cx.drain && !cx.stopping && !proven && self.flight.answered() > 0;
+        let mut ours = self
+            .inputs
+            .iter()
+            .filter(|input| !input.is_absent() && !input.is_optional())
+            .peekable();
+        counts
+            && self.why != Some(Why::Distrusted)
+            && ours.peek().is_some()
+            && ours.all(|input| input.has_answer_to_nothing(self.flight.newest_first()))
+    }
+
     /// Whether it has not read a byte, as far as is known.
     fn has_read_nothing(&self) -> bool {
         let mut ours = self.inputs.iter().filter(|input| !input.is_absent());

@@ -195,6 +195,7 @@ impl Session {
     pub(super) fn show_doubted(&mut self, cx: &Context<'_>, news: &mut News) {
         let Some(far) = &mut self.far else { return };
         far.greetings.give(self.outputs[0].hidden());
+        self.outputs[0].keep_nothing();
         self.outputs[0].unread().show();
         self.cut(cx, news);
     }

@@ -43,6 +43,8 @@ pub(super) struct Input {
     written: u64,
     /// Bytes of words behind the newest packet.
     last_words: u64,
+    /// Bytes of the packet that was answered last.
+    last_answered: u64,
     /// Bytes that lay in the pipe when nobody could read them any more.
     left: Option<u64>,
     /// Bytes that may wait on a side input before the session gets no more packets.
@@ -109,6 +111,24 @@ impl Input {
             unread += 1;
         }
         unread
+    }
+
+    /// These packets were answered.
+    pub(super) fn answered(&mut self, run: &Run) {
+        let last = run.batch.columns[self.channel].range(run.to - 1, run.to);
+        self.last_answered = last.len() as u64;
+    }
+
+    /// Whether not a byte was read of the packet that was answered last, before these, which are all that were given
+    /// since.
+    pub(super) fn has_answer_to_nothing<'a, I>(&self, newest_first: I) -> bool
+    where
+        I: Iterator<Item = (&'a Run, usize)>,
+    {
+        let Some(read) = self.read() else { return false };
+        let end = self.queued - self.last_words;
+        let end = self.ranges(newest_first).last().map_or(end, |(start, _)| start);
+        self.last_answered > 0 && read <= end.saturating_sub(self.last_answered)
     }
 
     /// How many of these packets, the newest given, the worker has not read in full, as far as is known. A side

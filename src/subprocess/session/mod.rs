@@ -46,6 +46,7 @@ mod ended;
 mod far;
 mod flight;
 mod input;
+mod last_words;
 mod output;
 mod stall;
 mod tally;
@@ -226,6 +227,8 @@ pub(crate) struct Session {
     /// When anything last moved in or out.
     moved: Now,
     closed_output_at: Option<Now>,
+    /// Since when something is kept that may be its last words.
+    last_words_since: Option<Now>,
     /// What it has written on stderr since its last reply, where that is kept.
     stderr_since: StderrExcerpt,
     /// What it had said before it was asked anything.
@@ -317,6 +320,7 @@ impl Session {
             head_since: now,
             moved: now,
             closed_output_at: None,
+            last_words_since: None,
             stderr_since: StderrExcerpt::default(),
             said_unasked: None,
             lingered: false,
@@ -351,8 +355,15 @@ impl Session {
     }
 
     /// Whether it has answered and may say more, so that it may turn out to have said too much.
+    ///
+    /// What it has left unread, and answered all the same, is known when it is over, if it is not far away.
     pub(crate) fn may_say_more(&self) -> bool {
-        self.may_end_badly() && !self.outputs.iter().all(Output::is_closed)
+        self.may_end_badly() && !(self.far.is_some() && self.is_heard_out())
+    }
+
+    /// Whether it has closed all its outputs.
+    pub(crate) fn is_heard_out(&self) -> bool {
+        self.outputs.iter().all(Output::is_closed)
     }
 
     /// Whether it has answered, and how it ends is not known yet.
@@ -399,6 +410,7 @@ impl Session {
             && self.flight.len() < self.most_in_flight(spec)
             && spec.session_records().is_none_or(|most| self.flight.given() < most)
             && self.closed_output_at.is_none()
+            && !self.may_be_leaving()
             && !(self.in_banner && spec.words.banner.holds_requests())
             && !self.inputs.iter().any(Input::is_clogged)
             && !self.is_backed_up(backlog)
@@ -525,6 +537,7 @@ impl Session {
         self.has_spoken(cx);
         self.child.heard(cx.now);
         self.outputs[output].filled(n);
+        self.outputs[output].keep_nothing();
         if self.far.is_some() {
             self.pass_output(output, n, cx, news);
         }

@@ -4,6 +4,7 @@
 //! 1. `scanned <= unread.len()`: so many of the bytes that are read and not cut hold no delimiter. Whole replies
 //!    are taken off the front as soon as they are seen.
 //! 2. A scanner starts afresh after replies that were cut behind its back.
+//! 3. `kept` bytes at the end may be the tool's last words: they are not cut, and nobody sees them before it is known.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,6 +23,10 @@ use crate::window::unwind::{self, Payload};
 pub(super) struct Output {
     /// What was read and not cut.
     unread: Unread,
+    /// How much at its end may be what the tool says at its end.
+    kept: usize,
+    /// How much of the reply that is next the scanner has seen.
+    seen: usize,
     /// How far the bulk path has looked for the end of the next reply.
     scanned: usize,
     framing: Box<dyn Framing>,
@@ -61,6 +66,8 @@ impl Output {
     pub(super) fn new(framing: &ReplyFraming, piped: bool) -> Self {
         Self {
             unread: Unread::default(),
+            kept: 0,
+            seen: 0,
             scanned: 0,
             counted: framing.counted().or_else(|| Some((framing.start().delimiter()?, 1))),
             framing: framing.start(),
@@ -75,7 +82,38 @@ impl Output {
 
     /// What was read and not cut.
     pub(super) fn uncut(&self) -> &[u8] {
-        self.unread.bytes()
+        let bytes = self.unread.bytes();
+        &bytes[..bytes.len() - self.kept]
+    }
+
+    /// Shows everything again.
+    pub(super) fn keep_nothing(&mut self) {
+        self.kept = 0;
+    }
+
+    /// Keeps what was read last if that is this. Not where a scanner has looked at some of it together with what is
+    /// before it: it goes on where it was, and never back.
+    pub(super) fn keep_last(&mut self, words: &[u8]) -> bool {
+        let Some(before) = self.unread.bytes().strip_suffix(words) else { return false };
+        let before = before.len();
+        if (1..self.seen).contains(&before) {
+            return false;
+        }
+        if before < self.scanned {
+            (self.scanned, self.pending) = (0, 0);
+        }
+        self.kept = words.len();
+        true
+    }
+
+    /// How many bytes are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// What is kept were the tool's last words.
+    pub(super) fn drop_kept(&mut self) {
+        self.unread.drop_last(std::mem::take(&mut self.kept));
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -124,6 +162,7 @@ impl Output {
 
     /// Drops what was read: nobody believes it, or nobody asks.
     pub(super) fn ignore(&mut self) {
+        self.keep_nothing();
         self.skip(self.unread.len());
     }
 
@@ -141,7 +180,8 @@ impl Output {
         owed: u64,
         pool: &Arc<Pool>,
     ) -> (Option<Cutting>, Option<Vec<u8>>) {
-        let uncut = self.unread.bytes();
+        let bytes = self.unread.bytes();
+        let uncut = &bytes[..bytes.len() - self.kept];
         let fresh = &uncut[self.scanned..];
         let found = memchr_iter(delimiter, fresh).count() + self.pending;
         self.pending = found % per;
@@ -168,7 +208,7 @@ impl Output {
         }
         let (buffer, at) = self.unread.take(end, pool);
         (self.scanned, self.pending) =
-            if extra { (0, 0) } else { (self.unread.len(), self.pending) };
+            if extra { (0, 0) } else { (self.uncut().len(), self.pending) };
         (Some(Cutting { buffer, at, cut: Cut::at_each(delimiter, per), count }), behind)
     }
 
@@ -184,8 +224,10 @@ impl Output {
             self.framing = framing.start();
             self.framing_is_fresh = true;
         }
-        let rest = &self.unread.bytes()[from..];
-        unwind::catch(|| self.framing.scan(rest, position))
+        let rest = &self.unread.bytes()[from..self.unread.len() - self.kept];
+        let scanned = unwind::catch(|| self.framing.scan(rest, position));
+        self.seen = if matches!(scanned, Ok(Ok(Scan::Partial))) { rest.len() } else { 0 };
+        scanned
     }
 
     /// Whether an output without a byte is a reply, as the whole output of a process is.

@@ -113,7 +113,8 @@ impl Session {
     /// When it is looked at, if it stays quiet.
     pub(super) fn quiet_until(&self, cx: &Context<'_>) -> Option<Now> {
         let unready = self.in_banner && cx.spec.words.banner.holds_requests();
-        if !(self.owed() > 0 || unready) || self.closed_output_at.is_some() {
+        let owes = self.owed() > 0 && !self.may_have_answered();
+        if !(owes || unready) || self.closed_output_at.is_some() {
             return None;
         }
         if let Some(next) = self.stall.next_look {

@@ -264,6 +264,27 @@ fn c4_what_a_tool_says_at_its_end_is_no_reply_where_it_is_declared() {
 }
 
 #[test]
+fn c4_what_a_tool_says_when_it_leaves_early_is_no_reply_to_what_it_owes() {
+    let reports = play(Family::Clean, |schedule, spec| {
+        schedule.manners.leaves = true;
+        schedule.manners.words.bye = b"bye\n".to_vec();
+        spec.words = Template::new("simulated").skip_at_end("bye\n").spec.words;
+    });
+    all_answered(&reports, 20);
+}
+
+#[test]
+fn c4_what_a_tool_says_at_its_end_does_not_make_up_for_a_reply_that_is_missing() {
+    let reports = play(Family::Garbage, |schedule, spec| {
+        schedule.manners.faults = &[Fault::SkipReply];
+        schedule.manners.at = Some(3);
+        schedule.manners.words.bye = b"bye\n".to_vec();
+        spec.words = Template::new("simulated").skip_at_end("bye\n").spec.words;
+    });
+    assert!(reports.iter().all(|report| report.fatal + report.failed > 0));
+}
+
+#[test]
 fn c5_with_a_check_a_skipped_request_is_an_error_of_one_item() {
     let reports = play(Family::Garbage, |schedule, spec| {
         schedule.manners.faults = &[Fault::SkipReply];

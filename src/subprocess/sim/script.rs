@@ -343,8 +343,7 @@ impl Script {
         let is_apart = |fault| {
             matches!(
                 fault,
-                Fault::SkipReply
-                    | Fault::ExtraReply
+                Fault::ExtraReply
                     | Fault::ExtraEarly
                     | Fault::ExtraIdle
                     | Fault::ExtraAtEnd
@@ -352,7 +351,7 @@ impl Script {
             )
         };
         if (rng.one_in(3) && !alike) || fault.is_some_and(|(fault, _)| is_apart(fault)) {
-            // Where it says nothing, nothing is to be skipped; and beside a reply too few it would pass for one.
+            // Where it says nothing, nothing is to be skipped; and where it says too much, that comes last.
             words.bye.clear();
         }
         Self {

@@ -338,6 +338,7 @@ impl Child {
             return;
         }
         if self.script.leaves_after.is_some_and(|most| self.records >= most) {
+            self.outbox.extend(&self.script.words.bye);
             self.flush_all();
             self.after_flush = Some(0);
             self.wake = Some(now + TICK);
