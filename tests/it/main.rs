@@ -20,6 +20,7 @@ mod doors;
 mod draining;
 mod dropping;
 mod errors;
+mod every_setting;
 mod extremes;
 mod field;
 mod files;
