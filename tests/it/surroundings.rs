@@ -10,11 +10,12 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitPidFlag, waitpid};
+use subfeed::policy::OnStall;
 use subfeed::{ErrorKind, FeedExt, Template};
 
 use crate::alone;
 use crate::common::{
-    Belongings, Dir, Pulled, child, children, eventually, hostile, numbers, texts, within,
+    Belongings, DEADLINE, Dir, Pulled, child, children, eventually, hostile, numbers, texts, within,
 };
 
 #[test]
@@ -236,7 +237,9 @@ fn a_process_that_dies_of_sigpipe_does_not_die_of_a_worker_that_closed_its_stdin
         let records = std::iter::repeat_n(large.clone(), 6);
         // Each session reads a little of its second record, which is more than a pipe holds, and goes.
         let template = Template::shell("read -r x; echo \"$x\"; head -c 1 >&2; exit 0");
-        let feed = records.feed_subprocesses_ordered(template.retries(9), 1, 9);
+        // However long it takes over the first, byte by byte: nobody is asked to end before it has answered.
+        let template = template.retries(9).on_stall(OnStall::Recycle, DEADLINE);
+        let feed = records.feed_subprocesses_ordered(template, 1, 9);
         assert!(texts(feed).iter().all(|reply| *reply == large));
         // The consumer's own pipes are its own affair, as before.
         // SAFETY: no handler runs.

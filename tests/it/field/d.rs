@@ -149,6 +149,7 @@ fn d1_long_requests_replies_and_last_words() {
 // ==================================================================== D2, D7: hints that blame a buffer
 
 #[test]
+#[cfg_attr(subfeed_portable, ignore = "needs evidence: the input has not ended")]
 fn d2_a_request_that_was_swallowed_is_not_blamed_on_a_buffer() {
     ends(|| {
         for framing in [ReplyFraming::line(), ReplyFraming::lines(1)] {
@@ -169,6 +170,7 @@ fn d2_a_request_that_was_swallowed_is_not_blamed_on_a_buffer() {
 }
 
 #[test]
+#[cfg_attr(subfeed_portable, ignore = "needs evidence: the input has not ended")]
 fn d7_an_open_quote_is_not_blamed_on_a_buffer() {
     ends(|| {
         let sentinel = ReplyFraming::sentinel(Sentinel::new("echo {mark}"));
@@ -280,6 +282,7 @@ fn d4_the_limit_is_for_all_of_it() {
 // ==================================================================== D6: the mark on stderr
 
 #[test]
+#[cfg_attr(subfeed_portable, ignore = "needs evidence: the input has not ended")]
 fn d6_a_mark_that_came_on_stderr_is_told() {
     ends(|| {
         let sentinel = ReplyFraming::sentinel(Sentinel::new("echo {mark} >&2"));

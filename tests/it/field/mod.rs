@@ -117,6 +117,10 @@ impl Door {
             Self::Queue => {
                 let mut queue = Queue::subprocesses(template, workers, 100);
                 source.for_each(|item| queue.put(item).expect("a queue that takes it"));
+                if cfg!(subfeed_portable) {
+                    // Without evidence a worker that withholds is waited for as long as more may come.
+                    queue.stop();
+                }
                 for _ in 0..count {
                     match queue.get() {
                         Some(item) => told.note(text(item)),
@@ -214,6 +218,11 @@ macro_rules! doors {
     };
 }
 pub(crate) use doors;
+
+/// The window for so many items: without evidence what withholds comes to its end with the input, and not before.
+pub(crate) fn ending(n: usize, window: usize) -> usize {
+    if cfg!(subfeed_portable) { window.max(n) } else { window }
+}
 
 /// `READY` after a moment, then `script`.
 pub(crate) fn ready(script: &str) -> Template {
