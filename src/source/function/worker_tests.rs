@@ -305,14 +305,16 @@ fn whoever_waits_because_nobody_reads_returns_at_a_stop() {
     let (open, count, drops) = counted(300_000);
     let mut child = Child::new(open, &[START]);
     child.expect([(InitializationSucceeded, 0), (IterationStarted, 1)]);
-    // The first is being written, the second waits to be, and the third is waited with.
+    // One is being written, or two if the writer came late to the first; the next waits to be, and no other is made.
     while count.load(SeqCst) < 2 {
         thread::yield_now();
     }
     child.order(Command::Stop, 1, 0);
     drops.recv().expect("the iterator is dropped although nothing was read");
-    assert_eq!(count.load(SeqCst), 2);
-    child.expect([(IteratorSuccess, 1), (IteratorSuccess, 1), (IterationFinished, 1)]);
+    let made = count.load(SeqCst);
+    assert!((2..=3).contains(&made), "{made} were made");
+    (0..made).for_each(|_| child.expect([(IteratorSuccess, 1)]));
+    child.expect([(IterationFinished, 1)]);
 }
 
 #[test]
