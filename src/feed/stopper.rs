@@ -44,6 +44,7 @@ impl Stopper {
     }
 
     /// Whether [`stop`](Stopper::stop) has been called.
+    #[inline]
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.load(Ordering::Acquire)
