@@ -215,7 +215,7 @@ impl Plan {
             run_timeout: (theme == Ends && rng.one_in(4))
                 .then(|| Duration::from_millis(rng.range(1..=300))),
             recycle_records: sometimes(&mut rng, 4).then(|| rng.range(1..=50)),
-            recycle_age: sometimes(&mut rng, 4).then(|| Duration::from_millis(rng.below(40))),
+            recycle_age: sometimes(&mut rng, 4).then(|| Duration::from_millis(1 + rng.below(40))),
             give_up: match theme {
                 Ends => rng.range(1..=8) as u32,
                 _ if sessions_end_badly || all => 100_000,
