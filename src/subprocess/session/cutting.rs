@@ -124,6 +124,13 @@ impl Session {
                     break Some(Extra(None));
                 }
                 Ok(Ok(Scan::Partial)) => break None,
+                // Half of its last words is not too much, nor a reply that is wrong.
+                Ok(Ok(Scan::Complete { .. }))
+                    if done >= owed && self.begins_last_words(from, cx) =>
+                {
+                    break None;
+                }
+                Ok(Err(_)) if self.begins_last_words(from, cx) => break None,
                 Ok(Ok(Scan::Complete { .. })) if done >= owed => break Some(Extra(None)),
                 Ok(Ok(Scan::Complete { body, len })) => {
                     let body = from + body.start..from + body.end;

@@ -71,6 +71,12 @@ impl Session {
         self.last_words_since.is_some() && self.owed() > 0
     }
 
+    /// Whether what stands from there on is the beginning of its last words, of which more may come.
+    pub(super) fn begins_last_words(&self, from: usize, cx: &Context<'_>) -> bool {
+        let words = cx.spec.words.skip_at_end.as_deref();
+        words.is_some_and(|words| self.outputs[0].goes_on_as(from, words))
+    }
+
     /// Until when that is kept back.
     pub(super) fn last_words_until(&self) -> Option<Now> {
         Some(self.last_words_since?.saturating_add(KEPT_FOR))

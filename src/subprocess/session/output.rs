@@ -106,6 +106,12 @@ impl Output {
         true
     }
 
+    /// Whether what stands from there on is not all of these bytes, and may become it.
+    pub(super) fn goes_on_as(&self, from: usize, bytes: &[u8]) -> bool {
+        let rest = &self.uncut()[from..];
+        !self.is_closed() && rest.len() < bytes.len() && bytes.starts_with(rest)
+    }
+
     /// How many bytes are kept.
     pub(super) fn kept(&self) -> usize {
         self.kept

@@ -84,6 +84,7 @@ impl Session {
     fn scan_together(&mut self, owed: u64, cx: &Context<'_>) -> Option<PartProblem> {
         let limit = cx.spec.policy.reply_limit;
         let mut first: Option<PartProblem> = None;
+        let last_words = cx.spec.words.skip_at_end.as_deref();
         for (channel, output) in self.outputs.iter_mut().enumerate() {
             let Some(framing) = framing(channel, cx) else { continue };
             let proven = framing.is_until_eof() || framing.as_sentinel().is_some();
@@ -108,6 +109,13 @@ impl Session {
                     Ok(Err(error)) if error.is_half() && tail_counts => Ok(error),
                     // Half a reply at the end of a session is no reply: the death is judged, not this.
                     Ok(Err(error)) if error.is_truncated() => break,
+                    // Nor is half of its last words a reply that is wrong.
+                    Ok(Err(_))
+                        if channel == 0
+                            && last_words.is_some_and(|words| output.goes_on_as(0, words)) =>
+                    {
+                        break;
+                    }
                     Ok(Err(error)) => Ok(error),
                     Err(payload) => Err(payload),
                 };
