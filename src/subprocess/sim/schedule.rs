@@ -530,7 +530,9 @@ impl Schedule {
         half || match self.family {
             // Who leaves after it was asked to end may not have been believed.
             Family::Clean => {
-                policy.at_most_once && policy.eof_batch.is_some() && self.manners.leaves
+                // What it has read on the side alone, it may have read.
+                let aside = self.manners.ends.side_input == script::SideInput::Optional;
+                policy.at_most_once && (policy.eof_batch.is_some() || aside) && self.manners.leaves
             }
             // Who was there with it may have been read and is not sent again.
             Family::Poison | Family::Slot => policy.at_most_once,

@@ -98,7 +98,7 @@ impl std::fmt::Debug for World {
     }
 }
 
-pub(super) const MOST_STEPS: u64 = 400_000;
+pub(super) const MOST_STEPS: u64 = 2_000_000;
 
 impl World {
     pub(super) fn new(
@@ -404,7 +404,7 @@ impl Os for World {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         if self.failure.is_none() {
-            if self.steps > 390_000 {
+            if self.steps > MOST_STEPS - 10_000 {
                 self.say(|| format!("waits {timeout:?}"));
             }
             let found = self.pass(timeout.map(|timeout| self.now.saturating_add(timeout)));
