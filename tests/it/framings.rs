@@ -1,10 +1,12 @@
 //! Framings as a feed uses them: what cannot work is refused, and what a tool may say beside its replies
 //! does not become one.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bstr::BString;
-use subfeed::framing::{FramingError, FramingErrorKind, ReplyFraming, Sentinel};
+use subfeed::framing::{FramingError, FramingErrorKind, ReplyFraming, RequestFraming, Sentinel};
 use subfeed::{Error, ErrorKind, FeedExt, Template};
 
 use crate::common::{numbers, within};
@@ -378,5 +380,34 @@ fn a_reply_of_a_fixed_size_that_ends_too_early_is_half_a_reply() {
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Died, "{error}");
         assert!(error.to_string().contains("half a reply \"abc\""), "{error}");
+    });
+}
+
+#[test]
+fn a_tool_that_answers_without_reading_is_given_its_request_before_its_end_is_noticed() {
+    within(|| {
+        let busy = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            // On processors that are taken a short tool runs to its end before we run again.
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while busy.load(SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            for _ in 0..10 {
+                let template = Template::new("printf").arg("x").give_up_after(2);
+                let template =
+                    template.requests(RequestFraming::raw()).replies(ReplyFraming::until_eof());
+                let mut feed = [""].into_iter().feed_subprocesses(template, 1, 1);
+                let reply = feed.next().map(|item| item.map_err(|error| error.to_string()));
+                if reply != Some(Ok("x".into())) {
+                    busy.store(false, SeqCst);
+                    panic!("{reply:?}");
+                }
+            }
+            busy.store(false, SeqCst);
+        });
     });
 }

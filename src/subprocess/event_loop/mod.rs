@@ -202,6 +202,8 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         if let Some(slot) = self.machine.next_start() {
             self.yields = 0;
             self.start(slot);
+            // It is given something before its end can be noticed: on a busy machine a short tool has ended by now.
+            self.turn();
             self.wait(Some(Duration::ZERO));
             return false;
         }
