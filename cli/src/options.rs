@@ -12,9 +12,9 @@ use subfeed::{Host, Launcher, Template};
 
 /// Feed lines through persistent workers, in order and in bounded memory.
 ///
-/// COMMAND is started once per worker and kept. The records of standard input (lines) are shared out to the workers
-/// and what they answer is written to standard output, in the order of the input. What they write on standard error comes
-/// out there. A record that fails writes nothing to standard output, and one line with its number to standard error.
+/// COMMAND is started once per worker and kept running. The records of standard input (lines) are shared out to the workers,
+/// and the answers are written to standard output in the order of the input. What the workers write on standard error is passed
+/// on. A record that fails writes nothing to standard output, and one line with its number to standard error.
 #[derive(Debug, Parser)]
 #[command(
     name = "subfeed",
@@ -63,31 +63,31 @@ pub(crate) struct Doctor {
 
 #[derive(Args, Debug)]
 pub(crate) struct Run {
-    /// Workers side by side [default: the number of processors].
+    /// The number of workers [default: the number of processors].
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// Keep the order of the input. This is what happens anyway: accepted for who is used to it.
+    /// Keep the order of the input. This is the default; the option exists because GNU parallel has it.
     #[arg(short, long, conflicts_with = "any_order")]
     pub(crate) keep_order: bool,
-    /// Write answers as they come, in blocks of records that stay together.
+    /// Write answers as they come, not in the order of the input.
     #[arg(long)]
     pub(crate) any_order: bool,
-    /// At most N records are read and not yet written [default: no bound in records].
+    /// Read at most N records ahead of what is written [default: limited by --max-bytes only].
     #[arg(long, value_name = "N")]
     pub(crate) window: Option<usize>,
-    /// At most so many bytes of records and answers are held, such as 64K, 4M, 1G.
+    /// How many bytes of records and answers are kept in memory at most, such as 64K, 4M, 1G.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4M")]
     pub(crate) max_bytes: usize,
     /// A record that is longer than this fails.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64M")]
     pub(crate) record_limit: usize,
-    /// Records of the input end with a NUL byte instead of a line feed.
+    /// The records of the input end with a NUL byte instead of a line feed.
     #[arg(short = '0', long)]
     pub(crate) null: bool,
-    /// The first N lines of the input go to each worker first, and what it makes of them is written once.
+    /// Send the first N lines of the input to each worker first, and write the answer to them once.
     ///
-    /// What that is, a process tells that gets these lines alone: the tool must not say anything at its end, or it must be
-    /// declared with --skip-at-end.
+    /// A process that gets only these lines is started to learn that answer. If the tool prints something at its end, declare it
+    /// with --skip-at-end.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) header: usize,
     /// How a record is written to a worker [default: as it was read].
@@ -98,63 +98,63 @@ pub(crate) struct Run {
     /// eof (one process for each record).
     #[arg(long = "out", value_name = "FRAMING", value_parser = replies)]
     pub(crate) replies: Option<Replies>,
-    /// With `--out eof`: what a process prints is an answer if it ends with one of these statuses, as in 0,1 for grep
+    /// With `--out eof`: the exit statuses of a process whose output is an answer, such as 0,1 for grep
     /// [default: 0].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) accept_status: Vec<u8>,
     /// An answer that is longer than this fails.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64M")]
     pub(crate) answer_limit: usize,
-    /// Each worker prints N lines before its first answer, which are dropped.
+    /// Drop the first N lines that each worker prints.
     #[arg(long, value_name = "N", conflicts_with = "header")]
     pub(crate) skip_lines: Option<usize>,
-    /// What each worker prints at its end, and is no answer: one line, or several with \n between them.
+    /// What each worker prints at its end and is not an answer: one line, or several with \n between them.
     ///
-    /// \t, \r, \0, \\ and \xHH stand for bytes. The last line has a line feed, which need not be typed, unless \c stands at
-    /// the end.
+    /// \t, \r, \0, \\ and \xHH stand for bytes. The line feed of the last line need not be typed; \c at the end means that there
+    /// is none.
     #[arg(long, value_name = "TEXT", value_parser = text_at_end)]
     pub(crate) skip_at_end: Option<AtEnd>,
-    /// The standard output of each worker is a pseudo-terminal: for tools that answer at once only there.
+    /// Give each worker a pseudo-terminal as its standard output, for tools that answer at once only on a terminal.
     #[arg(long)]
     pub(crate) pty: bool,
     /// Workers on these machines, by ssh: `8/node1,4/node2,:` is 8 on node1, 4 on node2, and 1 here.
     #[arg(short = 'S', long, value_name = "LIST", value_parser = hosts)]
     pub(crate) hosts: Option<Hosts>,
-    /// How often a record is tried in all, if the worker dies that has it alone [default: 1].
+    /// How often a record is tried in all, if its worker dies and had no other record [default: 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: Option<u32>,
     /// How long an answer may take, such as 500ms, 10s, 2m [default: no limit].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// How long the first answer of a worker may take beside that.
+    /// How much longer the first answer of a worker may take.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) start_timeout: Option<Duration>,
-    /// How long a worker may take to exit when it has answered everything [default: 5s].
+    /// How long a worker may take to exit after its last answer [default: 5s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) end_timeout: Option<Duration>,
-    /// End the run when a record fails: soon, when what was read is answered, or now.
+    /// End the run when a record fails: `soon`, after answering what was read, or `now`.
     #[arg(long, value_name = "WHEN")]
     pub(crate) halt: Option<When>,
-    /// Write a line for each record into this file, in the columns of GNU parallel's job log.
+    /// Write a line for each record into this file, in the format of GNU parallel's job log.
     #[arg(long, value_name = "FILE")]
     pub(crate) joblog: Option<PathBuf>,
-    /// Keep in this file which records are answered and written. If it is there, do the others.
+    /// Keep in this file which records have been answered and written. If the file exists, do only the others.
     ///
-    /// The records that failed are tried again first, so that their answers are not in their place, and then comes what stands
-    /// behind the last that was answered. With `--halt now` a run ends at the first that fails, and the next one goes on from
-    /// there in order. After a crash, what was written within a second may come again; nothing is left out.
+    /// Records that failed are tried again first, so their answers stand at the start of the output, and not at their position. With
+    /// `--halt now` a run ends at the first record that fails, and the next run continues there, in order. After a crash, answers
+    /// of the last second may be written again; none is left out.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
-    /// Write into this file what every worker did, as a Chrome trace (for Perfetto or chrome://tracing).
+    /// Write what every worker did into this file, as a Chrome trace (for Perfetto or chrome://tracing).
     #[arg(long, value_name = "FILE")]
     pub(crate) timeline: Option<PathBuf>,
     /// Show a progress bar on standard error, if that is a terminal.
     #[arg(long)]
     pub(crate) bar: bool,
-    /// The same, with the time that is left.
+    /// The same, with the remaining time.
     #[arg(long)]
     pub(crate) eta: bool,
-    /// Say at the end on standard error what was done.
+    /// Write a summary to standard error at the end.
     #[arg(long)]
     pub(crate) stats: bool,
     /// The tool, and its arguments.
