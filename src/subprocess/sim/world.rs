@@ -342,7 +342,7 @@ impl World {
             || !child.is_alive()
             || self.is_half_written(ports)
             // Decided in the turn in which the feed came to its end, for a reason of its own.
-            || self.now <= since.saturating_add(Duration::from_millis(1))
+            || self.now <= since.saturating_add(Duration::from_millis(1) + self.lateness)
             || self.now >= since.saturating_add(DROP_GRACE);
         must!(fine, "{signal:?} to session {} before the grace is over", child.pid);
         Ok(())
