@@ -5,6 +5,9 @@
 //! 2. In each turn the patient clock gains at most what the loop meant to wait in it, and [`SLACK`].
 //! 3. A wait that something may have ended early, and from which the loop came back too late, gains no more than [`SLACK`]: nobody
 //!    knows when it was over.
+//! 4. Of a wait that nothing has ended, and from which the loop came back late, twice as much as it was late is not counted: the
+//!    machine has stood still, perhaps from long before the time was over. So whoever is waited for has more time when it runs
+//!    again.
 
 use std::time::Duration;
 
@@ -40,8 +43,10 @@ impl Clock {
     /// The wait is over, and it is this late really. `early` says that something has happened, which may have ended it
     /// long before its time.
     pub(super) fn waited(&mut self, real: Now, early: bool) -> Time {
-        if early && real.saturating_sub(self.now.real) > self.budget {
-            self.budget = self.budget.min(SLACK);
+        let late = real.saturating_sub(self.now.real).saturating_sub(self.budget);
+        if !late.is_zero() {
+            let counted = if early { Duration::ZERO } else { self.budget.saturating_sub(2 * late) };
+            self.budget = counted.max(SLACK.min(self.budget));
         }
         self.read(real)
     }
@@ -95,5 +100,21 @@ mod tests {
         clock.turn();
         clock.waits(Some(ms(100)));
         assert_eq!(clock.waited(ms(9_105), false), Time { real: ms(9_105), patient: ms(2_115) });
+    }
+
+    #[test]
+    fn of_a_wait_that_ended_late_twice_the_delay_is_not_counted() {
+        let mut clock = Clock::default();
+        clock.turn();
+        clock.waits(Some(ms(4_990)));
+        // The machine stood still for seven seconds, from the first moment on.
+        assert_eq!(clock.waited(ms(7_000), false), Time { real: ms(7_000), patient: ms(1_000) });
+        clock.turn();
+        clock.waits(Some(ms(1_000)));
+        assert_eq!(clock.waited(ms(8_030), false), Time { real: ms(8_030), patient: ms(1_970) });
+        // However late it is, there is some progress.
+        clock.turn();
+        clock.waits(Some(ms(1_000)));
+        assert_eq!(clock.waited(ms(90_000), false), Time { real: ms(90_000), patient: ms(1_980) });
     }
 }

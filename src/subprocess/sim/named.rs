@@ -387,6 +387,10 @@ fn what_failed_once_does_not_fail_again() {
         ),
         (156_157, "the first bytes of last words were taken for the length of a reply"),
         (254_256, "the same where replies have side outputs"),
+        (
+            9_276_042,
+            "the whole machine stood still in a wait without an event, and the wait counted in full",
+        ),
     ];
     for (seed, why) in seeds {
         if let Err(failure) = Play::new(seed, false).run() {
