@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 
 use common::baselines::{self, Lines, Missing, Pipes, Run};
+use common::ceiling::{Shape, counted_pipe};
 use common::feeds::WORKERS;
 use common::harness::{Bench, CpuTime, GB_PER_S, MIB, Side, Unit};
 use subfeed::{Template, blocks};
@@ -28,6 +29,7 @@ use subfeed::{Template, blocks};
 fn main() {
     let mut bench = Bench::from_args("blocks");
     over_the_raw_pipe(&mut bench);
+    over_the_ceiling(&mut bench);
     processor_time(&mut bench);
     command(&mut bench);
     bench.finish();
@@ -92,6 +94,36 @@ fn over_the_raw_pipe(bench: &mut Bench) {
             }),
         );
     }
+}
+
+/// How much of the raw pipe the shape of a feed leaves, and how much of that a feed of blocks makes.
+fn over_the_ceiling(bench: &mut Bench) {
+    let lines = Lines::of(100);
+    let count = lines.count_for(bench.amount(1 << 30, 1 << 28));
+    for (name, shape) in [
+        ("alone", Shape::Alone),
+        ("with_consumer", Shape::WithConsumer),
+        ("with_both", Shape::WithBoth),
+    ] {
+        bench.pair(
+            &format!("counted_pipe_{name}_over_raw_pipe"),
+            Side::new("counted", GB_PER_S, || {
+                counted_pipe(lines, count, WORKERS, shape).bytes_per_s()
+            }),
+            Side::new("raw pipe", GB_PER_S, || {
+                baselines::raw_pipe(lines, count, WORKERS, Pipes::Enlarged).bytes_per_s()
+            }),
+        );
+    }
+    bench.pair(
+        "blocks_over_counted_pipe_with_both",
+        Side::new("blocks", GB_PER_S, || {
+            through(lines, count, Memory::of(lines, count)).bytes_per_s()
+        }),
+        Side::new("counted", GB_PER_S, || {
+            counted_pipe(lines, count, WORKERS, Shape::WithBoth).bytes_per_s()
+        }),
+    );
 }
 
 const SECONDS_PER_GB: Unit = Unit { name: "s/GB", scale: 1e-9 };

@@ -48,11 +48,11 @@ use pariter::IteratorExt as _;
 use rayon::prelude::*;
 
 /// One read or write.
-const IO: usize = 64 * 1024;
+pub(super) const IO: usize = 64 * 1024;
 
 /// What a pipe is enlarged to where a baseline gains from it: with the kernel's own 64 KiB both
 /// ends take turns, with this much they overlap. More (up to 1 MiB) is no faster.
-const BIG_PIPE: i32 = 256 * 1024;
+pub(super) const BIG_PIPE: i32 = 256 * 1024;
 
 /// Records that are all the same: `record` for those who add the line feed themselves, `wire` for
 /// those who do not, and whole lines, about 64 KiB of them, for those who only move bytes.
@@ -183,7 +183,7 @@ impl Drop for Cat {
     }
 }
 
-fn spawn_piped(command: &mut Command) -> (Child, ChildStdin, ChildStdout) {
+pub(super) fn spawn_piped(command: &mut Command) -> (Child, ChildStdin, ChildStdout) {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -195,11 +195,11 @@ fn spawn_piped(command: &mut Command) -> (Child, ChildStdin, ChildStdout) {
 }
 
 /// Best effort: a user over the limit for pipe pages is refused, and the pipe stays as it is.
-fn enlarge(pipe: impl AsFd, bytes: i32) {
+pub(super) fn enlarge(pipe: impl AsFd, bytes: i32) {
     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes));
 }
 
-fn set_nonblocking(pipe: impl AsFd) {
+pub(super) fn set_nonblocking(pipe: impl AsFd) {
     let flags = fcntl(pipe.as_fd(), FcntlArg::F_GETFL).expect("F_GETFL of a pipe");
     let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
     fcntl(pipe, FcntlArg::F_SETFL(flags)).expect("F_SETFL of a pipe");
