@@ -24,14 +24,13 @@ impl Executor for Arc<Toy> {
 
 pub(crate) fn start(bounds: Bounds) -> (Intake<Requests, Lengths>, Outlet<Requests, Lengths>) {
     let toy: Arc<Toy> = Arc::default();
-    let Ends::<Requests, Lengths> { intake, mut supply, outbox, mut outlet } =
-        attach(bounds, Arc::clone(&toy));
+    let Ends::<Requests, _> { intake, mut supply, outbox, mut outlet } =
+        attach(bounds, toy.clone());
     let run = move || {
         *lock(&toy.1) = Some(thread::current());
-        let (mut answered, mut pulled, mut end) = (0, None, End::default());
+        let (mut answered, mut pulled, mut end, mut spans) = (0, None, End::default(), Vec::new());
         while !supply.is_dropped() && pulled != Some(answered) {
             supply.ask();
-            let mut spans = Vec::new();
             while let Some(arrival) = supply.take() {
                 match arrival {
                     Arrival::Batch(batch) => {
@@ -43,9 +42,7 @@ pub(crate) fn start(bounds: Bounds) -> (Intake<Requests, Lengths>, Outlet<Reques
                         spans.push(Span { first, count: count as u64, weight: count, outcome });
                     }
                     Arrival::Settled(span) => spans.push(span),
-                    Arrival::End { pulled: all, panic, .. } => {
-                        (pulled, end.panic) = (Some(all), panic)
-                    }
+                    Arrival::End { pulled: n, panic, .. } => (pulled, end.panic) = (Some(n), panic),
                 }
             }
             answered += spans.iter().map(|span| span.count).sum::<u64>();

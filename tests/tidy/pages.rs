@@ -61,3 +61,12 @@ fn every_page_is_reached_from_the_readme() {
         assert!(readme.contains(&format!("(docs/{page}.md)")), "{page}");
     }
 }
+
+#[test]
+fn an_executor_is_as_short_as_the_pages_say() {
+    let lines = read("src/window/toy.rs").lines().count();
+    assert!(lines < 60, "src/window/toy.rs has {lines} lines");
+    for page in ["docs/architecture.md", "src/window/README.md"] {
+        assert!(read(page).contains(&format!("of {lines} lines")), "{page}: {lines} lines");
+    }
+}
