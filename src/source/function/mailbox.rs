@@ -7,14 +7,11 @@
 //! meanwhile shares its next write. There is one *pen*, the pipe itself: who holds it writes, outside the
 //! lock.
 //!
-//! Invariants, all under one lock:
-//! - `next()` for item `k` of pass `g` is called only while `granted` is `(g, limit)` with `k < limit`, so
-//!   that the child is never ahead of the consumer by more than the parent allowed;
-//! - once `stopped >= g` or `leaving`, it is not called again for pass `g`, and whatever of this crate it
-//!   waits in is cancelled (its gate is stopped by the thread that raised the flag);
+//! What is to be done is decided by [`Orders`]; here it is waited for. Invariants, all under one lock:
+//! - once a pass is stopped, or it is time to leave, whatever of this crate the worker waits in is cancelled (its gate is
+//!   stopped by the thread that heard the order);
 //! - every change that somebody may wait for is followed by a wake-up under the same lock.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -24,29 +21,11 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::source::function::protocol::{self, Command, HEAD, Opening, Status};
+use crate::source::function::orders::{Order, Orders, Verdict};
+use crate::source::function::protocol::{self, Command, HEAD};
 use crate::tuning::UNWRITTEN_BYTES;
 use crate::window::gate::Gate;
 use crate::window::sync::lock;
-
-/// What the main thread is to do next, when it is in none of its passes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    Open(Opening),
-    Start(u64),
-    Leave,
-    /// Not an order at all.
-    Unexpected,
-}
-
-/// Whether the next item is to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Go,
-    Stopped,
-    Leave,
-    Unexpected,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
@@ -59,12 +38,7 @@ pub(super) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct State {
-    orders: VecDeque<Order>,
-    /// How many items of which pass may be made.
-    granted: (u64, u64),
-    /// Passes up to this one are not wanted any more.
-    stopped: u64,
-    leaving: bool,
+    orders: Orders,
     /// What a stop of the pass, or leaving, cancels.
     pass: Option<(u64, Arc<Gate>)>,
     /// What only leaving cancels.
@@ -79,11 +53,11 @@ struct State {
 }
 
 impl State {
-    fn leave(&mut self) {
-        self.leaving = true;
-        for gate in self.pass.iter().map(|(_, gate)| gate).chain(&self.session) {
-            gate.stop();
-        }
+    /// Cancels what is not wanted any more.
+    fn cancel(&self) {
+        let session = self.session.iter().filter(|_| self.orders.is_leaving());
+        let pass = self.pass.iter().filter(|pass| self.orders.is_stopped(pass.0));
+        session.chain(pass.map(|(_, gate)| gate)).for_each(|gate| gate.stop());
     }
 }
 
@@ -122,29 +96,8 @@ impl Mailbox {
 
     fn order(&self, command: Option<Command>, generation: u64, body: &[u8]) {
         let mut state = lock(&self.state);
-        match (command, protocol::number(body)) {
-            (Some(Command::Abort), _) => state.leave(),
-            (Some(Command::Start), Some(limit)) => {
-                state.granted = (generation, limit);
-                state.orders.push_back(Order::Start(generation));
-            }
-            (Some(Command::More), Some(limit)) if state.granted.0 == generation => {
-                state.granted.1 = state.granted.1.max(limit);
-            }
-            // Of a pass that is over.
-            (Some(Command::More), Some(_)) => {}
-            (Some(Command::Stop), _) => {
-                state.stopped = state.stopped.max(generation);
-                if let Some((_, gate)) = state.pass.as_ref().filter(|pass| pass.0 <= generation) {
-                    gate.stop();
-                }
-            }
-            (Some(Command::Open), _) => {
-                let order = Opening::decode(body).map_or(Order::Unexpected, Order::Open);
-                state.orders.push_back(order);
-            }
-            _ => state.orders.push_back(Order::Unexpected),
-        }
+        state.orders.hear(command, generation, body);
+        state.cancel();
         self.worker.notify_one();
     }
 
@@ -157,35 +110,25 @@ impl Mailbox {
 
     // ------------------------------------------------------------------ the worker
 
-    /// Waits for the next order. An opening is taken even if it is time to leave.
+    /// Waits for the next order.
     pub(super) fn next_order(&self) -> Order {
         let mut state = lock(&self.state);
         loop {
-            match state.orders.pop_front() {
-                Some(opening @ Order::Open(_)) => return opening,
-                _ if state.leaving => return Order::Leave,
+            match state.orders.next() {
                 Some(order) => return order,
                 None => state = wait(&self.worker, state),
             }
         }
     }
 
-    /// Waits until item `index` of the pass may be made, or must not be.
+    /// Waits until item `index` of the pass may be made and there is room for it, or it must not be made.
     pub(super) fn may_make(&self, generation: u64, index: u64) -> Verdict {
         let mut state = lock(&self.state);
         loop {
-            if state.leaving {
-                return Verdict::Leave;
-            }
-            if state.stopped >= generation {
-                return Verdict::Stopped;
-            }
-            if !state.orders.is_empty() {
-                return Verdict::Unexpected;
-            }
-            let granted = state.granted.0 == generation && index < state.granted.1;
-            if granted && state.unwritten.len() < UNWRITTEN_BYTES {
-                return Verdict::Go;
+            match state.orders.may_make(generation, index) {
+                Some(Verdict::Go) if state.unwritten.len() >= UNWRITTEN_BYTES => {}
+                Some(verdict) => return verdict,
+                None => {}
             }
             state = wait(&self.worker, state);
         }
@@ -196,9 +139,7 @@ impl Mailbox {
         let mut state = lock(&self.state);
         state.pass = None;
         state.session = Some(Arc::clone(gate));
-        if state.leaving {
-            gate.stop();
-        }
+        state.cancel();
         drop(state);
         gate.enter();
     }
@@ -206,10 +147,8 @@ impl Mailbox {
     /// The same, also when this pass is stopped.
     pub(super) fn enter_pass(&self, generation: u64, gate: &Arc<Gate>) {
         let mut state = lock(&self.state);
-        if state.leaving || state.stopped >= generation {
-            gate.stop();
-        }
         state.pass = Some((generation, Arc::clone(gate)));
+        state.cancel();
         drop(state);
         gate.enter();
     }
@@ -237,12 +176,6 @@ impl Mailbox {
         if !state.unwritten.is_empty() {
             self.writer.notify_one();
         }
-    }
-
-    pub(super) fn report(&self, status: Status, generation: u64, body: &[u8]) {
-        let mut message = Vec::with_capacity(HEAD + body.len());
-        protocol::put(&mut message, status as u8, generation, body);
-        self.post(&message);
     }
 
     /// The work is done: the writer writes what is left and ends.
@@ -285,7 +218,8 @@ impl Mailbox {
     fn be_deaf(&self, state: &mut State) {
         state.deaf = true;
         state.unwritten = Vec::new();
-        state.leave();
+        state.orders.leave();
+        state.cancel();
         self.worker.notify_one();
         self.writer.notify_one();
     }

@@ -7,9 +7,12 @@
 //!    +---- outbox <-----+ <---- reports ----- writer   /
 //! ```
 //!
-//! `session` and `protocol` are the parent's side, `mailbox` and `worker` the child's.
+//! `board` and `session` are the parent's side, `orders`, `worker` (both pure) and `mailbox` (threads and pipes) are the child's; they
+//! speak `protocol`.
 
+mod board;
 mod mailbox;
+mod orders;
 mod pass;
 mod passes;
 mod protocol;

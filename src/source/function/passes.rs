@@ -61,7 +61,10 @@ impl<T: Serialize + 'static> Passes<T> {
         R: Into<BoxError>,
         S: Into<BoxError>,
     {
-        Self::of(Each(move || begin().map(IntoIterator::into_iter).map_err(Into::into)))
+        Self::of(Each {
+            begin: move || begin().map(IntoIterator::into_iter).map_err(Into::into),
+            pass: None,
+        })
     }
 
     /// One pass, over an iterator that exists only once, such as a socket or a generator. A second pass is an error of kind
@@ -81,7 +84,7 @@ impl<T: Serialize + 'static> Passes<T> {
         I::IntoIter: 'static,
         S: Into<BoxError>,
     {
-        Self::of(Once(Some(items.into_iter())))
+        Self::of(Once { unspent: Some(items.into_iter()), pass: None })
     }
 
     /// Passes over one iterator that continues: a `None` among its items ends a pass, and the next pass begins after it.
@@ -128,20 +131,20 @@ pub(super) enum Step {
     End,
 }
 
-/// Begins passes; what an item is does not show.
+/// Passes, one after another; what an item is does not show.
 pub(super) trait Begin {
     /// Whether a pass that is stopped may cancel what it waits in.
     fn may_be_cancelled(&self) -> bool {
         true
     }
 
-    fn begin(&mut self) -> Result<Box<dyn Steps + '_>, Failure>;
-}
+    fn begin(&mut self) -> Result<(), Failure>;
 
-/// One pass.
-pub(super) trait Steps {
-    /// Appends the next item. What is appended when it failed counts for nothing.
+    /// Appends the next item of the pass that has begun. What is appended when it failed counts for nothing.
     fn step(&mut self, out: &mut Vec<u8>) -> Step;
+
+    /// The pass is over: drops what was made for it.
+    fn leave(&mut self);
 }
 
 fn failure(fault: Fault, error: impl Into<BoxError>) -> Failure {
@@ -158,49 +161,67 @@ fn write<T: Serialize, S: Into<BoxError>>(item: Result<T, S>, out: &mut Vec<u8>)
     }
 }
 
-struct Each<F>(F);
+fn step<T: Serialize, S: Into<BoxError>>(
+    items: &mut Option<impl Iterator<Item = Result<T, S>>>,
+    out: &mut Vec<u8>,
+) -> Step {
+    let next = items.as_mut().and_then(Iterator::next);
+    next.map_or(Step::End, |item| write(item, out))
+}
 
-impl<F, I, T, S> Begin for Each<F>
+struct Each<F, I> {
+    begin: F,
+    pass: Option<I>,
+}
+
+impl<F, I, T, S> Begin for Each<F, I>
 where
     F: FnMut() -> Result<I, BoxError>,
-    I: Iterator<Item = Result<T, S>> + 'static,
+    I: Iterator<Item = Result<T, S>>,
     T: Serialize,
     S: Into<BoxError>,
 {
-    fn begin(&mut self) -> Result<Box<dyn Steps + '_>, Failure> {
-        let items = (self.0)().map_err(|error| failure(Fault::Begin, error))?;
-        Ok(Box::new(Items(items)))
+    fn begin(&mut self) -> Result<(), Failure> {
+        self.pass = Some((self.begin)().map_err(|error| failure(Fault::Begin, error))?);
+        Ok(())
+    }
+
+    fn step(&mut self, out: &mut Vec<u8>) -> Step {
+        step(&mut self.pass, out)
+    }
+
+    fn leave(&mut self) {
+        self.pass = None;
     }
 }
 
-struct Once<I>(Option<I>);
+struct Once<I> {
+    unspent: Option<I>,
+    pass: Option<I>,
+}
 
 impl<I, T, S> Begin for Once<I>
-where
-    I: Iterator<Item = Result<T, S>> + 'static,
-    T: Serialize,
-    S: Into<BoxError>,
-{
-    fn begin(&mut self) -> Result<Box<dyn Steps + '_>, Failure> {
-        let items = self.0.take().ok_or_else(|| {
-            let message =
-                "it is an iterator that there is only one of; Passes::each makes a new one";
-            Failure::new(Fault::Spent, message)
-        })?;
-        Ok(Box::new(Items(items)))
-    }
-}
-
-struct Items<I>(I);
-
-impl<I, T, S> Steps for Items<I>
 where
     I: Iterator<Item = Result<T, S>>,
     T: Serialize,
     S: Into<BoxError>,
 {
+    fn begin(&mut self) -> Result<(), Failure> {
+        let items = self.unspent.take().ok_or_else(|| {
+            let message =
+                "it is an iterator that there is only one of; Passes::each makes a new one";
+            Failure::new(Fault::Spent, message)
+        })?;
+        self.pass = Some(items);
+        Ok(())
+    }
+
     fn step(&mut self, out: &mut Vec<u8>) -> Step {
-        self.0.next().map_or(Step::End, |item| write(item, out))
+        step(&mut self.pass, out)
+    }
+
+    fn leave(&mut self) {
+        self.pass = None;
     }
 }
 
@@ -222,7 +243,7 @@ struct Epochs<I> {
 
 impl<I, T, S> Begin for Epochs<I>
 where
-    I: Iterator<Item = Result<Option<T>, S>> + 'static,
+    I: Iterator<Item = Result<Option<T>, S>>,
     T: Serialize,
     S: Into<BoxError>,
 {
@@ -230,7 +251,7 @@ where
         false
     }
 
-    fn begin(&mut self) -> Result<Box<dyn Steps + '_>, Failure> {
+    fn begin(&mut self) -> Result<(), Failure> {
         match self.position {
             Position::Between => self.position = Position::Begun,
             Position::Begun | Position::Inside => {
@@ -239,16 +260,9 @@ where
             }
             Position::Ended => {}
         }
-        Ok(Box::new(self))
+        Ok(())
     }
-}
 
-impl<I, T, S> Steps for &mut Epochs<I>
-where
-    I: Iterator<Item = Result<Option<T>, S>>,
-    T: Serialize,
-    S: Into<BoxError>,
-{
     fn step(&mut self, out: &mut Vec<u8>) -> Step {
         while self.position != Position::Ended {
             match self.items.next().map(Result::transpose) {
@@ -272,6 +286,8 @@ where
         }
         ended()
     }
+
+    fn leave(&mut self) {}
 }
 
 fn ended() -> Step {

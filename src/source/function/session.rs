@@ -1,99 +1,24 @@
 //! The parent's side of the conversation with one child, over all its passes.
 //!
-//! Each pass has a gate, an outbox and an outlet of its own, as every stream of this crate; here they are
-//! called a lane. The consumer hangs a new lane on the board and wakes the event loop; the session takes it from
-//! there, stops what was under way, and starts the pass. What the child still sends for an earlier one has
-//! an earlier generation, and is dropped.
+//! It takes new passes from the [`Board`], stops what was under way, and starts the next one. What the child still sends
+//! for an earlier one has an earlier generation, and is dropped.
 //!
 //! The grant is the window: the child may make item `k` of a pass once item `k - buffer_size` has been
 //! yielded. It is raised whenever the gate lets something through, so bytes hold it up, too; and where more
 //! bytes are held than may be, nothing is read.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Limit};
 use crate::source::delivery::Delivery;
+use crate::source::function::board::{Board, Lane};
 use crate::source::function::protocol::{self, Command, Failure, HEAD, Status};
 use crate::source::limit::{Moment, TimeLimit};
 use crate::source::talk::{Exit, Heard, Stand, Talk};
 use crate::subprocess::protocol::{Now, Time};
 use crate::template::Spec;
-use crate::window::handover::Supply;
-use crate::window::outbox::Outbox;
 use crate::window::packet::End;
-use crate::window::sync::lock;
-
-/// One pass, as the session has to know it.
-#[derive(Debug)]
-pub(super) struct Lane {
-    pub(super) generation: u64,
-    pub(super) supply: Supply,
-    pub(super) outbox: Arc<Outbox>,
-}
-
-impl Lane {
-    /// The pass ends before it has begun.
-    fn refuse(self, error: Error) {
-        self.outbox.end(End { fatal: Some(error), ..End::default() });
-    }
-}
-
-/// What consumer and session tell each other.
-#[derive(Debug, Default)]
-pub(super) struct Board {
-    notes: Mutex<Notes>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Notes {
-    /// Passes that the session has not seen yet. Even one that was left meanwhile is started, since it
-    /// counts where passes differ.
-    next: VecDeque<Lane>,
-    /// Nobody wants anything any more.
-    closing: bool,
-    ready: bool,
-    /// Why there is no child any more.
-    fate: Option<Error>,
-}
-
-impl Board {
-    /// Consumer: hangs up the next pass. The event loop is to be woken.
-    pub(super) fn hang(&self, lane: Lane) {
-        let mut notes = lock(&self.notes);
-        match &notes.fate {
-            Some(fate) => lane.refuse(fate.again()),
-            None => notes.next.push_back(lane),
-        }
-    }
-
-    /// Consumer: the child is to go.
-    pub(super) fn close(&self) {
-        lock(&self.notes).closing = true;
-    }
-
-    /// Consumer: waits until the child stands by, or never will.
-    pub(super) fn wait_until_ready(&self) -> Result<(), Error> {
-        let waiting = |notes: &mut Notes| !notes.ready && notes.fate.is_none();
-        let notes = self.changed.wait_while(lock(&self.notes), waiting);
-        match &notes.unwrap_or_else(PoisonError::into_inner).fate {
-            Some(fate) => Err(fate.again()),
-            None => Ok(()),
-        }
-    }
-
-    /// There is no child, and never will be.
-    pub(super) fn seal(&self, fate: Error) {
-        let mut notes = lock(&self.notes);
-        for lane in notes.next.drain(..) {
-            lane.refuse(fate.again());
-        }
-        notes.fate = Some(fate);
-        self.changed.notify_all();
-    }
-}
 
 /// The pass that is under way.
 struct Current {
@@ -177,15 +102,11 @@ impl Session {
 
     /// Looks at what the consumer wants.
     fn follow(&mut self, now: Time, say: &mut Vec<u8>) {
-        let next = {
-            let mut notes = lock(&self.board.notes);
-            if notes.closing && !std::mem::replace(&mut self.closing, true) {
+        let Some(next) = self.board.take() else {
+            if !std::mem::replace(&mut self.closing, true) {
                 protocol::put(say, Command::Abort as u8, 0, &[]);
             }
-            if self.closing {
-                return;
-            }
-            std::mem::take(&mut notes.next)
+            return;
         };
         for lane in next {
             self.leave_current(say);
@@ -285,9 +206,7 @@ impl Session {
         match status {
             Some(Status::InitializationSucceeded) if !self.ready => {
                 self.ready = true;
-                let mut notes = lock(&self.board.notes);
-                notes.ready = true;
-                self.board.changed.notify_all();
+                self.board.is_ready();
             }
             Some(Status::InitializationFailed) if !self.ready => {
                 if let Some(failure) = failure() {

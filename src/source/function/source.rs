@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::source::function::board::{Board, Caller};
 use crate::source::function::pass::Pass;
 use crate::source::function::protocol::{self, Command, Opening};
-use crate::source::function::session::{Board, Lane, Session};
+use crate::source::function::session::Session;
 use crate::source::function::{LEAVE_GRACE, registry, this_program};
 use crate::source::solo::{self, Plan};
 use crate::subprocess::readiness::Readiness;
@@ -20,7 +21,7 @@ use crate::template::policy::Signal;
 use crate::template::{Spec, Template};
 use crate::window::joins::ExecutorThread;
 use crate::window::outlet::Outlet;
-use crate::window::seam::{Bounds, Ends, attach};
+use crate::window::seam::Bounds;
 
 /// A function that runs in a child, to be iterated again and again; made by
 /// [`Function::iterate_in_subprocess`](crate::source::Function::iterate_in_subprocess).
@@ -45,26 +46,21 @@ pub struct FunctionSource<T> {
 
 /// A child, and the thread that keeps it.
 struct Running {
-    board: Arc<Board>,
-    poller: Option<Arc<Readiness>>,
+    /// `None` only while it is being dropped.
+    caller: Option<Caller>,
+    /// `None` if it could not be started.
     thread: Option<ExecutorThread>,
 }
 
 impl Running {
-    fn wake(&self) -> impl Fn() + Send + Sync + 'static {
-        let poller = self.poller.clone();
-        move || {
-            if let Some(poller) = &poller {
-                poller.wake();
-            }
-        }
+    fn caller(&self) -> &Caller {
+        self.caller.as_ref().expect("it is there until the drop")
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.board.close();
-        self.wake()();
+        self.caller = None;
         if let Some(thread) = self.thread.take() {
             thread.join();
         }
@@ -166,7 +162,7 @@ impl<T> FunctionSource<T> {
     /// # Errors
     /// The error with which every pass would begin: an initializer or the function failed, or took too long.
     pub fn wait_until_ready(&mut self) -> Result<(), Error> {
-        self.running().board.wait_until_ready()
+        self.running().caller().wait_until_ready()
     }
 
     /// Ends the child. The next pass, or [`start`](FunctionSource::start), starts a new one, with no state of the old one.
@@ -184,10 +180,13 @@ impl<T> FunctionSource<T> {
     fn launch(&self) -> Running {
         let board = Arc::new(Board::default());
         match self.try_launch(&board) {
-            Ok((poller, thread)) => Running { board, poller: Some(poller), thread: Some(thread) },
+            Ok((poller, thread)) => {
+                let caller = Caller::new(board, move || poller.wake());
+                Running { caller: Some(caller), thread: Some(thread) }
+            }
             Err(error) => {
                 board.seal(error);
-                Running { board, poller: None, thread: None }
+                Running { caller: Some(Caller::new(board, || {})), thread: None }
             }
         }
     }
@@ -223,28 +222,29 @@ impl<T> FunctionSource<T> {
     }
 
     fn try_launch(&self, board: &Arc<Board>) -> Result<(Arc<Readiness>, ExecutorThread), Error> {
+        let (plan, session) = self.conversation(board)?;
+        let poller = solo::poller()?;
+        let thread = solo::spawn(plan, session, Arc::clone(&poller))?;
+        Ok((poller, thread))
+    }
+
+    /// What is to be started, and our side of what is said with it.
+    fn conversation(&self, board: &Arc<Board>) -> Result<(Plan, Session), Error> {
         let spec = Arc::new(self.template.spec.clone());
         let opening = self.opening(&spec)?;
-        let poller = solo::poller()?;
         let program = std::env::current_exe().unwrap_or_else(|_| this_program());
         let command: Arc<str> =
             format!("{} {} {}", program.display(), registry::MARK, self.name).into();
         let session =
             Session::new(Arc::clone(board), Arc::clone(&spec), Arc::clone(&command), opening);
-        let plan = Plan { spec, command, input: 1, output: 1, closes_input: false };
-        let thread = solo::spawn(plan, session, Arc::clone(&poller))?;
-        Ok((poller, thread))
+        Ok((Plan { spec, command, input: 1, output: 1, closes_input: false }, session))
     }
 
     pub(super) fn begin(&mut self) -> Outlet {
         self.generation += 1;
         let generation = self.generation;
         let bounds = Bounds::new(self.buffer_size, self.max_bytes);
-        let running = self.running();
-        let Ends { supply, outbox, outlet, .. } = attach(bounds, running.wake());
-        running.board.hang(Lane { generation, supply, outbox });
-        running.wake()();
-        outlet
+        self.running().caller().begin(generation, bounds)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The child: a state machine of three states, run by its main thread.
+//! The child: a state machine, run by its main thread. It has three states that the parent knows of:
 //!
 //! ```text
 //!  Initialization --Succeeded--> Stand-By --START/Started--> Iteration
@@ -17,9 +17,11 @@ use std::cell::RefCell;
 use std::panic;
 use std::sync::Arc;
 
-use crate::source::function::mailbox::{Mailbox, Order, Verdict};
+use crate::source::function::mailbox::Mailbox;
+use crate::source::function::orders::{Order, Verdict};
 use crate::source::function::passes::{Begin, Step};
-use crate::source::function::protocol::{self, Failure, Fault, Opening, Status};
+use crate::source::function::protocol::{self, Failure, Fault, HEAD, Opening, Status};
+use crate::tuning::UNWRITTEN_BYTES;
 use crate::window::gate::Gate;
 use crate::window::unwind::{self, Payload};
 
@@ -34,119 +36,233 @@ pub(super) fn work(
     open: impl FnOnce(&Opening) -> Result<Box<dyn Begin>, Failure>,
 ) -> i32 {
     let session = Arc::new(Gate::new(1, 1));
-    let opening = match mailbox.next_order() {
-        Order::Open(opening) => opening,
-        Order::Leave => return LEFT,
-        Order::Start(_) | Order::Unexpected => {
-            mailbox.report(Status::UnexpectedCommand, 0, &[]);
-            return CONFUSED;
-        }
-    };
-    mailbox.enter_session(&session);
-    let opened = guarded(|| open(&opening)).unwrap_or_else(Err);
-    let mut passes = match opened {
-        Ok(passes) => passes,
-        Err(failure) => {
-            mailbox.report(Status::InitializationFailed, 0, &failure.encode());
-            return FAILED;
-        }
-    };
-    mailbox.report(Status::InitializationSucceeded, 0, &[]);
-    let mut last = 0;
-    let exit = loop {
-        match mailbox.next_order() {
-            Order::Start(generation) if generation > last => {
-                last = generation;
-                if let Some(exit) = iterate(mailbox, &mut *passes, generation, &opening, &session) {
-                    break exit;
-                }
+    let mut worker = Worker::new(open);
+    let (mut reports, mut scope) = (Vec::new(), None);
+    loop {
+        let next = worker.next();
+        if scope != Some(worker.scope()) {
+            match worker.scope() {
+                None => mailbox.enter_session(&session),
+                Some(pass) => mailbox.enter_pass(pass, &Arc::new(Gate::new(1, 1))),
             }
-            Order::Leave => break LEFT,
-            _ => {
-                mailbox.report(Status::UnexpectedCommand, last, &[]);
-                break CONFUSED;
-            }
+            scope = Some(worker.scope());
         }
-    };
-    // Its panic is on stderr already, and nobody is left to be told.
-    let _ = unwind::catch(move || drop(passes));
-    exit
+        match next {
+            Next::Order => worker.order(mailbox.next_order(), &mut reports),
+            Next::Item { generation, index } => {
+                worker.item(mailbox.may_make(generation, index), &mut reports);
+            }
+            Next::Run => worker.run(&mut reports),
+            Next::Exit(status) => return status,
+        }
+        if !reports.is_empty() {
+            mailbox.post(&reports);
+            reports.clear();
+            // One huge item does not stay in memory for ever.
+            reports.shrink_to(4 * UNWRITTEN_BYTES);
+        }
+    }
 }
 
-/// One pass. The exit status, if it is also the end.
-fn iterate(
-    mailbox: &Mailbox,
-    passes: &mut dyn Begin,
-    generation: u64,
-    opening: &Opening,
-    session: &Arc<Gate>,
-) -> Option<i32> {
-    mailbox.report(Status::IterationStarted, generation, &[]);
-    let finished = || mailbox.report(Status::IterationFinished, generation, &[]);
-    let failed = |failure: &Failure| {
-        mailbox.report(Status::IteratorFailed, generation, &failure.encode());
-    };
-    // Even of a pass that is stopped already: what a second one gives must not depend on the timing.
-    if passes.may_be_cancelled() {
-        mailbox.enter_pass(generation, &Arc::new(Gate::new(1, 1)));
+/// What the worker goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// An order.
+    Order,
+    /// This item of this pass, if it may be made.
+    Item { generation: u64, index: u64 },
+    /// Code of the user's, which waits for nothing of the parent's.
+    Run,
+    /// It has ended, with this status.
+    Exit(i32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Unopened,
+    Opens,
+    StandsBy,
+    Begins {
+        generation: u64,
+    },
+    Iterates {
+        generation: u64,
+        index: u64,
+    },
+    /// What the pass holds is still to be dropped.
+    Leaves {
+        generation: u64,
+        exit: Option<i32>,
+    },
+    /// What the passes hold is still to be dropped.
+    Exits(i32),
+    Exited(i32),
+}
+
+/// The state machine: no thread, no pipe. Each step but [`next`](Worker::next) appends what is to be reported before
+/// the next one.
+pub(super) struct Worker<O> {
+    stage: Stage,
+    open: Option<O>,
+    opening: Option<Opening>,
+    passes: Option<Box<dyn Begin>>,
+    /// The last pass that was begun.
+    last: u64,
+}
+
+impl<O: FnOnce(&Opening) -> Result<Box<dyn Begin>, Failure>> Worker<O> {
+    pub(super) fn new(open: O) -> Self {
+        Self { stage: Stage::Unopened, open: Some(open), opening: None, passes: None, last: 0 }
     }
-    let exit = 'pass: {
-        let mut steps = match guarded(|| passes.begin()).unwrap_or_else(Err) {
-            Ok(steps) => steps,
+
+    pub(super) fn next(&self) -> Next {
+        match self.stage {
+            Stage::Unopened | Stage::StandsBy => Next::Order,
+            Stage::Iterates { generation, index } => Next::Item { generation, index },
+            Stage::Opens | Stage::Begins { .. } | Stage::Leaves { .. } | Stage::Exits(_) => {
+                Next::Run
+            }
+            Stage::Exited(status) => Next::Exit(status),
+        }
+    }
+
+    /// The pass whose end cancels what is waited in.
+    pub(super) fn scope(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Begins { generation }
+            | Stage::Iterates { generation, .. }
+            | Stage::Leaves { generation, .. } => {
+                self.passes.as_ref()?.may_be_cancelled().then_some(generation)
+            }
+            _ => None,
+        }
+    }
+
+    /// At [`Next::Order`]: this one.
+    pub(super) fn order(&mut self, order: Order, out: &mut Vec<u8>) {
+        self.stage = match (self.stage, order) {
+            (_, Order::Leave) => Stage::Exits(LEFT),
+            (Stage::Unopened, Order::Open(opening)) => {
+                self.opening = Some(opening);
+                Stage::Opens
+            }
+            (Stage::StandsBy, Order::Start(generation)) if generation > self.last => {
+                self.last = generation;
+                report(out, Status::IterationStarted, generation, &[]);
+                // Even of a pass that is stopped already: what a second one gives must not depend on the timing.
+                Stage::Begins { generation }
+            }
+            _ => {
+                report(out, Status::UnexpectedCommand, self.last, &[]);
+                Stage::Exits(CONFUSED)
+            }
+        };
+    }
+
+    /// At [`Next::Item`]: whether to make it.
+    pub(super) fn item(&mut self, verdict: Verdict, out: &mut Vec<u8>) {
+        let Stage::Iterates { generation, index } = self.stage else { return };
+        let exit = match verdict {
+            Verdict::Go => {
+                if self.make(generation, out) {
+                    self.stage = Stage::Iterates { generation, index: index + 1 };
+                    return;
+                }
+                None
+            }
+            Verdict::Stopped => {
+                report(out, Status::IterationFinished, generation, &[]);
+                None
+            }
+            Verdict::Leave => Some(LEFT),
+            Verdict::Unexpected => {
+                report(out, Status::UnexpectedCommand, generation, &[]);
+                Some(CONFUSED)
+            }
+        };
+        self.stage = Stage::Leaves { generation, exit };
+    }
+
+    /// Makes an item, or finds out that there is none. Says whether the pass goes on.
+    fn make(&mut self, generation: u64, out: &mut Vec<u8>) -> bool {
+        let (Some(passes), Some(opening)) = (&mut self.passes, &self.opening) else { return false };
+        let start = protocol::open(out);
+        let failure = match guarded(|| passes.step(out)) {
+            Ok(Step::Item) => {
+                let size = (out.len() - start - HEAD) as u64;
+                let limit = opening.item_limit.min(u64::from(u32::MAX));
+                if size <= limit {
+                    protocol::close(out, start, Status::IteratorSuccess as u8, generation);
+                    return true;
+                }
+                let text = format!("it has {size} bytes, and the limit is {limit}");
+                Failure::new(Fault::Encode, text)
+            }
+            Ok(Step::Failed(failure)) | Err(failure) => failure,
+            Ok(Step::End) => {
+                out.truncate(start);
+                report(out, Status::IterationFinished, generation, &[]);
+                return false;
+            }
+        };
+        out.truncate(start);
+        report(out, Status::IteratorFailed, generation, &failure.encode());
+        !failure.ends_the_pass()
+    }
+
+    /// At [`Next::Run`].
+    pub(super) fn run(&mut self, out: &mut Vec<u8>) {
+        self.stage = match self.stage {
+            Stage::Opens => self.initialize(out),
+            Stage::Begins { generation } => self.begin(generation, out),
+            Stage::Leaves { exit, .. } => {
+                // The consumer has its end already; what this takes, the next pass waits for.
+                if let Some(passes) = &mut self.passes {
+                    let _ = unwind::catch(|| passes.leave());
+                }
+                exit.map_or(Stage::StandsBy, Stage::Exits)
+            }
+            Stage::Exits(status) => {
+                // Its panic is on stderr already, and nobody is left to be told.
+                let passes = self.passes.take();
+                let _ = unwind::catch(move || drop(passes));
+                Stage::Exited(status)
+            }
+            stage => stage,
+        };
+    }
+
+    fn initialize(&mut self, out: &mut Vec<u8>) -> Stage {
+        let (Some(open), Some(opening)) = (self.open.take(), &self.opening) else {
+            return Stage::Exits(CONFUSED);
+        };
+        match guarded(|| open(opening)).unwrap_or_else(Err) {
+            Ok(passes) => {
+                self.passes = Some(passes);
+                report(out, Status::InitializationSucceeded, 0, &[]);
+                Stage::StandsBy
+            }
             Err(failure) => {
-                failed(&failure);
-                break 'pass None;
+                report(out, Status::InitializationFailed, 0, &failure.encode());
+                Stage::Exits(FAILED)
             }
-        };
-        let mut message = Vec::new();
-        let mut index = 0;
-        let exit = loop {
-            match mailbox.may_make(generation, index) {
-                Verdict::Go => {}
-                Verdict::Stopped => {
-                    finished();
-                    break None;
-                }
-                Verdict::Leave => break Some(LEFT),
-                Verdict::Unexpected => {
-                    mailbox.report(Status::UnexpectedCommand, generation, &[]);
-                    break Some(CONFUSED);
-                }
+        }
+    }
+
+    fn begin(&mut self, generation: u64, out: &mut Vec<u8>) -> Stage {
+        let Some(passes) = &mut self.passes else { return Stage::Exits(CONFUSED) };
+        match guarded(|| passes.begin()).unwrap_or_else(Err) {
+            Ok(()) => Stage::Iterates { generation, index: 0 },
+            Err(failure) => {
+                report(out, Status::IteratorFailed, generation, &failure.encode());
+                Stage::StandsBy
             }
-            message.clear();
-            let start = protocol::open(&mut message);
-            let failure = match guarded(|| steps.step(&mut message)) {
-                Ok(Step::Item) => {
-                    let size = (message.len() - start - protocol::HEAD) as u64;
-                    let limit = opening.item_limit.min(u64::from(u32::MAX));
-                    if size <= limit {
-                        let status = Status::IteratorSuccess as u8;
-                        protocol::close(&mut message, start, status, generation);
-                        mailbox.post(&message);
-                        index += 1;
-                        continue;
-                    }
-                    let text = format!("it has {size} bytes, and the limit is {limit}");
-                    Failure::new(Fault::Encode, text)
-                }
-                Ok(Step::Failed(failure)) | Err(failure) => failure,
-                Ok(Step::End) => {
-                    finished();
-                    break None;
-                }
-            };
-            failed(&failure);
-            if failure.ends_the_pass() {
-                break None;
-            }
-            index += 1;
-        };
-        // The consumer has its end already; what this takes, the next pass waits for.
-        let _ = unwind::catch(move || drop(steps));
-        exit
-    };
-    mailbox.enter_session(session);
-    exit
+        }
+    }
+}
+
+fn report(out: &mut Vec<u8>, status: Status, generation: u64, body: &[u8]) {
+    protocol::put(out, status as u8, generation, body);
 }
 
 thread_local! {
