@@ -7,7 +7,7 @@ use memchr::memchr_iter;
 use crate::error::{Error, ErrorKind, Limit, excerpt};
 use crate::framing::{Framing, Position, Scan};
 use crate::source::delivery::Delivery;
-use crate::source::limit::{Moment, TimeLimit};
+use crate::source::limit::{Moment, Silence, TimeLimit};
 use crate::source::talk::{Exit, Heard, Stand, Talk};
 use crate::subprocess::protocol::{Now, Time};
 use crate::template::Spec;
@@ -27,9 +27,7 @@ pub(super) struct Emission {
     /// Preamble and farewell are said.
     has_spoken: bool,
     started: Time,
-    /// When something last came, or room for it did, on the patient clock.
-    moved: Now,
-    had_room: bool,
+    silence: Silence,
     through: bool,
     /// What was left at the end and is no record.
     half: String,
@@ -47,8 +45,7 @@ impl Emission {
             in_banner: true,
             has_spoken: false,
             started: Time::default(),
-            moved: Now::ZERO,
-            had_room: true,
+            silence: Silence::new(),
             through: false,
             half: String::new(),
             failed: None,
@@ -74,13 +71,6 @@ impl Emission {
 
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
         self.delivery.describe(Error::new(kind, message.into())).fatal()
-    }
-
-    /// Silence counts from when there was room.
-    fn there_is_room(&mut self, now: Time) {
-        if !std::mem::replace(&mut self.had_room, true) {
-            self.moved = now.patient;
-        }
     }
 
     fn skip_banner(&mut self, unread: &[u8], eof: bool) -> Option<usize> {
@@ -248,7 +238,7 @@ impl Talk for Emission {
     fn started(&mut self, pid: u32, now: Time) {
         self.delivery.made_by(Some(pid));
         self.started = now;
-        self.moved = now.patient;
+        self.silence.begins(now);
     }
 
     fn attend(&mut self, now: Time, say: &mut Vec<u8>) {
@@ -258,7 +248,7 @@ impl Talk for Emission {
             }
         }
         if self.delivery.room(0, 0) > 0 {
-            self.there_is_room(now);
+            self.silence.has_room(true, now);
         }
     }
 
@@ -269,18 +259,22 @@ impl Talk for Emission {
     fn limits(&self) -> impl Iterator<Item = TimeLimit> {
         let policy = &self.spec.policy;
         let ready = self.spec.words.banner.ready_limit().filter(|_| self.in_banner);
-        let awaited = self.had_room && !self.through;
+        let awaited = self.silence.counts() && !self.through;
         let none_yet = awaited && self.delivery.made() == 0;
         let start = policy.start_timeout.filter(|_| none_yet);
         let idle = policy.idle_timeout.filter(|_| awaited);
         let run = policy.run_timeout;
         let started = Moment::Patient(self.started.patient);
-        let moved = Moment::Patient(self.moved);
         let started_really = Moment::Real(self.started.real);
         let limits = [
             TimeLimit::since(started, ready, Limit::Ready, "was not ready"),
             TimeLimit::since(started, start, Limit::StartTimeout, "emitted no record"),
-            TimeLimit::since(moved, idle, Limit::IdleTimeout, "emitted nothing more"),
+            TimeLimit::since(
+                self.silence.since(),
+                idle,
+                Limit::IdleTimeout,
+                "emitted nothing more",
+            ),
             TimeLimit::since(started_really, run, Limit::RunTimeout, "was not done"),
         ];
         limits.into_iter().flatten()
@@ -292,10 +286,7 @@ impl Talk for Emission {
 
     fn wants(&mut self, now: Time) -> bool {
         let wants = self.is_unwanted() || self.delivery.has_room_or_calls(now.real);
-        if wants {
-            self.there_is_room(now);
-        }
-        self.had_room = wants;
+        self.silence.has_room(wants, now);
         wants
     }
 
@@ -304,7 +295,7 @@ impl Talk for Emission {
             self.through |= eof;
             return Heard { taken: unread.len(), held_up: false };
         }
-        self.moved = now.patient;
+        self.silence.begins(now);
         let mut taken = 0;
         if self.in_banner {
             match self.skip_banner(unread, eof) {

@@ -70,6 +70,42 @@ impl TimeLimit {
     }
 }
 
+/// How long a child has said nothing although there was room for it: the time in which the consumer takes nothing is not
+/// the child's. On the patient clock.
+#[derive(Debug)]
+pub(super) struct Silence {
+    since: Now,
+    had_room: bool,
+}
+
+impl Silence {
+    pub(super) fn new() -> Self {
+        Self { since: Now::ZERO, had_room: true }
+    }
+
+    /// It begins now: something has come, or only now may something come.
+    pub(super) fn begins(&mut self, now: Time) {
+        self.since = now.patient;
+    }
+
+    /// Whether there is room now. To be told whenever it was asked.
+    pub(super) fn has_room(&mut self, room: bool, now: Time) {
+        if room && !self.had_room {
+            self.begins(now);
+        }
+        self.had_room = room;
+    }
+
+    /// Whether something could have come.
+    pub(super) fn counts(&self) -> bool {
+        self.had_room
+    }
+
+    pub(super) fn since(&self) -> Moment {
+        Moment::Patient(self.since)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +122,21 @@ mod tests {
         let error = limit.error("child");
         assert_eq!(error.to_string(), "the child was not ready within 1s (start_timeout)");
         assert_eq!(error.limit(), Some(Limit::StartTimeout(second)));
+    }
+
+    #[test]
+    fn silence_counts_from_when_there_is_room_again() {
+        let at = |patient| Time { real: patient, patient };
+        let [start, full, free, later] = [1, 2, 90, 91].map(Duration::from_secs);
+        let mut silence = Silence::new();
+        silence.begins(at(start));
+        silence.has_room(true, at(full));
+        assert_eq!((silence.since(), silence.counts()), (Moment::Patient(start), true));
+        silence.has_room(false, at(full));
+        assert!(!silence.counts());
+        silence.has_room(true, at(free));
+        silence.has_room(true, at(later));
+        assert_eq!((silence.since(), silence.counts()), (Moment::Patient(free), true));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Limit};
 use crate::source::delivery::Delivery;
 use crate::source::function::board::{Board, Lane};
 use crate::source::function::protocol::{self, Command, Failure, HEAD, Status};
-use crate::source::limit::{Moment, TimeLimit};
+use crate::source::limit::{Moment, Silence, TimeLimit};
 use crate::source::talk::{Exit, Heard, Stand, Talk};
 use crate::subprocess::protocol::{Now, Time};
 use crate::template::Spec;
@@ -43,9 +43,7 @@ pub(super) struct Session {
     ready: bool,
     pid: Option<u32>,
     started: Time,
-    /// When something last came, or room for it did, on the patient clock.
-    moved: Now,
-    had_room: bool,
+    silence: Silence,
     /// It is told to leave.
     closing: bool,
     /// What has gone wrong with it, and what is to become of it.
@@ -70,8 +68,7 @@ impl Session {
             ready: false,
             pid: None,
             started: Time::default(),
-            moved: Now::ZERO,
-            had_room: true,
+            silence: Silence::new(),
             closing: false,
             failed: None,
             through: false,
@@ -116,21 +113,20 @@ impl Session {
             let granted = delivery.window_end();
             protocol::put(say, Command::Start as u8, generation, &granted.to_le_bytes());
             self.current = Some(Current { generation, delivery, granted });
-            self.moved = now.patient;
-            self.had_room = true;
+            self.silence.has_room(true, now);
+            self.silence.begins(now);
         }
         if self.current.as_ref().is_some_and(|current| current.delivery.is_dropped()) {
             self.leave_current(say);
         }
         let Some(Current { generation, delivery, granted, .. }) = &mut self.current else { return };
-        let has_room = delivery.room(0, 0) > 0;
-        if has_room && !std::mem::replace(&mut self.had_room, has_room) {
-            self.moved = now.patient;
+        if delivery.room(0, 0) > 0 {
+            self.silence.has_room(true, now);
         }
         if delivery.may_grant(*granted) {
             if delivery.made() == *granted {
                 // Until now it was not allowed to give any.
-                self.moved = now.patient;
+                self.silence.begins(now);
             }
             *granted = delivery.window_end();
             protocol::put(say, Command::More as u8, *generation, &granted.to_le_bytes());
@@ -257,7 +253,7 @@ impl Talk for Session {
     fn started(&mut self, pid: u32, now: Time) {
         self.pid = Some(pid);
         self.started = now;
-        self.moved = now.patient;
+        self.silence.begins(now);
     }
 
     fn attend(&mut self, now: Time, say: &mut Vec<u8>) {
@@ -283,14 +279,18 @@ impl Talk for Session {
         };
         let start = start.filter(|_| !self.ready);
         let may_give =
-            |current: &Current| self.had_room && current.delivery.made() < current.granted;
+            |current: &Current| self.silence.counts() && current.delivery.made() < current.granted;
         let awaited = self.ready && self.current.as_ref().is_some_and(may_give);
         let idle = policy.idle_timeout.filter(|_| awaited);
         let started = Moment::Patient(self.started.patient);
-        let moved = Moment::Patient(self.moved);
         let limits = [
             TimeLimit::since(started, start, kind, "was not ready"),
-            TimeLimit::since(moved, idle, Limit::IdleTimeout, "did not give any item"),
+            TimeLimit::since(
+                self.silence.since(),
+                idle,
+                Limit::IdleTimeout,
+                "did not give any item",
+            ),
         ];
         limits.into_iter().flatten()
     }
@@ -310,14 +310,14 @@ impl Talk for Session {
         if wants && current.delivery.may_grant_or_calls(current.granted, now.real) {
             current.delivery.wake();
         }
-        self.had_room = wants;
+        self.silence.has_room(wants, now);
         wants
     }
 
     fn hear(&mut self, unread: &[u8], eof: bool, now: Time) -> Heard {
         let heard = self.read(unread, eof);
         if heard.taken > 0 {
-            self.moved = now.patient;
+            self.silence.begins(now);
         }
         if self.is_unwanted() {
             self.through |= eof;
