@@ -14,15 +14,17 @@ use crate::template::launcher::Link;
 #[derive(Debug)]
 pub(super) struct Far {
     greetings: Greetings,
-    /// When its hello must have come, and when anything last came.
+    /// When its hello must have come, and since when nothing came that was wanted.
     connects_by: Option<Now>,
     came: Now,
+    /// More of it was wanted, so that what came was read.
+    was_wanted: bool,
 }
 
 impl Far {
     pub(super) fn new(link: Link, now: Time) -> Self {
         let connects_by = link.connect.map(|limit| now.patient.saturating_add(limit));
-        Self { greetings: Greetings::new(link), connects_by, came: now.patient }
+        Self { greetings: Greetings::new(link), connects_by, came: now.patient, was_wanted: true }
     }
 
     /// What is written before anything else.
@@ -89,8 +91,17 @@ impl Far {
     }
 
     /// What happened until `reported` is known: whether its time has come. Says whether there is something new to be
-    /// heard.
-    pub(super) fn tick(&mut self, unread: &mut Unread, reported: Now) -> Result<bool, Error> {
+    /// heard. As long as nothing more of it is `wanted`, nothing is read, and what has not come may be there.
+    pub(super) fn tick(
+        &mut self,
+        unread: &mut Unread,
+        wanted: bool,
+        reported: Now,
+        now: Time,
+    ) -> Result<bool, Error> {
+        if !(wanted && std::mem::replace(&mut self.was_wanted, wanted)) {
+            (self.came, self.was_wanted) = (now.patient, wanted);
+        }
         if self.deadline(unread).is_none_or(|at| reported < at) {
             return Ok(false);
         }
@@ -115,5 +126,51 @@ impl Far {
     pub(super) fn may_survive(&self, slot: usize) -> Option<Operation> {
         let pid = self.greetings.pid().filter(|_| !self.greetings.has_said_goodbye())?;
         Some(Operation::KillFar { slot, pid: Some(pid) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_goodbye_is_not_doubted_while_nobody_reads_what_follows() {
+        let ms = |n: u32| {
+            let at = Duration::from_millis(1) * n;
+            Time { real: at, patient: at }
+        };
+        let link = Link {
+            host: "there".into(),
+            mark: Some("subfeedmark".into()),
+            on_stderr: false,
+            line: None,
+            least_in_flight: 1,
+            turn: Duration::ZERO,
+            silence: None,
+            connect: None,
+        };
+        let (mut far, mut unread) = (Far::new(link, ms(0)), Unread::default());
+        let say = |far: &mut Far, unread: &mut Unread, text: &[u8], now| {
+            unread.room(usize::MAX, || None)[..text.len()].copy_from_slice(text);
+            unread.filled(text.len());
+            far.pass(text.len(), unread, now).expect("all is well");
+        };
+        say(&mut far, &mut unread, b"\x1dsubfeedmark 7\nlast\n\x1dsub", ms(1));
+        assert_eq!((unread.bytes(), unread.hidden()), (&b"last\n"[..], 4));
+        // The consumer rests: the rest of the goodbye may lie in the pipe.
+        for (now, wanted) in [(2, true), (3, false), (9_000, false), (9_001, true), (9_015, true)] {
+            let news = far.tick(&mut unread, wanted, ms(now).patient, ms(now));
+            assert!(!news.expect("all is well"), "at {now}");
+        }
+        say(&mut far, &mut unread, b"feedmark end 3\n", ms(9_016));
+        assert!(far.has_said_goodbye() && unread.bytes() == b"last\n");
+        // One that is read, and is followed by nothing, is the tool's.
+        let (mut far, mut unread) =
+            (Far::new(far.greetings.link().clone(), ms(0)), Unread::default());
+        say(&mut far, &mut unread, b"\x1dsubfeedmark 7\n\x1dsub", ms(1));
+        assert!(far.tick(&mut unread, true, ms(30).patient, ms(30)).expect("all is well"));
+        assert_eq!(unread.bytes(), b"\x1dsub");
     }
 }

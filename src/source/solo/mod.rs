@@ -16,7 +16,7 @@
 
 mod far;
 #[cfg(test)]
-mod sim;
+pub(in crate::source) mod sim;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +35,7 @@ use crate::subprocess::exit::announce_lost_statuses;
 use crate::subprocess::os::{Port, Setup, Unix};
 use crate::subprocess::protocol::{Operation, Sighting, Spawned, StartError, Time};
 use crate::subprocess::readiness::Readiness;
+use crate::subprocess::remote::greetings::LAUNCHER_GRACE;
 use crate::subprocess::unread::Unread;
 use crate::template::Spec;
 use crate::window::joins::ExecutorThread;
@@ -243,8 +244,9 @@ impl<T: Talk> Solo<T> {
         match self.stand {
             // Nothing more can come of it: it is on its way out, or stuck.
             Stand::Go => {
-                let limit = self.plan.spec.policy.end_timeout?;
-                Some(Moment::Patient(since.patient).plus(limit))
+                let limit = self.plan.spec.policy.end_timeout;
+                let limit = if self.has_said_goodbye() { Some(LAUNCHER_GRACE) } else { limit };
+                Some(Moment::Patient(since.patient).plus(limit?))
             }
             Stand::Leave(grace) => Some(Moment::Real(since.real).plus(grace)),
             Stand::Kill => Some(Moment::Real(since.real)),
@@ -256,10 +258,12 @@ impl<T: Talk> Solo<T> {
         // How long our own wait for its end may take is no matter of what it did in time.
         let known = if self.stand == Stand::Go { reported } else { self.now };
         let late = self.leaves_by().is_some_and(|at| at.has_passed(known));
+        // Behind a launcher that stays it has ended all the same.
+        let overstays = self.stand == Stand::Go && !self.has_said_goodbye();
         let wants = self.talk.wants(self.now);
         let State::Started(child) = &mut self.state else { return };
         if late && child.is_running() {
-            self.overstayed = self.stand == Stand::Go;
+            self.overstayed = overstays;
             child.kill(self.now);
         }
         if self.stand == Stand::Kill && !std::mem::replace(&mut self.eof, true) {
@@ -288,11 +292,17 @@ impl<T: Talk> Solo<T> {
     /// Looks after a launcher's time.
     fn tick(&mut self, reported: Time) {
         let Some(far) = &mut self.far else { return };
-        match far.tick(&mut self.unread, reported.patient) {
+        let wanted = self.talk.wants(self.now);
+        match far.tick(&mut self.unread, wanted, reported.patient, self.now) {
             Ok(false) => {}
             Ok(true) => self.hear(),
             Err(error) => self.talk.broke_off(error),
         }
+    }
+
+    /// Whether it runs behind a launcher, and has told how it ended.
+    fn has_said_goodbye(&self) -> bool {
+        self.far.as_ref().is_some_and(Far::has_said_goodbye)
     }
 
     fn child(&mut self) -> Option<&mut Child> {
@@ -375,7 +385,8 @@ impl<T: Talk> Machine for Solo<T> {
     }
 
     fn may_read(&mut self, _: usize) -> bool {
-        self.talk.wants(self.now)
+        // What comes behind a goodbye is dropped: it must not hold its launcher up.
+        self.has_said_goodbye() || self.talk.wants(self.now)
     }
 
     fn read_room(&mut self, _: usize, output: usize) -> &mut [u8] {
@@ -397,7 +408,7 @@ impl<T: Talk> Machine for Solo<T> {
                 self.talk.broke_off(error);
             }
             if far.has_said_goodbye() && !self.eof {
-                // What its launcher still does is of no interest.
+                // What its launcher still says is of no interest.
                 return self.read_closed(SLOT, self.plan.output);
             }
         }
@@ -513,14 +524,16 @@ impl<T: Talk> Machine for Solo<T> {
 
     fn rest(&mut self) -> Rest {
         // Asked even if nothing is to be read, and first: what it waits for depends on the answer.
-        if self.talk.wants(self.now) && self.offer {
+        let wants = self.talk.wants(self.now);
+        if wants && self.offer {
             return Rest::Not;
         }
         let now = self.now;
         let limits = self.talk.limits().filter(|_| self.talk.stand() == Stand::Go);
         let limits = limits.map(|limit| limit.deadline().left(now)).min();
         let leaves_by = self.leaves_by().map(|at| at.left(now));
-        let far = self.far.as_ref().filter(|_| self.talk.stand() == Stand::Go && !self.eof);
+        let runs = self.talk.stand() == Stand::Go && !self.eof && wants;
+        let far = self.far.as_ref().filter(|_| runs);
         let far = far.and_then(|far| far.deadline(&self.unread));
         let far = far.map(|at| at.saturating_sub(now.patient));
         let (leaves_by, child) = match &self.state {

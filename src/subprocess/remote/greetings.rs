@@ -8,6 +8,7 @@
 
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use memchr::memrchr;
 
@@ -18,6 +19,10 @@ use crate::template::words::LONGEST_BANNER;
 
 /// How much of what comes before the hello is kept, to be shown.
 const KEPT_NOISE: usize = 200;
+
+/// How long a launcher may stay when its source has said goodbye. A feed gives it as long as any worker that has closed its
+/// stdout.
+pub(crate) const LAUNCHER_GRACE: Duration = Duration::from_millis(500);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -169,7 +174,6 @@ mod tests {
     use super::*;
 
     use std::os::unix::process::ExitStatusExt;
-    use std::time::Duration;
 
     const MARK: &str = "subfeedmark";
 
