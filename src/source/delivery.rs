@@ -59,6 +59,12 @@ impl Delivery {
         self.made
     }
 
+    /// Bytes that are held for the consumer.
+    #[cfg(all(test, feature = "function-source"))]
+    pub(super) fn held(&self) -> usize {
+        self.supply.gate().held()
+    }
+
     // ---------------------------------------------------------------- the gate
 
     /// Nobody wants what is still to come.

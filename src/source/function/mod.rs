@@ -18,6 +18,8 @@ mod passes;
 mod protocol;
 mod registry;
 mod session;
+#[cfg(test)]
+mod sim;
 mod source;
 mod wire;
 mod worker;

@@ -166,7 +166,7 @@ impl Registry {
         exit
     }
 
-    fn open(mut self, opening: &Opening) -> Result<Box<dyn Begin>, Failure> {
+    pub(super) fn open(mut self, opening: &Opening) -> Result<Box<dyn Begin>, Failure> {
         let Some(open) = self.functions.remove(opening.function.as_str()) else {
             let known: Vec<_> = self.functions.keys().copied().collect();
             let message = format!(

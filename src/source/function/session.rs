@@ -75,6 +75,12 @@ impl Session {
         }
     }
 
+    /// Bytes that are held for the consumer of the pass that is under way.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.current.as_ref().map_or(0, |current| current.delivery.held())
+    }
+
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
         self.located(Error::new(kind, message.into()))
     }

@@ -248,6 +248,21 @@ impl<T> FunctionSource<T> {
     }
 }
 
+/// For the simulation, which runs the event loop itself.
+#[cfg(test)]
+impl<T> FunctionSource<T> {
+    /// What the next child is, and our side of what is said with it; `wake` wakes the event loop.
+    pub(super) fn launch_elsewhere(
+        &mut self,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(Plan, Session), Error> {
+        let board = Arc::new(Board::default());
+        let conversation = self.conversation(&board)?;
+        self.running = Some(Running { caller: Some(Caller::new(board, wake)), thread: None });
+        Ok(conversation)
+    }
+}
+
 impl<T: DeserializeOwned> FunctionSource<T> {
     /// Starts a pass over the items now.
     ///

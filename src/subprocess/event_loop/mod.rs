@@ -178,6 +178,11 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     }
 
     #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (M, O) {
+        (self.machine, self.os)
+    }
+
+    #[cfg(test)]
     pub(crate) fn os(&mut self) -> &mut O {
         &mut self.os
     }

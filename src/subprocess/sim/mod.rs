@@ -23,8 +23,8 @@
 //! option that is added does not compile before it is listed there, as drawn or with the reason why not. The faults
 //! that were found elsewhere are schedules by [name](`named`).
 //!
-//! Commands as sources have schedules of their own, on the same loop (`source/solo/sim.rs`). Not simulated: panics of
-//! closures, the hand-overs' atomics (those are under a model checker), and what the kernel does.
+//! Sources, commands and functions, have schedules of their own, on the same loop (`source/solo/sim`,
+//! `source/function/sim.rs`). Not simulated: panics of closures, the hand-overs' atomics (those are under a model checker), and what the kernel does.
 //!
 //! # What is checked ([`check`])
 //! - after every step: each packet that arrived is in exactly one of the queues, sessions and outcomes; the queues are in
