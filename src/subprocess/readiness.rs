@@ -35,7 +35,8 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// In whole milliseconds, rounded up, so that a timer is due when it fires instead of firing twice.
 fn millis(timeout: Duration) -> i32 {
-    i32::try_from(timeout.min(LONGEST).as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    let timeout = timeout.min(LONGEST);
+    timeout.as_secs() as i32 * 1_000 + timeout.subsec_nanos().div_ceil(1_000_000) as i32
 }
 
 impl Readiness {

@@ -53,10 +53,12 @@ impl Clock {
 
     /// It is this late really.
     pub(super) fn read(&mut self, real: Now) -> Time {
-        let real = real.max(self.now.real);
-        let gain = (real - self.now.real).min(self.budget);
-        self.budget -= gain;
-        self.now = Time { real, patient: self.now.patient + gain };
+        // It never goes back.
+        if let Some(passed) = real.checked_sub(self.now.real) {
+            let gain = passed.min(self.budget);
+            self.budget -= gain;
+            self.now = Time { real, patient: self.now.patient + gain };
+        }
         self.now
     }
 }

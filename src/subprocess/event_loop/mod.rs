@@ -141,6 +141,8 @@ pub(crate) struct EventLoop<M, O> {
     clock: Clock,
     /// By the patient clock.
     now: Now,
+    /// Nothing was done since the machine was told what time it is: it need not be told again.
+    is_told: bool,
     /// When the last look for events began: what happened before has been told.
     reported: Time,
     /// How often the others were let run since something happened.
@@ -158,6 +160,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             to_read: Vec::new(),
             clock: Clock::default(),
             now: Now::ZERO,
+            is_told: false,
             reported: Time::default(),
             yields: 0,
         }
@@ -232,13 +235,16 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         false
     }
 
-    /// Time has passed, or may have.
+    /// Time has passed, or may have: something was done meanwhile.
     fn tell_time(&mut self) {
-        let now = self.clock.read(self.os.now());
-        self.time_is(now);
+        if !self.is_told {
+            let now = self.clock.read(self.os.now());
+            self.time_is(now);
+        }
     }
 
     fn time_is(&mut self, now: Time) {
+        self.is_told = true;
         self.now = now.patient;
         self.machine.time_is(now);
     }
@@ -306,6 +312,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         }
         if exits {
             // What it said before it went comes first.
+            self.is_told = false;
             self.read();
             for event in events.iter().filter(|event| event.port == Port::Exit) {
                 self.exited(event.slot);
@@ -318,6 +325,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     // ---------------------------------------------------------------- children
 
     fn start(&mut self, slot: usize) {
+        self.is_told = false;
         let spawned = self.os.spawn(slot);
         self.tell_time();
         match spawned {
@@ -338,6 +346,13 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     }
 
     fn perform(&mut self) {
+        if self.machine.has_operations() {
+            self.perform_all();
+        }
+    }
+
+    #[inline(never)]
+    fn perform_all(&mut self) {
         let mut suspects = Vec::new();
         while let Some(operation) = self.machine.next_operation() {
             match operation {
@@ -361,6 +376,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         if !suspects.is_empty() {
             self.look(suspects);
         }
+        self.is_told = false;
     }
 
     fn close(&mut self, slot: usize, port: Port) {
@@ -373,6 +389,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     fn release(&mut self, slot: usize) {
         if self.connections[slot].take().is_some() {
             let status = self.os.release(slot);
+            self.is_told = false;
             self.tell_time();
             self.machine.ended(slot, status);
         }
@@ -461,6 +478,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             if used == 0 {
                 return;
             }
+            self.is_told = false;
             let slices = &slices[..used];
             let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
             match self.os.write(slot, channel, slices) {
@@ -548,6 +566,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
                 return read;
             }
             let wanted = room.len();
+            self.is_told = false;
             match self.os.read(slot, port, room) {
                 Ok(n) if n > 0 => {
                     read.something = true;
@@ -576,6 +595,14 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
 
     /// Says whether it must be tried again without waiting for an event.
     fn read_stderr(&mut self, slot: usize) -> bool {
+        let Some(connection) = &mut self.connections[slot] else { return false };
+        connection.may_read(Port::Stderr) && self.read_what_stderr_has(slot)
+    }
+
+    /// The same where an event says that there is something. Most turns have nothing there, and want no room for it.
+    #[inline(never)]
+    fn read_what_stderr_has(&mut self, slot: usize) -> bool {
+        self.is_told = false;
         let mut room = [0; 8 << 10];
         for _ in 0..READS_IN_A_ROW {
             let Some(connection) = &mut self.connections[slot] else { return false };

@@ -60,6 +60,8 @@ pub(crate) struct Unix {
     stats: Option<Arc<Stats>>,
     /// What looks at far processes have shown.
     sightings: (Sender<Sighted>, Receiver<Sighted>),
+    /// Looks at far processes that nothing has come of yet.
+    looks: usize,
     terminal: bool,
     /// Children whose exit no descriptor tells of.
     unwatched: usize,
@@ -102,6 +104,7 @@ impl Unix {
             counts_leftovers: setup.counts_leftovers,
             stats: setup.stats,
             sightings: channel(),
+            looks: 0,
             enlarges: setup.enlarges && setup.slots <= ENLARGED_WORKERS,
             unwatched: 0,
         }
@@ -336,6 +339,7 @@ impl Os for Unix {
     }
 
     fn look_far(&mut self, slot: usize, pid: u32) {
+        self.looks += 1;
         let (tell, poller) = (self.sightings.0.clone(), Arc::clone(&self.poller));
         let answer = move |sighting| {
             // Nobody may be left to hear it.
@@ -358,7 +362,12 @@ impl Os for Unix {
     }
 
     fn sighting(&mut self) -> Option<(usize, u32, Sighting)> {
-        self.sightings.1.try_recv().ok()
+        if self.looks == 0 {
+            return None;
+        }
+        let sighting = self.sightings.1.try_recv().ok()?;
+        self.looks -= 1;
+        Some(sighting)
     }
 
     fn kill_far(&mut self, slot: usize, pid: Option<u32>) {

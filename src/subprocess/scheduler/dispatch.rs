@@ -115,6 +115,7 @@ impl Scheduler {
     }
 
     /// Whether a session is on its way, or could be started now.
+    #[inline(never)]
     fn is_starting(&self) -> bool {
         let now = self.now.patient;
         self.slots.iter().enumerate().any(|(number, slot)| match slot {
@@ -131,8 +132,8 @@ impl Scheduler {
 
     /// Whether room has turned up since the last dispatch, and there is something to put there.
     pub(crate) fn can_dispatch(&self) -> bool {
-        let line = !self.lines.is_empty() || (self.lines.has_last() && !self.is_starting());
-        let any = (line && self.backlog.has_free()) || self.careful_may_go;
+        let has_line = || !self.lines.is_empty() || (self.lines.has_last() && !self.is_starting());
+        let any = self.careful_may_go || (self.backlog.has_free() && has_line());
         any && !self.shutdown.is_stopping()
     }
 
@@ -161,6 +162,7 @@ impl Scheduler {
     }
 
     /// Runs that must not be mixed with others.
+    #[cold]
     fn dispatch_carefully(&mut self) {
         let mut at = 0;
         let mut starved = 0;

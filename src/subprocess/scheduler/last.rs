@@ -56,16 +56,19 @@ impl LastItem {
         self.held.as_ref().map(|(_, until)| *until)
     }
 
-    /// Takes out of a span what is to be held, and gives back the rest. Before it `resolved` packets were.
-    pub(super) fn keep(&mut self, mut span: Span, resolved: u64, now: Now) -> Option<Span> {
-        let Some(count) = self.count else { return Some(span) };
+    /// Whether a span has in it what is to be held. Before it `resolved` packets were.
+    pub(super) fn is_in(&self, span: &Span, resolved: u64) -> bool {
+        let Some(count) = self.count else { return false };
         let last = match self.order {
             Order::Input => span.first.since(self.origin).checked_add(span.count) == Some(count),
             Order::Completion => resolved + span.count == count,
         };
-        if !last || matches!(span.outcome, Outcome::Panicked(_) | Outcome::Halted) {
-            return Some(span);
-        }
+        last && !matches!(span.outcome, Outcome::Panicked(_) | Outcome::Halted)
+    }
+
+    /// Takes it out of that span, and gives back the rest.
+    #[cold]
+    pub(super) fn keep(&mut self, mut span: Span, now: Now) -> Option<Span> {
         self.count = None;
         let front = (span.count > 1).then(|| span.split_front(span.count - 1));
         self.held = Some((span, now.saturating_add(self.limit)));

@@ -74,6 +74,7 @@ use dispatch::Lines;
 use hosts::Hosts;
 use journal::Journal;
 use last::LastItem;
+use recording::Before;
 use redelivery::{Attempts, Losses};
 use shutdown::Shutdown;
 use starts::Starts;
@@ -357,6 +358,12 @@ impl Scheduler {
         let Slot::Live { session, .. } = &mut self.slots[slot] else { return };
         event(session, &cx, &mut self.news);
         self.tallies.turned(session.turn(self.now.real));
+        self.follow(slot, before);
+    }
+
+    /// What follows from an event at a session, whichever it was.
+    #[inline(never)]
+    fn follow(&mut self, slot: usize, before: Before) {
         self.take_in(slot);
         if let (Some(journal), Slot::Live { session, .. }) = (&mut self.journal, &self.slots[slot])
         {
@@ -399,6 +406,32 @@ impl Scheduler {
             }
             self.awaits_end = false;
         }
+        if self.news.is_about_tool() {
+            self.learn_about_tool(slot);
+        }
+        if std::mem::take(&mut self.news.writes) {
+            self.effects.writers.push(slot);
+        }
+        if !self.news.operations.is_empty() {
+            self.effects.operations.extend(self.news.operations.drain(..));
+        }
+        if self.news.accepted > 0 {
+            self.shutdown.accepted(slot, std::mem::take(&mut self.news.accepted));
+        }
+        if !self.news.spans.is_empty() {
+            self.take_in_replies(slot);
+        }
+        while let Some(run) = self.news.answered.pop() {
+            self.spend(run);
+        }
+        if self.news.is_bad() {
+            self.take_in_bad_news();
+        }
+    }
+
+    /// What an event has shown of the tool or of its host.
+    #[cold]
+    fn learn_about_tool(&mut self, slot: usize) {
         self.awaits_end |= std::mem::take(&mut self.news.awaits_end);
         self.withholding |= std::mem::take(&mut self.news.withholds);
         self.closes_sleepers &= !std::mem::take(&mut self.news.closed_in_vain);
@@ -408,35 +441,30 @@ impl Scheduler {
         if std::mem::take(&mut self.news.greeted) {
             self.host_is_reached(slot);
         }
-        if std::mem::take(&mut self.news.writes) {
-            self.effects.writers.push(slot);
+    }
+
+    fn take_in_replies(&mut self, slot: usize) {
+        let mut spans = std::mem::take(&mut self.news.spans);
+        if !self.plan.drain {
+            let count = spans.iter().map(|span| span.count).sum();
+            Counters::add(&self.counters().replies, count);
         }
-        self.effects.operations.extend(self.news.operations.drain(..));
-        self.shutdown.accepted(slot, std::mem::take(&mut self.news.accepted));
-        if !self.news.spans.is_empty() {
-            let mut spans = std::mem::take(&mut self.news.spans);
-            if !self.plan.drain {
-                let count = spans.iter().map(|span| span.count).sum();
-                Counters::add(&self.counters().replies, count);
+        if self.journal.is_some() {
+            for (i, span) in spans.iter().enumerate() {
+                let run = self.news.answered.get(i).cloned();
+                self.log_replies(slot, span, run.as_ref());
             }
-            for (i, span) in spans.drain(..).enumerate() {
-                if self.journal.is_some() {
-                    let run = self.news.answered.get(i).cloned();
-                    self.log_replies(slot, &span, run.as_ref());
-                }
-                self.attempts.forget(span.first, span.count);
-                self.losses.forget(span.first, span.count);
-                self.emit(span);
-            }
-            self.news.spans = spans;
         }
-        if !self.news.answered.is_empty() {
-            let mut answered = std::mem::take(&mut self.news.answered);
-            for run in answered.drain(..) {
-                self.spend(run);
-            }
-            self.news.answered = answered;
+        for span in spans.drain(..) {
+            self.attempts.forget(span.first, span.count);
+            self.losses.forget(span.first, span.count);
+            self.emit(span);
         }
+        self.news.spans = spans;
+    }
+
+    #[cold]
+    fn take_in_bad_news(&mut self) {
         if let Some((run, problem)) = self.news.failed.take() {
             match problem {
                 Ok(error) => self.emit_failure(run, error),
@@ -452,10 +480,14 @@ impl Scheduler {
     }
 
     fn arm(&mut self, slot: usize) {
-        if let Some(session) = self.session(slot) {
-            let deadline = session.wakes_at(&self.context());
-            self.timers.arm(slot, deadline);
-        }
+        let Slot::Live { session, .. } = &self.slots[slot] else { return };
+        let deadline = match session.is_plain() {
+            true => (session.quiet_until(&self.plan.spec, self.withholding), None),
+            false => session.wakes_at(&self.context()),
+        };
+        #[cfg(test)]
+        assert_eq!(deadline, session.wakes_at(&self.context()));
+        self.timers.arm(slot, deadline);
     }
 
     /// Whether the outputs of this slot may be read now. While the job log is full no replies are read. Over the byte
@@ -664,17 +696,17 @@ impl Scheduler {
     // ---------------------------------------------------------------- what became of packets
 
     /// Emits what became of some packets.
+    #[inline]
     fn emit(&mut self, span: Span) {
         let before = self.resolved;
         self.resolved += span.count;
         if self.shutdown.is_dropped() {
             self.plan.gate.release(span.weight);
+        } else if self.last.is_in(&span, before) {
+            self.effects.spans.extend(self.last.keep(span, self.now.patient));
+            self.look_at_last();
         } else {
-            let held = self.last.is_held();
-            self.effects.spans.extend(self.last.keep(span, before, self.now.patient));
-            if self.last.is_held() && !held {
-                self.look_at_last();
-            }
+            self.effects.spans.push(span);
         }
     }
 

@@ -2,6 +2,11 @@
 //!
 //! Without the feature `timeline` nothing of it is compiled but the names.
 
+#[cfg(not(feature = "timeline"))]
+pub(super) use off::Before;
+#[cfg(feature = "timeline")]
+pub(super) use on::Before;
+
 #[cfg(feature = "timeline")]
 mod on {
     use std::process::ExitStatus;
@@ -9,10 +14,13 @@ mod on {
     use crate::subprocess::scheduler::Scheduler;
     use crate::watch::{Standing, Tolls};
 
+    /// What had been counted before an event, if that is to be recorded.
+    pub(in crate::subprocess::scheduler) type Before = Option<Tolls>;
+
     impl Scheduler {
         /// What has been counted before an event, if that is to be recorded.
         #[inline]
-        pub(in crate::subprocess::scheduler) fn before(&self) -> Option<Tolls> {
+        pub(in crate::subprocess::scheduler) fn before(&self) -> Before {
             self.plan.stats.recorder().map(|_| self.tolls())
         }
 
@@ -33,7 +41,7 @@ mod on {
 
         /// Something has happened at the session in a slot.
         #[inline]
-        pub(in crate::subprocess::scheduler) fn record(&self, slot: usize, before: Option<Tolls>) {
+        pub(in crate::subprocess::scheduler) fn record(&self, slot: usize, before: Before) {
             let (Some(before), Some(recorder)) = (before, self.plan.stats.recorder()) else {
                 return;
             };
@@ -47,7 +55,7 @@ mod on {
             &self,
             slot: usize,
             status: Option<ExitStatus>,
-            before: Option<Tolls>,
+            before: Before,
         ) {
             if let (Some(before), Some(recorder)) = (before, self.plan.stats.recorder()) {
                 recorder.ended(slot, status, &before, &self.tolls(), self.now.real);

@@ -90,9 +90,8 @@ impl Scheduler {
         if self.shutdown.is_stopping() || self.all_resolved() || self.nothing_to_come() {
             return None;
         }
-        let n = self.slots.len();
-        for i in 0..n {
-            let slot = (self.starts.next + i) % n;
+        let (first, n) = (self.starts.next, self.slots.len());
+        for slot in (first..n).chain(0..first) {
             let Slot::Vacant { not_before } = self.slots[slot] else { continue };
             let Some(at) = self.hosts.may_start(slot) else { continue };
             let not_before = not_before.max(at);
@@ -106,7 +105,7 @@ impl Scheduler {
             if self.backlog.is_empty() && has_failed {
                 continue;
             }
-            self.starts.next = slot + 1;
+            self.starts.next = (slot + 1) % n;
             self.slots[slot] = Slot::Starting;
             return Some(slot);
         }

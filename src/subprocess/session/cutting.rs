@@ -61,6 +61,7 @@ impl Session {
     }
 
     /// Skips what a worker prints before its first reply. Whether that is over.
+    #[cold]
     fn skip_banner(&mut self, cx: &Context<'_>, news: &mut News) -> bool {
         let output = &mut self.outputs[0];
         let Some(end) = cx.spec.words.banner.end(output.uncut()) else {
@@ -96,6 +97,7 @@ impl Session {
         }
     }
 
+    #[inline(never)]
     fn cut_one_by_one(&mut self, cx: &Context<'_>, news: &mut News) {
         let limit = cx.spec.policy.reply_limit;
         let owed = self.owed();
@@ -282,6 +284,7 @@ impl Session {
 
     /// A reply, and behind its parts what was written on stderr since the one before. There is one packet at a
     /// time where this is asked for.
+    #[cold]
     fn with_stderr(&mut self, cutting: Cutting) -> Cutting {
         let Cutting { buffer, at, cut, count } = cutting;
         let line = at.start..at.end.saturating_sub(1).max(at.start);
@@ -306,6 +309,7 @@ impl Session {
     /// first one too many, `said` is how to show it.
     ///
     /// What a session says that was never given a request is no reply, and shifts none.
+    #[cold]
     pub(super) fn too_many(
         &mut self,
         rest: &[u8],

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! 1. Each limit stands here once: [`next_deadline`](Session::next_deadline) and [`tick`](Session::tick) go
-//!    through the same table.
+//!    through the same table. Where a session [is plain](Session::is_plain), which most are after nearly every event,
+//!    all that stands in it is that it is quiet.
 //! 2. All limits run on the patient clock. Time in which we do not read, for want of room, counts for none.
 //! 3. A limit is met once: meeting it ends something or moves the deadline.
 
@@ -12,6 +13,7 @@ use crate::error::Limit;
 use crate::stats::Counters;
 use crate::subprocess::protocol::Now;
 use crate::subprocess::session::{Context, Input, News, Session, Why};
+use crate::template::Spec;
 use crate::template::policy::Policy;
 
 /// How long a worker that has closed one of its pipes may take over what it has read.
@@ -43,6 +45,28 @@ enum Deadline {
 }
 
 impl Session {
+    /// Whether anything of the table but its quiet can concern a session of this template while it is open.
+    pub(super) fn may_be_limited(&self, spec: &Spec) -> bool {
+        let policy = &spec.policy;
+        self.far.is_some()
+            || self.inputs.len() > 1
+            || policy.recycle_age.is_some()
+            || policy.packet_timeout.is_some()
+            || policy.start_timeout.is_some()
+    }
+
+    /// Whether no limit runs but that of its quiet.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.is_limited
+            && !self.in_banner
+            && !self.closing
+            && self.why.is_none()
+            && self.closed_output_at.is_none()
+            && self.last_words_since.is_none()
+            && self.child.is_running()
+    }
+
     /// The limits that run now, the most urgent first.
     fn deadlines(&self, cx: &Context<'_>) -> impl Iterator<Item = (Now, Deadline)> {
         let policy = &cx.spec.policy;
@@ -90,7 +114,7 @@ impl Session {
             self.doubted_until().map(|at| (at, Deadline::Doubted)),
             self.last_words_until().map(|at| (at, Deadline::LastWords)),
             self.silent_until(cx).map(|at| (at, Deadline::Silent)),
-            self.quiet_until(cx).map(|at| (at, Deadline::Quiet)),
+            self.quiet_until(cx.spec, cx.withholding).map(|at| (at, Deadline::Quiet)),
         ]
         .into_iter()
         .flatten()
@@ -113,6 +137,7 @@ impl Session {
         }
     }
 
+    #[inline(never)]
     pub(super) fn next_deadline(&self, cx: &Context<'_>) -> Option<Now> {
         self.deadlines(cx).map(|(at, _)| at).min()
     }

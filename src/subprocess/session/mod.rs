@@ -185,6 +185,21 @@ pub(crate) struct News {
     pub(crate) answer_took: Option<Duration>,
 }
 
+impl News {
+    /// Whether it says something of the tool or of its host, which is rare.
+    #[inline]
+    pub(crate) fn is_about_tool(&self) -> bool {
+        (self.awaits_end | self.withholds | self.closed_in_vain | self.greeted)
+            || self.answer_took.is_some()
+    }
+
+    /// Whether something has failed.
+    #[inline]
+    pub(crate) fn is_bad(&self) -> bool {
+        self.failed.is_some() || self.remark.is_some() || self.fatal.is_some()
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -227,6 +242,8 @@ pub(crate) struct Session {
     /// When anything last moved in or out.
     moved: Now,
     closed_output_at: Option<Now>,
+    /// A limit of the template's may concern it, or something else than its quiet from its start on.
+    is_limited: bool,
     /// Since when something is kept that may be its last words.
     last_words_since: Option<Now>,
     /// What it has written on stderr since its last reply, where that is kept.
@@ -320,11 +337,13 @@ impl Session {
             head_since: now,
             moved: now,
             closed_output_at: None,
+            is_limited: false,
             last_words_since: None,
             stderr_since: StderrExcerpt::default(),
             said_unasked: None,
             lingered: false,
         };
+        session.is_limited = session.may_be_limited(spec);
         tell!(debug, session, "started", restart = restart);
         if let Some(line) = session.first_line() {
             session.inputs[0].push_words(line);
@@ -462,8 +481,7 @@ impl Session {
     pub(crate) fn give(&mut self, run: Run, cx: &Context<'_>, news: &mut News) {
         let now = cx.now.patient;
         if self.is_fresh() {
-            let said = self.outputs[0].uncut();
-            self.said_unasked = (!said.is_empty()).then(|| excerpt(said));
+            self.remember_what_it_said_unasked();
         }
         if self.owed() == 0 {
             self.head_since = now;
@@ -488,6 +506,12 @@ impl Session {
             // That is all that a session of this template is for.
             self.part(Why::Recycled, cx, news);
         }
+    }
+
+    #[cold]
+    fn remember_what_it_said_unasked(&mut self) {
+        let said = self.outputs[0].uncut();
+        self.said_unasked = (!said.is_empty()).then(|| excerpt(said));
     }
 
     /// Takes back everything that it has not answered: the feed has failed.

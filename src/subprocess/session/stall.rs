@@ -20,6 +20,7 @@ use crate::subprocess::evidence::{Evidence, Look, Looks};
 use crate::subprocess::protocol::{Now, Operation};
 use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::subprocess::wording::{Bound, Manner, Wait};
+use crate::template::Spec;
 use crate::template::policy::OnStall;
 
 /// How long the input may idle before a tool that answers at the end of its input is asked to.
@@ -90,9 +91,9 @@ impl Stall {
 
 /// How long nothing must have moved before a stall is looked for. The evidence is the same, however
 /// soon; for a tool that is known to withhold it is worth looking early.
-fn patience(cx: &Context<'_>) -> Duration {
-    let delay = cx.spec.policy.stall_delay;
-    if cx.withholding { delay / 8 } else { delay }
+fn patience(spec: &Spec, withholding: bool) -> Duration {
+    let delay = spec.policy.stall_delay;
+    if withholding { delay / 8 } else { delay }
 }
 
 impl Session {
@@ -111,8 +112,8 @@ impl Session {
     }
 
     /// When it is looked at, if it stays quiet.
-    pub(super) fn quiet_until(&self, cx: &Context<'_>) -> Option<Now> {
-        let unready = self.in_banner && cx.spec.words.banner.holds_requests();
+    pub(crate) fn quiet_until(&self, spec: &Spec, withholding: bool) -> Option<Now> {
+        let unready = self.in_banner && spec.words.banner.holds_requests();
         let owes = self.owed() > 0 && !self.may_have_answered();
         if !(owes || unready) || self.closed_output_at.is_some() {
             return None;
@@ -120,10 +121,10 @@ impl Session {
         if let Some(next) = self.stall.next_look {
             return Some(next);
         }
-        let patience = patience(cx);
+        let patience = patience(spec, withholding);
         let delay = if !self.is_open() || !self.may_be_waiting() {
             HINT_AFTER
-        } else if cx.spec.policy.at_eof() {
+        } else if spec.policy.at_eof() {
             patience.min(AT_EOF_IDLE)
         } else {
             patience.min(HINT_AFTER)
@@ -178,7 +179,7 @@ impl Session {
             return;
         }
         let quiet = cx.now.patient.saturating_sub(self.moved);
-        let evidence = self.stall.looks.judge(look, 3 * patience(cx));
+        let evidence = self.stall.looks.judge(look, 3 * patience(cx.spec, cx.withholding));
         self.stall.evidence = Some(evidence);
         if self.owed() > 0 && self.is_open() && self.may_be_waiting() {
             self.act_on(evidence, quiet, cx, news);
@@ -198,7 +199,9 @@ impl Session {
         match (evidence, closing_reason) {
             // It will be given nothing more: asking costs nothing.
             (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
-            (Evidence::Waiting, None) if quiet >= patience(cx) => self.is_withholding(cx, news),
+            (Evidence::Waiting, None) if quiet >= patience(cx.spec, cx.withholding) => {
+                self.is_withholding(cx, news)
+            }
             (Evidence::Asleep, None) if self.may_be_given_more(cx) => {
                 self.depth.widen();
             }
