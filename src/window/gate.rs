@@ -14,8 +14,8 @@
 //! # Invariants
 //! 1. `progress` has one writer, the outlet, and never goes back. Input `pulled` may be pulled if
 //!    `pulled - yielded < window`.
-//! 2. While the puller sleeps or lingers, `puller` says so; `look_at` is written under its lock alone. It is
-//!    the first output of use, or a later one while it lingers.
+//! 2. While the puller sleeps or lingers, `puller` says so; `look_at` and `short_of_bytes` are written under its lock alone.
+//!    The one is the first output of use, or a later one while it lingers; [`NEVER`] and `false` while `puller` says nothing.
 //! 3. The puller stores `look_at`, then reads `progress`, then sleeps; the outlet stores `progress`, then reads
 //!    `look_at`. All are `SeqCst`: of two who do this at the same time, one sees the other. The same holds for
 //!    `short_of_bytes` and `held`.
@@ -311,6 +311,7 @@ impl Gate {
         now: impl Fn() -> Duration,
     ) -> bool {
         let mut yielded = self.remember(pace);
+        let waited = !matches!(pace.wait, Wait::No);
         match pace.wait {
             Wait::No => {
                 let lingers = self.bulk > 1 && pace.left_out == 0;
@@ -335,6 +336,15 @@ impl Gate {
                 }
             }
             Wait::Sleeps { .. } => {}
+        }
+        if waited && matches!(pace.wait, Wait::Sleeps { .. }) {
+            // It was woken for this, as a rule: there is no need to say again that it sleeps.
+            let credits = self.credits(pulled, yielded);
+            if credits > 0 && self.allows(pulled, open(), yielded, pace.spent) {
+                self.wake_up();
+                pace.go(credits, self.bulk.min(CREDITS_THAT_PAY));
+                return true;
+            }
         }
         let lingers = matches!(pace.wait, Wait::Lingers(_));
         let look_at = self.sleep_for_credit(pulled, lingers);
@@ -390,7 +400,9 @@ impl Gate {
         let until = first.saturating_add(more);
         let mut puller = lock(&self.puller);
         *puller = Some(Puller { first, last: pulled });
-        self.short_of_bytes.store(false, SeqCst);
+        if self.short_of_bytes.load(SeqCst) {
+            self.short_of_bytes.store(false, SeqCst);
+        }
         self.look_at.store(until, SeqCst);
         until
     }
@@ -406,10 +418,19 @@ impl Gate {
 
     /// The puller does not sleep. Says whether it did.
     fn wake_up(&self) -> bool {
-        let mut puller = lock(&self.puller);
-        self.look_at.store(NEVER, SeqCst);
-        self.short_of_bytes.store(false, SeqCst);
-        puller.take().is_some()
+        self.takes_off(&mut lock(&self.puller))
+    }
+
+    /// The same, under the lock. Who does not sleep has nothing there.
+    fn takes_off(&self, puller: &mut Option<Puller>) -> bool {
+        let slept = puller.take().is_some();
+        if slept {
+            self.look_at.store(NEVER, SeqCst);
+            if self.short_of_bytes.load(SeqCst) {
+                self.short_of_bytes.store(false, SeqCst);
+            }
+        }
+        slept
     }
 
     // ---------------------------------------------------------------- giving
@@ -447,15 +468,17 @@ impl Gate {
     /// Wakes the puller, if it sleeps and has what it sleeps for.
     #[cold]
     fn look(&self) {
-        let Some(Puller { first, last }) = *lock(&self.puller) else { return };
+        let mut puller = lock(&self.puller);
+        let Some(Puller { first, last }) = *puller else { return };
         let (yielded, spent) = self.look_at_progress();
         let is_enough = if self.short_of_bytes.load(SeqCst) {
             yielded >= last || self.has_room(0, spent)
         } else {
             yielded >= first
         };
-        if is_enough {
-            self.rouse();
+        if is_enough && self.takes_off(&mut puller) {
+            drop(puller);
+            self.unpark();
         }
     }
 

@@ -161,7 +161,9 @@ impl<R> Outbox<R> {
     /// Outlet: takes what is there, the end only after all spans.
     pub(crate) fn take(&self, into: &mut Vec<Span<R>>) -> Taken {
         let taken = Self::take_from(&mut lock(&self.state), into);
-        self.awaited.store(NOTHING, SeqCst);
+        if !self.shelves.is_empty() {
+            self.awaited.store(NOTHING, SeqCst);
+        }
         taken
     }
 

@@ -270,25 +270,32 @@ impl<B: Batch, R> Outlet<B, R> {
             self.spent = self.spent.wrapping_add(self.rest);
         }
         self.gate.publish(self.yielded, self.spent);
-        if !matches!(span.outcome, Outcome::Replies(_) | Outcome::Halted) {
-            let given = match std::mem::replace(&mut span.outcome, Outcome::Passed) {
-                Outcome::Failed(error) => {
-                    self.cut_short |= error.is_fatal();
-                    Given::Failed(error)
-                }
-                Outcome::Panicked(payload) => self.panicked(payload),
-                _ => Given::Passed,
-            };
-            return Some((packet, given));
+        if !matches!(span.outcome, Outcome::Replies(_)) {
+            return Some((packet, self.take_no_reply(packet)?));
         }
-        let given = match &mut self.current.as_mut()?.outcome {
-            Outcome::Replies(replies) => Given::Reply(replies),
-            _ => {
-                self.cut_short = true;
-                Given::Failed(Error::halted().at(packet.0))
+        match &mut self.current.as_mut()?.outcome {
+            Outcome::Replies(replies) => Some((packet, Given::Reply(replies))),
+            _ => None,
+        }
+    }
+
+    /// What became of a packet of the current span that has no replies.
+    #[cold]
+    fn take_no_reply<A>(&mut self, packet: PacketId) -> Option<Given<A>> {
+        let outcome = &mut self.current.as_mut()?.outcome;
+        if matches!(outcome, Outcome::Halted) {
+            // Of each packet of the span.
+            self.cut_short = true;
+            return Some(Given::Failed(Error::halted().at(packet.0)));
+        }
+        Some(match std::mem::replace(outcome, Outcome::Passed) {
+            Outcome::Failed(error) => {
+                self.cut_short |= error.is_fatal();
+                Given::Failed(error)
             }
-        };
-        Some((packet, given))
+            Outcome::Panicked(payload) => self.panicked(payload),
+            _ => Given::Passed,
+        })
     }
 
     /// The same, but replies to consecutive packets together, with their number.
@@ -407,6 +414,7 @@ impl<B: Batch, R> Outlet<B, R> {
                 }
             };
             match taken {
+                Taken::Spans if spans == usize::MAX => self.sort_all(),
                 Taken::Spans => self.unsorted = VecDeque::from(std::mem::take(&mut self.fresh)),
                 Taken::End(end) => self.end = Some(end),
                 Taken::Nothing => return Poll::Pending,
@@ -415,26 +423,52 @@ impl<B: Batch, R> Outlet<B, R> {
         Poll::Ready(false)
     }
 
-    /// Puts what has come where it is taken from: `most` of it, of which it takes off what it has done.
+    /// Puts what has come where it is taken from.
+    fn sort_all(&mut self) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for span in fresh.drain(..) {
+            self.put(span);
+        }
+        self.fresh = fresh;
+    }
+
+    /// The same with what is unsorted: `most` of it, of which it takes off what it has done.
     fn sort(&mut self, most: &mut usize) {
-        let panics_last = self.panics_last && matches!(self.queue, Queue::Unordered(_));
         let now = self.unsorted.len().min(*most);
         *most -= now;
-        for span in self.unsorted.drain(..now) {
-            match span.outcome {
-                Outcome::Panicked(payload) if panics_last => {
-                    self.gate.stop();
-                    self.panic.get_or_insert(payload);
-                }
-                outcome => self.queue.put(Span { outcome, ..span }),
-            }
+        let mut unsorted = std::mem::take(&mut self.unsorted);
+        for span in unsorted.drain(..now) {
+            self.put(span);
         }
-        if self.unsorted.is_empty() {
-            self.fresh = Vec::from(std::mem::take(&mut self.unsorted));
+        if unsorted.is_empty() {
+            self.fresh = Vec::from(unsorted);
+        } else {
+            self.unsorted = unsorted;
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, span: Span<R>) {
+        if self.panics_last && matches!(span.outcome, Outcome::Panicked(_)) {
+            self.put_panic(span);
+        } else {
+            self.queue.put(span);
+        }
+    }
+
+    #[cold]
+    fn put_panic(&mut self, span: Span<R>) {
+        match span.outcome {
+            Outcome::Panicked(payload) if matches!(self.queue, Queue::Unordered(_)) => {
+                self.gate.stop();
+                self.panic.get_or_insert(payload);
+            }
+            outcome => self.queue.put(Span { outcome, ..span }),
         }
     }
 
     /// Waits for the next span, and makes it current. `false` at the end, when the threads have ended too.
+    #[inline(never)]
     fn wait(&mut self) -> bool {
         self.wait_until(None).unwrap_or(false)
     }
