@@ -357,13 +357,15 @@ impl Scheduler {
         let cx = context!(self);
         let Slot::Live { session, .. } = &mut self.slots[slot] else { return };
         event(session, &cx, &mut self.news);
-        self.tallies.turned(session.turn(self.now.real));
         self.follow(slot, before);
     }
 
     /// What follows from an event at a session, whichever it was.
     #[inline(never)]
     fn follow(&mut self, slot: usize, before: Before) {
+        if let Slot::Live { session, .. } = &mut self.slots[slot] {
+            self.tallies.turned(session.turn(self.now.real));
+        }
         self.take_in(slot);
         if let (Some(journal), Slot::Live { session, .. }) = (&mut self.journal, &self.slots[slot])
         {
@@ -418,7 +420,7 @@ impl Scheduler {
         if self.news.accepted > 0 {
             self.shutdown.accepted(slot, std::mem::take(&mut self.news.accepted));
         }
-        if !self.news.spans.is_empty() {
+        if !self.news.spans.is_empty() && !self.take_in_plain_replies() {
             self.take_in_replies(slot);
         }
         while let Some(run) = self.news.answered.pop() {
@@ -443,6 +445,27 @@ impl Scheduler {
         }
     }
 
+    /// Takes in replies if nothing is to be looked up or written down for one of them, as a rule. Says whether it has.
+    fn take_in_plain_replies(&mut self) -> bool {
+        let mut resolved = self.resolved;
+        let mut plain = self.journal.is_none()
+            && self.attempts.is_empty()
+            && self.losses.is_empty()
+            && !self.plan.drain
+            && !self.shutdown.is_dropped();
+        for span in &self.news.spans {
+            plain &= !self.last.is_in(span, resolved);
+            resolved += span.count;
+        }
+        if plain {
+            Counters::add(&self.counters().replies, resolved - self.resolved);
+            self.resolved = resolved;
+            self.effects.spans.append(&mut self.news.spans);
+        }
+        plain
+    }
+
+    #[cold]
     fn take_in_replies(&mut self, slot: usize) {
         let mut spans = std::mem::take(&mut self.news.spans);
         if !self.plan.drain {

@@ -17,6 +17,11 @@ use crate::subprocess::session::{Care, Ended, Loss, Obligation, Session};
 pub(super) struct Attempts(HashMap<u64, u32>);
 
 impl Attempts {
+    /// Whether nothing has been charged, as a rule.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// It is known what became of these packets.
     pub(super) fn forget(&mut self, first: PacketId, count: u64) {
         if self.0.is_empty() {
@@ -48,6 +53,10 @@ pub(super) struct Losses(Attempts);
 const MOST_LOSSES: u32 = 3;
 
 impl Losses {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn forget(&mut self, first: PacketId, count: u64) {
         self.0.forget(first, count);
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, excerpt};
 use crate::framing::{FramingError, Position, Scan};
-use crate::record::{Buffer, PacketId};
+use crate::record::{Buffer, PacketId, Run};
 use crate::subprocess::session::output::Cutting;
 use crate::subprocess::session::{Context, News, Output, Session, Why};
 use crate::subprocess::wording;
@@ -256,30 +256,30 @@ impl Session {
             count -= here;
             if count == 0 {
                 self.inputs.iter_mut().for_each(|input| input.answered(&run));
+                return self.answer(run, Cutting { buffer, at, cut, count: here }, cx, news);
             }
-            let (these, these_cut) = if count == 0 {
-                (at.clone(), cut.clone())
-            } else {
-                cut.split_front(&buffer, &mut at, here)
-            };
-            let first = run.first();
-            let mut weight = these.len();
-            let requests = if cx.keep_requests {
-                weight += run.weight();
-                Some(run)
-            } else {
-                news.answered.push(run);
-                None
-            };
-            let outcome = Outcome::Replies(Replies {
-                buffer: Arc::clone(&buffer),
-                at: these,
-                cut: these_cut,
-                label: Arc::clone(&self.label),
-                requests,
-            });
-            news.spans.push(Span { first, count: here, weight, outcome });
+            let (at, cut) = cut.split_front(&buffer, &mut at, here);
+            let buffer = Arc::clone(&buffer);
+            self.answer(run, Cutting { buffer, at, cut, count: here }, cx, news);
         }
+    }
+
+    /// Makes a span of the replies to one run.
+    #[inline(never)]
+    fn answer(&self, run: Run, cutting: Cutting, cx: &Context<'_>, news: &mut News) {
+        let Cutting { buffer, at, cut, count } = cutting;
+        let first = run.first();
+        let mut weight = at.len();
+        let requests = if cx.keep_requests {
+            weight += run.weight();
+            Some(run)
+        } else {
+            news.answered.push(run);
+            None
+        };
+        let label = Arc::clone(&self.label);
+        let outcome = Outcome::Replies(Replies { buffer, at, cut, label, requests });
+        news.spans.push(Span { first, count, weight, outcome });
     }
 
     /// A reply, and behind its parts what was written on stderr since the one before. There is one packet at a
