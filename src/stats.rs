@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::sync::{Mutex, MutexGuard, OnceLock, lock};
 use crate::watch::{self, Board, Bottleneck, Counts, Facts, Ledger, Worker};
@@ -98,6 +98,9 @@ pub(crate) struct Stats {
     workers: usize,
     board: Board,
     ledger: Mutex<Ledger>,
+    /// Since when the event loop has been awake, after a sleep that the ledger knows and whose end it does not: in
+    /// nanoseconds. So a wake-up costs it a store.
+    awake_since: AtomicU64,
     /// When the event loop's clock began.
     began: OnceLock<Instant>,
     #[cfg(feature = "timeline")]
@@ -117,6 +120,7 @@ impl Stats {
             workers,
             board: Board::new(workers),
             ledger: Mutex::default(),
+            awake_since: AtomicU64::new(0),
             began: OnceLock::new(),
             #[cfg(feature = "timeline")]
             recorder: None,
@@ -164,7 +168,20 @@ impl Stats {
 
     /// Event loop: where it puts down what it spends its time with.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
+        let mut ledger = lock(&self.ledger);
+        // Nothing is stored here between the two: whoever is awake must first have this lock to sleep.
+        let woke = self.awake_since.load(Relaxed);
+        if woke > 0 {
+            ledger.wakes(Duration::from_nanos(woke));
+            self.awake_since.store(0, Relaxed);
+        }
+        ledger
+    }
+
+    /// Event loop: awake again, after it has put down that it sleeps.
+    pub(crate) fn wakes(&self, now: Duration) {
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.awake_since.store(nanos.max(1), Relaxed);
     }
 
     /// How many packets have come and gone.
@@ -321,5 +338,29 @@ impl Monitor {
 impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.snapshot(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::Share;
+
+    #[test]
+    fn the_time_since_a_wake_up_is_ours_whoever_looks_and_when() {
+        const fn ms(n: u64) -> Duration {
+            Duration::from_millis(n)
+        }
+        let stats = Stats::new(Arc::new(Gate::new(1, usize::MAX)), 1);
+        let none = Counts::default();
+        stats.ledger().rests(ms(10), ms(0), Share::Source, none, 0);
+        stats.wakes(ms(30));
+        let read = |now| stats.ledger().clone().read(now, none);
+        assert_eq!(read(ms(50)).shares[Share::Us as usize], ms(10 + 20));
+        stats.ledger().rests(ms(100), ms(0), Share::Workers, none, 0);
+        let times = read(ms(101));
+        assert_eq!(times.shares[Share::Us as usize], ms(10 + 70));
+        assert_eq!(times.shares[Share::Source as usize], ms(20));
+        assert_eq!(times.shares[Share::Workers as usize], ms(1));
     }
 }

@@ -340,7 +340,7 @@ impl Machine for Swarm {
             self.put_down();
         } else if self.pause.idled >= PUT_DOWN_AFTER {
             self.put_down();
-            self.scheduler.stats().ledger().wakes(self.now);
+            self.scheduler.stats().wakes(self.now);
         }
         self.pause.since = Some(self.now);
         self.pause.briefly = briefly;
@@ -351,7 +351,7 @@ impl Machine for Swarm {
         if self.pause.briefly {
             self.pause.idled += self.now.saturating_sub(since);
         } else {
-            self.scheduler.stats().ledger().wakes(self.now);
+            self.scheduler.stats().wakes(self.now);
         }
     }
 
