@@ -222,6 +222,14 @@ impl Machine for Swarm {
         }
     }
 
+    fn pass_on(&mut self) {
+        self.put();
+    }
+
+    fn takes_input(&mut self) -> bool {
+        self.scheduler.wants_input() && self.take_input()
+    }
+
     fn advance(&mut self, reported: Time) {
         self.scheduler.tick(reported);
         while self.scheduler.wants_input() && self.take_input() {}

@@ -38,6 +38,12 @@ pub(crate) trait Machine {
     fn time_is(&mut self, now: Time);
     /// A turn begins.
     fn begin(&mut self);
+    /// What was read is handed on before anything else is done: somebody may wait for it.
+    fn pass_on(&mut self) {}
+    /// Takes input if there is some and it is of use now. Says whether there was.
+    fn takes_input(&mut self) -> bool {
+        false
+    }
     /// Everything that has come is read: timers run, input is taken and given out.
     ///
     /// What happened until `reported` has been told. A limit that runs out later is not judged yet: where this
@@ -141,6 +147,8 @@ pub(crate) struct EventLoop<M, O> {
     clock: Clock,
     /// By the patient clock.
     now: Now,
+    /// The children were asked since input was last taken instead.
+    has_waited: bool,
     /// Nothing was done since the machine was told what time it is: it need not be told again.
     is_told: bool,
     /// When the last look for events began: what happened before has been told.
@@ -160,6 +168,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
             to_read: Vec::new(),
             clock: Clock::default(),
             now: Now::ZERO,
+            has_waited: false,
             is_told: false,
             reported: Time::default(),
             yields: 0,
@@ -255,6 +264,13 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         self.tell_time();
         self.machine.pauses(true);
         self.os.yield_now();
+        // What they have brought is seen to first, and the children after it.
+        if std::mem::take(&mut self.has_waited) && self.machine.takes_input() {
+            self.is_told = false;
+            self.tell_time();
+            self.machine.resumes();
+            return false;
+        }
         self.wait(Some(Duration::ZERO))
     }
 
@@ -270,6 +286,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
     fn turn(&mut self) {
         self.machine.begin();
         self.read();
+        self.machine.pass_on();
         self.machine.advance(self.reported);
         self.perform();
         self.machine.take_writers(&mut self.to_write);
@@ -279,6 +296,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
 
     /// Waits for the children, another thread or the time. Says whether a child had something to say.
     fn wait(&mut self, timeout: Option<Duration>) -> bool {
+        self.has_waited = true;
         let mut events = std::mem::take(&mut self.events);
         self.reported = self.clock.now();
         self.clock.waits(timeout);
