@@ -127,15 +127,12 @@ impl Child {
         }
     }
 
-    /// SIGKILL, at once and without the rest of the kill sequence. Says whether it is to be sent.
-    pub(crate) fn kill_outright(&mut self, policy: &Policy, now: Time) -> bool {
-        if !self.is_running() {
-            return false;
-        }
+    /// SIGKILL is sent to it, which runs, at once and without the rest of the kill sequence.
+    pub(crate) fn kill_outright(&mut self, policy: &Policy, now: Time) {
+        debug_assert!(self.is_running(), "it was killed before, or has exited");
         let next = now.real.saturating_add(policy.kill_grace());
         self.phase = Phase::Killing { sent: policy.kill_sequence.len(), next };
         self.signalled = Some(Signal::Kill);
-        true
     }
 
     /// Something was read from one of its outputs.

@@ -138,3 +138,42 @@ impl Backlog {
         Ok(weight)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::record::Requests;
+
+    /// A backlog of one block with so many records.
+    fn block(records: u64) -> Backlog {
+        let mut batch = Requests::counted(b'\n');
+        for _ in 0..records {
+            batch.columns[0].bytes.extend_from_slice(b"x\n");
+            batch.columns[0].push_end();
+        }
+        let mut backlog = Backlog::new(PacketId(0));
+        backlog.put(Run::whole(Arc::new(batch)), Care::Free);
+        backlog
+    }
+
+    #[test]
+    fn a_block_is_cut_where_both_parts_are_worth_it() {
+        let take = |share, most, something| {
+            let mut backlog = block(100);
+            let taken = backlog.take_free(share, most, something).map(|run| run.len() as u64);
+            (taken, backlog.packets())
+        };
+        assert_eq!(take(50, 100, false), (Some(50), 50));
+        // A crumb is left to the next one who has nothing, or taken with the rest.
+        assert_eq!(take(24, 100, false), (Some(24), 76));
+        assert_eq!(take(24, 100, true), (None, 100));
+        assert_eq!(take(25, 100, true), (Some(25), 75));
+        assert_eq!(take(74, 100, true), (Some(74), 26));
+        assert_eq!(take(75, 100, true), (Some(100), 0));
+        // But not more than there is room for.
+        assert_eq!(take(75, 99, true), (Some(75), 25));
+        assert_eq!(take(100, 100, true), (Some(100), 0));
+    }
+}

@@ -295,6 +295,10 @@ mod tests {
         assert_eq!(hosts.all_out(), None);
         hosts.ended(1);
         assert_eq!(hosts.all_out().unwrap(), "a: no; b: never");
+        // One for which there is no worker is not waited for.
+        let mut beside = super::tests::hosts(&["a", "b"], 1);
+        beside.failed(0, ms(0), ms(1), &policy, "no".into());
+        assert_eq!(beside.all_out().unwrap(), "a: no");
         // This machine is never out.
         let mut with_local = super::tests::hosts(&["a", ":"], 2);
         with_local.failed(0, ms(0), ms(1), &policy, "no".into());

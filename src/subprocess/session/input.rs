@@ -318,3 +318,55 @@ impl Input {
         debug_assert_eq!(n, 0, "wrote more than there was");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Requests;
+
+    /// Two packets: of three bytes each on stdin, and of these on a side input.
+    fn two(first: usize, second: usize) -> Run {
+        let mut batch = Requests::new(2);
+        for side in [first, second] {
+            batch.columns[0].bytes.extend_from_slice(b"ab\n");
+            batch.columns[1].bytes.extend_from_slice(&vec![b'x'; side]);
+            batch.columns.iter_mut().for_each(|column| column.push_end());
+        }
+        Run::whole(Arc::new(batch))
+    }
+
+    #[test]
+    fn a_side_input_is_clogged_when_more_waits_than_may_and_stdin_never_is() {
+        let (mut stdin, mut side) = (Input::default(), Input::side(1, Some(10)));
+        for input in [&mut stdin, &mut side] {
+            input.push(two(4, 6));
+            assert!(!input.is_clogged());
+            input.push(two(1, 1));
+        }
+        assert!(side.is_clogged() && !stdin.is_clogged());
+        side.wrote(2);
+        assert!(!side.is_clogged());
+        side.shut();
+        side.push(two(100, 100));
+        assert!(!side.is_clogged());
+        let mut required = Input::side(1, None);
+        required.push(two(CLOGGED, 0));
+        assert!(!required.is_clogged());
+        required.push(two(1, 0));
+        assert!(required.is_clogged());
+    }
+
+    #[test]
+    fn a_request_is_torn_between_its_first_byte_and_its_last() {
+        let mut input = Input::default();
+        input.push(two(0, 0));
+        let torn = [false, true, true, false, true, true, false];
+        for (written, torn) in torn.into_iter().enumerate() {
+            assert_eq!(input.is_torn(), torn, "{written}");
+            if written < 6 {
+                input.wrote(1);
+            }
+        }
+        assert!(input.is_written());
+    }
+}

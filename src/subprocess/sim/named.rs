@@ -572,3 +572,44 @@ fn blocks_and_single_records_come_to_the_same() {
     }
     assert!(compared > 20, "{compared} schedules are too few");
 }
+
+#[test]
+fn a_reply_that_check_refuses_is_an_error_of_its_packet_alone() {
+    let reports = play(Family::Garbage, |schedule, spec| {
+        schedule.manners.faults = &[Fault::WrongReply];
+        schedule.manners.at = Some(3);
+        (schedule.workers, schedule.input.total) = (1, Some(4));
+        spec.check = Some(Arc::new(|request, reply| check(Talk::Line, request, reply)));
+    });
+    for report in reports {
+        assert_eq!((report.replies, report.failed, report.fatal), (3, 1, 0), "{report:?}");
+    }
+}
+
+#[test]
+fn what_a_worker_cannot_have_read_is_sent_again_even_where_nothing_is_sent_twice() {
+    let reports = play(Family::Deaths, |schedule, spec| {
+        schedule.manners.faults = &[Fault::DieRead];
+        schedule.manners.at = Some(12);
+        schedule.manners.stdin_room = 16;
+        (schedule.workers, schedule.input.total) = (1, Some(40));
+        spec.policy.at_most_once = true;
+    });
+    for report in reports {
+        // What it has read, and what its pipe holds.
+        let (most, all) = (2 + 16 / 2, report.replies + report.failed);
+        assert!(report.failed <= most && (all, report.fatal) == (40, 0), "{report:?}");
+    }
+}
+
+#[test]
+fn a_feed_in_which_nothing_moves_ends_with_the_limit_of_idleness() {
+    let reports = play(Family::Hangs, |schedule, spec| {
+        schedule.manners.faults = &[Fault::Hang];
+        (schedule.workers, schedule.input.total) = (1, Some(1));
+        spec.policy.idle_timeout = Some(20_000 * MS);
+    });
+    for report in reports {
+        assert!(report.fatal == 1 && report.ended_at < 30_000 * MS, "{report:?}");
+    }
+}

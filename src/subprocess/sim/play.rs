@@ -8,7 +8,7 @@ use crate::stats::{Monitor, Stats};
 use crate::subprocess::event_loop::EventLoop;
 use crate::subprocess::scheduler::{Audit, Plan, Scheduler};
 use crate::subprocess::swarm::Swarm;
-use crate::template::policy::{DRAIN_GRACE, DROP_GRACE};
+use crate::template::policy::{DRAIN_GRACE, DROP_GRACE, Halt};
 use crate::watch::JobLog;
 use crate::window::gate::Gate;
 use crate::window::outbox::Outbox;
@@ -138,8 +138,12 @@ impl Play {
             let now = world.now;
             world.sink.hear(now);
             let audit = self.event_loop.machine().scheduler().audit().map_err(Failure::new)?;
-            if audit.stopping {
-                self.event_loop.os().stopped_at.get_or_insert(began);
+            if audit.stopping && self.event_loop.os().stopped_at.is_none() {
+                let world = self.event_loop.os();
+                world.stopped_at = Some(began);
+                if world.faulted.is_none() {
+                    world.all_whole()?;
+                }
             }
             self.check(&audit)?;
             if ended {
@@ -265,6 +269,10 @@ impl Play {
                 for child in &world.children {
                     world.oracle.noticed(&self.schedule, child)?;
                 }
+            }
+            if let Halt::Soon(most) | Halt::Now(most) = self.schedule.spec.policy.halt {
+                let (failed, halted) = (world.oracle.failed, world.oracle.fatal.is_some());
+                must!(failed < most.max(1) || halted, "{failed} failures end nothing");
             }
             if world.oracle.fatal.is_none() {
                 let total = self.schedule.input.total;

@@ -56,6 +56,8 @@ struct Tail {
     /// Bytes of the preamble that are still to come.
     preamble: usize,
     bytes: Vec<u8>,
+    /// Whole requests, or their second parts, before these.
+    whole: u64,
 }
 
 pub(super) struct World {
@@ -350,8 +352,43 @@ impl World {
 
     /// Whether a request was written in part: a piece of it, or on one input and not yet on another.
     fn is_half_written(&self, ports: &Ports) -> bool {
-        let torn = |tail: &Tail| is_torn(&self.schedule, &tail.bytes);
-        ports.tails.iter().any(torn) || self.schedule.manners.ends.second().is_some()
+        let main = self.schedule.manners.ends.main();
+        is_torn(&self.schedule, &ports.tails[main].bytes) || self.is_half_on_the_side(ports)
+    }
+
+    /// Whether a second part was written in part; or a request was begun on one of two inputs, both of which must be
+    /// read, and is not whole on the other.
+    fn is_half_on_the_side(&self, ports: &Ports) -> bool {
+        let [main, second] = &ports.tails[..] else { return false };
+        match self.schedule.manners.ends.side_input {
+            SideInput::Optional => !second.bytes.is_empty(),
+            SideInput::Required => {
+                let begun = u64::from(is_torn(&self.schedule, &main.bytes));
+                !second.bytes.is_empty() || main.whole + begun != second.whole
+            }
+            SideInput::None | SideInput::Alone => false,
+        }
+    }
+
+    /// When a feed ends before its time, no worker that lives is left with half a request on the side.
+    pub(super) fn all_whole(&self) -> Result<(), Failure> {
+        for ports in self.ports.iter().flatten() {
+            let child = &self.children[ports.child];
+            let told = ports.inputs.iter().all(|open| !open);
+            let reads = child.stdin.reader && child.second.reader;
+            must!(
+                !told
+                    || !reads
+                    || !child.is_alive()
+                    || child.killed
+                    || !self.is_half_on_the_side(ports),
+                "the inputs of session {} were closed after {} requests on one and {} on the other",
+                child.pid,
+                ports.tails[0].whole,
+                ports.tails[1].whole
+            );
+        }
+        Ok(())
     }
 
     fn may_close_input(&self, slot: usize, channel: usize) -> Result<(), Failure> {
@@ -447,7 +484,7 @@ impl Os for World {
         }
         let tail = |channel| Tail {
             preamble: if channel == 0 { manners.words.preamble.len() } else { 0 },
-            bytes: Vec::new(),
+            ..Tail::default()
         };
         let template = self.schedule.spec.link(&self.schedule.spec.seat_of(slot));
         let faults = &self.schedule.faults;
@@ -566,6 +603,8 @@ impl Os for World {
         child.nudge(self.now);
         if channel == self.schedule.manners.ends.main() {
             ports.tails[channel].push(&self.schedule, &bytes, child);
+        } else {
+            ports.tails[channel].push_second(&bytes);
         }
         Ok(n)
     }
@@ -705,10 +744,20 @@ impl Tail {
             let number = body.iter().take_while(|byte| byte.is_ascii_digit());
             let k = number.fold(0, |n: u64, byte| n * 10 + u64::from(byte - b'0'));
             if body.first().is_some_and(u8::is_ascii_digit) {
+                self.whole += 1;
                 let left = (self.bytes.len() - len) as u64;
                 child.requests.push((k, child.written - left));
             }
             self.bytes.drain(..len);
+        }
+    }
+
+    /// The same, of second parts: each is a line.
+    fn push_second(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        while let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
+            self.bytes.drain(..=end);
+            self.whole += 1;
         }
     }
 }
