@@ -414,17 +414,27 @@ impl Iterator for BlockFeed {
     type Item = Result<Block, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (packet, given) = self.outlet.next_whole()?;
+        let (packet, count, given) = self.outlet.next_whole()?;
         if self.ended.load(SeqCst) {
             // What still lies here may have a hole in front of it.
             return None;
         }
-        Some(match given {
-            Given::Reply((replies, count)) => Ok(Block::new(packet.0, count, replies, &self.end)),
-            Given::Failed(error) => Err(error),
-            // Nothing passes here.
-            Given::Passed => Err(Error::halted().at(packet.0)),
-        })
+        Some(block(packet, count, given, &self.end))
+    }
+}
+
+/// The item that so many records from this one on are.
+pub(crate) fn block(
+    packet: PacketId,
+    count: u64,
+    given: Given<Replies>,
+    end: &Arc<[u8]>,
+) -> Result<Block, Error> {
+    match given {
+        Given::Reply(replies) => Ok(Block::new(packet.0, count, replies, end)),
+        Given::Failed(error) => Err(error),
+        // Nothing passes here.
+        Given::Passed => Err(Error::halted().at(packet.0)),
     }
 }
 
@@ -538,7 +548,7 @@ impl Parts {
 }
 
 impl Block {
-    pub(crate) fn new(first: u64, count: u64, replies: Replies, end: &Arc<[u8]>) -> Self {
+    fn new(first: u64, count: u64, replies: Replies, end: &Arc<[u8]>) -> Self {
         let Replies { buffer, at, cut, .. } = replies;
         let len = usize::try_from(count).unwrap_or(usize::MAX);
         let pieces = match cut {

@@ -20,7 +20,7 @@ use crate::template::Template;
 use crate::template::codec::{Decode, Encode};
 use crate::window::intake::Intake;
 use crate::window::joins::IntakeThread;
-use crate::window::outlet::Order;
+use crate::window::outlet::{Given, Order};
 use crate::window::packet::SessionEnd;
 use crate::window::packing::{Store, Writer};
 use crate::window::seam::Bounds;
@@ -355,15 +355,13 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
         }
         let (Answers { mut outlet, .. }, ()) = self.launch(false, spawn);
         let mut failed = Vec::new();
-        while outlet.next_span().is_some() {
-            if let Some(error) = outlet.take_failure() {
-                // The first fatal error is the cause; the others only say that it came before them.
-                if error.is_fatal() {
-                    return Err(error);
-                }
-                failed.push(error);
+        while let Some((_, _, given)) = outlet.next_whole() {
+            let Given::Failed(error) = given else { continue };
+            // The first fatal error is the cause; the others only say that it came before them.
+            if error.is_fatal() {
+                return Err(error);
             }
-            outlet.release_span();
+            failed.push(error);
         }
         let bad_ends = outlet.take_remarks();
         let (accepted, ends) = outlet.take_report();

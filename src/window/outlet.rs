@@ -298,53 +298,33 @@ impl<B: Batch, R> Outlet<B, R> {
         })
     }
 
-    /// The same, but replies to consecutive packets together, with their number.
-    pub(crate) fn next_whole(&mut self) -> Option<(PacketId, Given<(R, u64)>)> {
+    /// The same, but consecutive packets together, with their number, where they were answered or have passed.
+    pub(crate) fn next_whole(&mut self) -> Option<(PacketId, u64, Given<R>)> {
         if self.is_dry() && !self.wait() {
             return None;
         }
         let span = self.current.as_mut()?;
-        if !matches!(span.outcome, Outcome::Replies(_)) {
+        if !matches!(span.outcome, Outcome::Replies(_) | Outcome::Passed) {
             return self.take().map(|(packet, given)| match given {
-                Given::Failed(error) => (packet, Given::Failed(error)),
-                Given::Passed | Given::Reply(_) => (packet, Given::Passed),
+                Given::Failed(error) => (packet, 1, Given::Failed(error)),
+                Given::Passed | Given::Reply(_) => (packet, 1, Given::Passed),
             });
         }
         let (first, count) = (span.first, span.count);
         let outcome = std::mem::replace(&mut span.outcome, Outcome::Passed);
         // It is the consumer's now, and counts as yielded.
         self.drop_current();
-        match outcome {
-            Outcome::Replies(replies) => Some((first, Given::Reply((replies, count)))),
-            _ => None,
-        }
+        let given = match outcome {
+            Outcome::Replies(replies) => Given::Reply(replies),
+            _ => Given::Passed,
+        };
+        Some((first, count, given))
     }
 
     /// Whether there is something for [`next`](Outlet::next) to say, be it the end. Waits for that no
     /// longer than until `deadline`.
     pub(crate) fn is_ready_before(&mut self, deadline: Instant) -> bool {
         !self.is_dry() || self.wait_until(Some(deadline)).is_ok()
-    }
-
-    /// The next span whole; the previous one is released.
-    pub(crate) fn next_span(&mut self) -> Option<&mut Span<R>> {
-        if !self.wait() {
-            return None;
-        }
-        let span = self.current.as_mut()?;
-        if let Outcome::Panicked(_) = &span.outcome {
-            let Outcome::Panicked(payload) = std::mem::replace(&mut span.outcome, Outcome::Passed)
-            else {
-                unreachable!("matched above")
-            };
-            self.panicked(payload)
-        }
-        self.current.as_mut()
-    }
-
-    /// Gives back the credit for a span taken whole.
-    pub(crate) fn release_span(&mut self) {
-        self.drop_current();
     }
 
     fn panicked(&mut self, payload: Payload) -> ! {
@@ -565,26 +545,6 @@ impl<B: Batch, R> Outlet<B, R> {
     /// What belongs to no packet. Empty before the end.
     pub(crate) fn take_remarks(&mut self) -> Vec<Error> {
         self.end.as_mut().map(|end| std::mem::take(&mut end.remarks)).unwrap_or_default()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn current(&self) -> Option<&Span<R>> {
-        self.current.as_ref()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn current_mut(&mut self) -> Option<&mut Span<R>> {
-        self.current.as_mut()
-    }
-
-    /// The failure of the current span, if it is one.
-    pub(crate) fn take_failure(&mut self) -> Option<Error> {
-        let span = self.current.as_mut()?;
-        match std::mem::replace(&mut span.outcome, Outcome::Passed) {
-            Outcome::Failed(error) => Some(error),
-            Outcome::Halted => Some(Error::halted().at(span.first.0)),
-            _ => None,
-        }
     }
 
     /// What each worker was handed, and how its sessions ended; after the end, of a drained feed.

@@ -51,7 +51,6 @@ fn ready(schedule: &mut Schedule, spec: &mut Spec) {
 fn drains(schedule: &mut Schedule, spec: &mut Spec) {
     schedule.drain = true;
     schedule.order = crate::window::outlet::Order::Completion;
-    schedule.consumer.whole_spans = true;
     spec.policy.drains = true;
     spec.policy.at_most_once = true;
     spec.policy.end_timeout = None;
@@ -461,7 +460,6 @@ fn in_blocks(schedule: &mut Schedule) {
         fails_at: None,
         blocks_within: 0,
     });
-    schedule.consumer.whole_spans = false;
 }
 
 #[test]

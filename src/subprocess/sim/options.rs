@@ -283,8 +283,7 @@ fn of_feed(schedule: &Schedule, plan: Plan) -> Vec<Drawn> {
 
 /// What is around the feed: not options, but drawn with them.
 fn of_world(schedule: &Schedule) -> Vec<Drawn> {
-    let Consumer { pause: _, rest_every, rest: _, whole_spans, follows, take, drop_at } =
-        &schedule.consumer;
+    let Consumer { pause: _, rest_every, rest: _, follows, take, drop_at } = &schedule.consumer;
     let Input {
         total,
         pause: _,
@@ -330,7 +329,6 @@ fn of_world(schedule: &Schedule) -> Vec<Drawn> {
             },
         ),
         ("consumer rests", yes(*rest_every < u64::MAX)),
-        ("consumer takes spans", yes(*whole_spans)),
         ("consumer follows", yes(*follows)),
         ("consumer is dropped", yes(take.is_some() || drop_at.is_some())),
         ("input ends", some(total)),

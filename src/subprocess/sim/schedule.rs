@@ -75,8 +75,6 @@ pub(super) struct Consumer {
     /// One item in so many is followed by a long pause.
     pub(super) rest_every: u64,
     pub(super) rest: Duration,
-    /// Whole spans at a time, as `batches` does.
-    pub(super) whole_spans: bool,
     /// After each item it waits, elsewhere than in `next()`, until the source has pulled all that it may.
     pub(super) follows: bool,
     /// Dropped after so many items, or at this time.
@@ -90,7 +88,6 @@ impl Consumer {
         pause: Duration::ZERO,
         rest_every: u64::MAX,
         rest: Duration::ZERO,
-        whole_spans: false,
         follows: false,
         take: None,
         drop_at: None,
@@ -333,7 +330,6 @@ impl Schedule {
             self.input.total = Some(k);
         }
         (self.most, self.keep_requests) = (None, false);
-        self.consumer.whole_spans = false;
     }
 
     fn of_records(seed: u64) -> Self {
@@ -378,7 +374,7 @@ impl Schedule {
         let mut consumer = Self::consumer(rng, &input);
         if drain {
             // Whoever drains takes all that comes, and nothing else.
-            consumer = Consumer { whole_spans: true, ..Consumer::PLAIN };
+            consumer = Consumer::PLAIN;
         }
         let input = if drain {
             Input { total: Some(input.total.unwrap_or(40)), blocks_at: None, ..input }
@@ -476,11 +472,15 @@ impl Schedule {
 
     fn consumer(rng: &mut Rng, input: &Input) -> Consumer {
         let most = input.total.unwrap_or(if input.pause > MS { 10 } else { 40 }).max(1);
+        let pause = rng.pick(&[Duration::ZERO, Duration::ZERO, MS / 100, MS, 50 * MS]);
+        let rest_every = rng.pick(&[u64::MAX, u64::MAX, 2, 7]);
+        let rest = rng.pick(&[10 * MS, 700 * MS, 6_000 * MS]);
+        // What was drawn here is gone; a seed means the same as before.
+        rng.below(4);
         Consumer {
-            pause: rng.pick(&[Duration::ZERO, Duration::ZERO, MS / 100, MS, 50 * MS]),
-            rest_every: rng.pick(&[u64::MAX, u64::MAX, 2, 7]),
-            rest: rng.pick(&[10 * MS, 700 * MS, 6_000 * MS]),
-            whole_spans: rng.one_in(4),
+            pause,
+            rest_every,
+            rest,
             follows: false,
             take: (input.total.is_none() || rng.one_in(12)).then(|| rng.below(most + 1)),
             drop_at: rng.one_in(12).then(|| MS * rng.skewed(4_000) as u32 / 4),

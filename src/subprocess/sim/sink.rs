@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Poll, Wake, Waker};
 
-use crate::feed::blocks::Block;
+use crate::feed::blocks::block;
 use crate::record::PacketId;
 use crate::subprocess::protocol::Now;
 use crate::window::outlet::{Given, Outlet};
-use crate::window::packet::{Outcome, Replies};
+use crate::window::packet::Replies;
 use crate::window::waiter::Waiter;
 
 use super::check::{Answer, Failure, Item, Oracle, must};
@@ -74,7 +74,7 @@ impl Sink {
         }
     }
 
-    /// Asks for an item, or for a whole span, or drops the outlet.
+    /// Asks for an item, or drops the outlet.
     pub(super) fn step(
         &mut self,
         schedule: &Schedule,
@@ -104,9 +104,9 @@ impl Sink {
         };
         let polled = if let Some(bytes) = &schedule.bytes {
             let end = schedule.spec.replies.written_end(bytes.delimiter).into();
-            block(outlet, &self.waiter, &end, &mut show)?
-        } else if consumer.whole_spans {
-            whole_span(outlet, &self.waiter, &names, &mut show)?
+            next_block(outlet, &self.waiter, &end, &mut show)?
+        } else if schedule.drain {
+            next_drained(outlet, &self.waiter, &mut show)?
         } else {
             match outlet.poll_next(|| self.waiter.clone()) {
                 Poll::Pending => Poll::Pending,
@@ -156,8 +156,8 @@ impl Sink {
 /// Who is shown each item, and of which packet it is, if of one.
 type Show<'a> = dyn FnMut(Option<PacketId>, Item) -> Result<(), Failure> + 'a;
 
-/// The next block, as a feed of blocks gives it, with what ends each reply in it. `Ready(false)` is the end.
-fn block(
+/// The next item of a feed of blocks, with what ends each reply in it. `Ready(false)` is the end.
+fn next_block(
     outlet: &mut Outlet,
     waiter: &Waiter,
     end: &Arc<[u8]>,
@@ -166,80 +166,68 @@ fn block(
     if outlet.poll_ready(|| waiter.clone()).is_pending() {
         return Ok(Poll::Pending);
     }
-    let Some((packet, given)) = outlet.next_whole() else { return Ok(Poll::Ready(false)) };
-    match given {
-        Given::Reply((replies, count)) => {
-            let (pid, host) = (replies.label.pid, replies.label.host.clone());
-            let block = Block::new(packet.0, count, replies, end);
-            must!(
-                block.first_record() == packet.0 && block.len() as u64 == count && count > 0,
-                "{block:?} is {count} records from {packet:?} on"
-            );
-            let mut at = 0;
-            let mut left = count;
-            for (n, record) in (0..).zip(block.records()) {
-                let whole = [record, &end[..]].concat();
-                must!(
-                    block.as_bytes()[at..].starts_with(&whole),
-                    "record {n} of {block:?} is not where it should be"
-                );
-                at += whole.len();
-                left = left.saturating_sub(1);
-                let (bytes, host) = (record.to_vec(), host.clone());
-                let size = bytes.len();
-                let answer = Answer { bytes, size, side: None, stderr: None, pid, host };
-                show(Some(packet.plus(n)), Item::Reply(answer))?;
-            }
-            must!(
-                left == 0 && at == block.as_bytes().len(),
-                "{block:?} lacks {left} records, which end after {at} bytes of {:?}",
-                String::from_utf8_lossy(block.as_bytes())
-            );
+    let Some((packet, count, given)) = outlet.next_whole() else { return Ok(Poll::Ready(false)) };
+    let (pid, host) = match &given {
+        Given::Reply(replies) => (replies.label.pid, replies.label.host.clone()),
+        Given::Failed(_) | Given::Passed => (None, None),
+    };
+    let block = match block(packet, count, given, end) {
+        Ok(block) => block,
+        Err(error) => {
+            let item = Item::Failed(error);
+            show(item.is_of_a_packet().then_some(packet), item)?;
+            return Ok(Poll::Ready(true));
         }
+    };
+    must!(
+        block.first_record() == packet.0 && block.len() as u64 == count && count > 0,
+        "{block:?} is {count} records from {packet:?} on"
+    );
+    let mut at = 0;
+    let mut left = count;
+    for (n, record) in (0..).zip(block.records()) {
+        let whole = [record, &end[..]].concat();
+        must!(
+            block.as_bytes()[at..].starts_with(&whole),
+            "record {n} of {block:?} is not where it should be"
+        );
+        at += whole.len();
+        left = left.saturating_sub(1);
+        let (bytes, host) = (record.to_vec(), host.clone());
+        let size = bytes.len();
+        let answer = Answer { bytes, size, side: None, stderr: None, pid, host };
+        show(Some(packet.plus(n)), Item::Reply(answer))?;
+    }
+    must!(
+        left == 0 && at == block.as_bytes().len(),
+        "{block:?} lacks {left} records, which end after {at} bytes of {:?}",
+        String::from_utf8_lossy(block.as_bytes())
+    );
+    Ok(Poll::Ready(true))
+}
+
+/// What comes of a feed that is drained. `Ready(false)` is the end.
+fn next_drained(
+    outlet: &mut Outlet,
+    waiter: &Waiter,
+    show: &mut Show<'_>,
+) -> Result<Poll<bool>, Failure> {
+    if outlet.poll_ready(|| waiter.clone()).is_pending() {
+        return Ok(Poll::Pending);
+    }
+    let Some((packet, count, given)) = outlet.next_whole() else { return Ok(Poll::Ready(false)) };
+    match given {
         Given::Failed(error) => {
             let item = Item::Failed(error);
             show(item.is_of_a_packet().then_some(packet), item)?;
         }
-        Given::Passed => show(Some(packet), Item::Passed)?,
-    }
-    Ok(Poll::Ready(true))
-}
-
-/// The next span, as `batches` takes it. `Ready(false)` is the end.
-fn whole_span(
-    outlet: &mut Outlet,
-    waiter: &Waiter,
-    names: &[String],
-    show: &mut Show<'_>,
-) -> Result<Poll<bool>, Failure> {
-    match outlet.poll(waiter) {
-        Poll::Ready(true) => {}
-        other => return Ok(other),
-    }
-    let Some((first, count)) = outlet.current().map(|span| (span.first, span.count)) else {
-        return Err(Failure::new("a span is ready and is not there"));
-    };
-    for n in 0..count {
-        let packet = Some(first.plus(n));
-        let Some(span) = outlet.current_mut() else { break };
-        match &mut span.outcome {
-            Outcome::Replies(replies) => {
-                let answer = next_reply(replies, first.plus(n), names);
-                show(packet, Item::Reply(answer))?;
-            }
-            Outcome::Halted => {
-                show(packet, Item::Failed(crate::error::Error::halted().at(first.plus(n).0)))?
-            }
-            Outcome::Panicked(_) => return Err(Failure::new("a panic")),
-            Outcome::Passed => show(packet, Item::Passed)?,
-            Outcome::Failed(_) => {
-                let Some(error) = outlet.take_failure() else { break };
-                let item = Item::Failed(error);
-                show(packet.filter(|_| item.is_of_a_packet()), item)?;
+        Given::Passed => {
+            for n in 0..count {
+                show(Some(packet.plus(n)), Item::Passed)?;
             }
         }
+        Given::Reply(_) => return Err(Failure::new("a reply comes out of a feed that is drained")),
     }
-    outlet.release_span();
     Ok(Poll::Ready(true))
 }
 
