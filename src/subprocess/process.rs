@@ -363,11 +363,11 @@ nix::ioctl_read_bad!(
 );
 
 /// Whether nobody can read any more what is written to a pipe.
-pub(crate) fn has_no_reader(pipe: &File) -> bool {
+pub(crate) fn has_no_reader(pipe: &File) -> io::Result<bool> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut pipe = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
-    poll(&mut pipe, PollTimeout::ZERO).is_ok()
-        && pipe[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR))
+    poll(&mut pipe, PollTimeout::ZERO)?;
+    Ok(pipe[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR)))
 }
 
 /// Has the kernel kill this process when the thread that has started it is gone. Runs in the child, before

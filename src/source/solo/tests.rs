@@ -362,8 +362,8 @@ impl Os for Fake {
         None
     }
 
-    fn has_no_reader(&mut self, _: usize, _: usize) -> bool {
-        false
+    fn has_no_reader(&mut self, _: usize, _: usize) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn look(&mut self, _: &[usize], _: Now) -> Vec<Look> {

@@ -426,7 +426,7 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
 
     /// Looks at children that have gone quiet.
     fn look(&mut self, mut slots: Vec<usize>) {
-        slots.retain(|&slot| self.connections[slot].is_some() && !self.has_stopped_reading(slot));
+        slots.retain(|&slot| self.may_still_read(slot));
         let looks = self.os.look(&slots, self.now);
         for (slot, look) in slots.into_iter().zip(looks) {
             if !self.has_spoken(slot) {
@@ -435,12 +435,21 @@ impl<M: Machine, O: Os> EventLoop<M, O> {
         }
     }
 
-    /// A child that closes its stdin is found out by the next write; where there is none, by this.
-    fn has_stopped_reading(&mut self, slot: usize) -> bool {
+    /// Whether a child is to be looked at: it may still read. One that closes its stdin is found out by the next write, and
+    /// where there is none, by this. If that cannot be known now, there is another look later: what has closed its
+    /// stdin looks like what will never read, and once that is answered by a close nobody can ask any more.
+    fn may_still_read(&mut self, slot: usize) -> bool {
         let Some(connection) = &self.connections[slot] else { return false };
-        let closed = (0..connection.inputs()).find(|&channel| self.os.has_no_reader(slot, channel));
-        let Some(channel) = closed else { return false };
-        self.input_closed(slot, channel);
+        for channel in 0..connection.inputs() {
+            match self.os.has_no_reader(slot, channel) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.input_closed(slot, channel);
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
         true
     }
 

@@ -85,7 +85,10 @@ pub(crate) trait Os: fmt::Debug {
     fn unread(&mut self, slot: usize, channel: usize) -> Option<u64>;
 
     /// Whether nobody can read an input any more.
-    fn has_no_reader(&mut self, slot: usize, channel: usize) -> bool;
+    ///
+    /// # Errors
+    /// That cannot be known now.
+    fn has_no_reader(&mut self, slot: usize, channel: usize) -> io::Result<bool>;
 
     /// Looks at what the children in these slots, which all have one, are doing at this time.
     fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look>;

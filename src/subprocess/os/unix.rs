@@ -333,9 +333,11 @@ impl Os for Unix {
         unread(child.process.inputs[channel].as_ref().or(child.leftovers[channel].as_ref())?)
     }
 
-    fn has_no_reader(&mut self, slot: usize, channel: usize) -> bool {
-        let input = self.children[slot].as_ref().map(|child| &child.process.inputs[channel]);
-        matches!(input, Some(Some(input)) if has_no_reader(input))
+    fn has_no_reader(&mut self, slot: usize, channel: usize) -> io::Result<bool> {
+        match self.children[slot].as_ref().map(|child| &child.process.inputs[channel]) {
+            Some(Some(input)) => has_no_reader(input),
+            _ => Ok(false),
+        }
     }
 
     fn look_far(&mut self, slot: usize, pid: u32) {

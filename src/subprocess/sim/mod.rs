@@ -171,7 +171,7 @@ fn schedules_end_and_keep_every_promise() {
 fn replay() {
     if let Some(seed) = from_env("SUBFEED_SEED") {
         let played = match from_env("SUBFEED_CALL") {
-            Some(call) => caught(|| Play::failing(seed, call, true).run()),
+            Some(call) => caught(|| Play::new(seed, true).failing(call).run()),
             None => run(seed, true),
         };
         match played {

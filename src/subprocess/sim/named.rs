@@ -370,6 +370,25 @@ fn an_intake_that_was_given_up_is_not_listened_to() {
     }
 }
 
+#[test]
+fn a_worker_that_reads_no_more_is_found_out_though_the_question_fails_once() {
+    for seed in 0..20 {
+        for call in 1..80 {
+            let mut schedule = Schedule::plain(Family::Pipes);
+            schedule.manners.faults = &[Fault::Retire];
+            (schedule.manners.out_block, schedule.manners.withholds) = (AT_THE_END, true);
+            (schedule.manners.faulty, schedule.workers) = (2, 1);
+            (schedule.input.total, schedule.most) = (Some(1), Some(1));
+            let mut spec = (*schedule.spec).clone();
+            (spec.policy.packet_timeout, spec.policy.in_flight) = (None, Some(1));
+            schedule.spec = Arc::new(spec);
+            if let Err(failure) = Play::of(schedule, seed, false).failing(call).run() {
+                panic!("seed {seed}, call {call}: {}", failure.0);
+            }
+        }
+    }
+}
+
 /// What single schedules of millions have shown, and the smaller ones above do not draw.
 #[test]
 fn what_failed_once_does_not_fail_again() {

@@ -70,10 +70,9 @@ impl Play {
     }
 
     /// The same, with this call of the system failing.
-    pub(super) fn failing(seed: u64, call: u64, trace: bool) -> Self {
-        let mut play = Self::new(seed, trace);
-        play.event_loop.os().fails = Some(call);
-        play
+    pub(super) fn failing(mut self, call: u64) -> Self {
+        self.event_loop.os().fails = Some(call);
+        self
     }
 
     /// This schedule, with chance from this seed.

@@ -27,7 +27,7 @@ fn sweep(seed: u64) -> Result<u64, String> {
     let mut failed = 0;
     for call in (1..=calls).step_by(step as usize) {
         failed += 1;
-        caught(|| Play::failing(seed, call, false).run())
+        caught(|| Play::new(seed, false).failing(call).run())
             .map_err(|failure| format!("seed {seed}, call {call}: {}", failure.0))?;
     }
     Ok(failed)

@@ -663,13 +663,12 @@ impl Os for World {
         Some(self.children[ports.child].input(channel).bytes.len() as u64)
     }
 
-    fn has_no_reader(&mut self, slot: usize, channel: usize) -> bool {
-        // Whether it cannot be known is said as that there is one.
+    fn has_no_reader(&mut self, slot: usize, channel: usize) -> io::Result<bool> {
         if self.fails("has_no_reader") {
-            return false;
+            return Err(io::ErrorKind::Interrupted.into());
         }
-        let Some(ports) = &self.ports[slot] else { return false };
-        ports.inputs[channel] && !self.children[ports.child].input(channel).reader
+        let Some(ports) = &self.ports[slot] else { return Ok(false) };
+        Ok(ports.inputs[channel] && !self.children[ports.child].input(channel).reader)
     }
 
     fn look(&mut self, slots: &[usize], at: Now) -> Vec<Look> {

@@ -599,8 +599,8 @@ impl<P: Program, C: Consumer> Os for World<P, C> {
         if self.fails("unread") { None } else { Some(0) }
     }
 
-    fn has_no_reader(&mut self, _: usize, _: usize) -> bool {
-        false
+    fn has_no_reader(&mut self, _: usize, _: usize) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn look(&mut self, _: &[usize], _: Now) -> Vec<Look> {
