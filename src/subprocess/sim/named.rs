@@ -184,9 +184,13 @@ fn b0_a_whole_output_without_a_status_is_no_reply() {
 
 #[test]
 fn b1_a_reply_too_many_is_fatal_wherever_it_comes() {
-    for fault in
-        [&[Fault::ExtraReply], &[Fault::ExtraIdle], &[Fault::ExtraEarly], &[Fault::ExtraAtEnd]]
-    {
+    for fault in [
+        &[Fault::ExtraReply],
+        &[Fault::ExtraIdle],
+        &[Fault::ExtraEarly],
+        &[Fault::ExtraAtEnd],
+        &[Fault::ExtraLeaving],
+    ] {
         for most in [None, Some(1), Some(20)] {
             let reports = play(Family::Garbage, |schedule, _| {
                 schedule.manners.faults = fault;

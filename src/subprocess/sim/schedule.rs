@@ -256,6 +256,7 @@ impl Schedule {
         let mut schedule = Self::of_records(seed);
         let rng = &mut Rng::new(stir(seed ^ BESIDE));
         schedule.log = (!schedule.drain && rng.one_in(3)).then(|| Log::new(rng));
+        schedule.may_say_more_and_leave(&mut Rng::new(stir(seed ^ BESIDE ^ 2)));
         if schedule.may_be_read() && rng.one_in(4) {
             schedule.is_read(rng);
         }
@@ -298,6 +299,21 @@ impl Schedule {
         spec.launchers.push(launcher);
         spec.begin(self.workers).expect("hosts are named");
         self.spec = Arc::new(spec);
+    }
+
+    /// Workers may say a reply too many as the last thing that they do.
+    fn may_say_more_and_leave(&mut self, rng: &mut Rng) {
+        use Fault::*;
+        let faults: &[Fault] = match self.family {
+            Family::Garbage => &[ExtraLeaving, ExtraLeaving, ExtraReply, WrongReply],
+            Family::Mixed => {
+                &[ExtraLeaving, ExtraLeaving, DieUnread, DieRead, ExtraIdle, Grandchild]
+            }
+            _ => return,
+        };
+        if !self.manners.faults.is_empty() && rng.one_in(4) {
+            self.manners.faults = faults;
+        }
     }
 
     /// Whether its input may as well be bytes, and its replies blocks.

@@ -162,6 +162,8 @@ pub(super) enum Fault {
     ExtraEarly,
     ExtraIdle,
     ExtraAtEnd,
+    /// Says one reply more, and leaves in good order, when it has answered all that it has read a byte of.
+    ExtraLeaving,
     SkipReply,
     LongReply,
     WrongReply,
@@ -336,6 +338,8 @@ impl Script {
                 (Fault::IgnoreEnd | Fault::Retire, Talk::UntilEof) => None,
                 // With nothing read and nothing said it has given a whole output.
                 (Fault::LeaveUnread, Talk::UntilEof) => Some((Fault::DieUnread, after)),
+                // Whatever it says is all of its output.
+                (Fault::ExtraLeaving, Talk::UntilEof) => Some((Fault::ExtraReply, after)),
                 (fault, _) => Some((fault, after)),
             }
         };
@@ -347,6 +351,7 @@ impl Script {
                     | Fault::ExtraEarly
                     | Fault::ExtraIdle
                     | Fault::ExtraAtEnd
+                    | Fault::ExtraLeaving
                     | Fault::LongReply
             )
         };

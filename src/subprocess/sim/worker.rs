@@ -78,6 +78,8 @@ pub(super) struct Child {
     pub(super) tainted: bool,
     /// It has written more or fewer replies than it was asked for.
     pub(super) miscounts: bool,
+    /// One of them was said for a request of which it has not read a byte.
+    pub(super) answers_unread: bool,
     /// Every request that it has read a byte of and looked at, by position in the input.
     pub(super) looked_at: Vec<u64>,
     /// It has read a byte of what was written to it.
@@ -139,6 +141,7 @@ impl Child {
             killed: false,
             tainted: false,
             miscounts: false,
+            answers_unread: false,
             looked_at: Vec::new(),
             has_read: false,
             read: 0,
@@ -553,6 +556,13 @@ impl Child {
                 self.says_too_much();
                 self.wake = Some(now + TICK);
             }
+            Fault::ExtraLeaving if self.inbox.is_empty() && self.second_inbox.is_empty() => {
+                self.says_too_much();
+                self.answers_unread = true;
+                self.flush_all();
+                self.after_flush = Some(0);
+                self.wake = Some(now + TICK);
+            }
             Fault::Hang => self.state = State::Hung,
             Fault::Stuck => {
                 self.state = State::Stuck;
@@ -687,6 +697,9 @@ impl Child {
     fn exit(&mut self, status: i32, noise: &mut Noise) {
         self.status = Some(status);
         self.wake = None;
+        // Who was given no request has shifted nothing.
+        let words = self.script.words.preamble.len() + self.script.words.farewell.len();
+        self.answers_unread &= self.stdin.bytes.len() > words;
         self.stdin.reader = false;
         self.second.reader = false;
         if !self.script.leaves_behind {
