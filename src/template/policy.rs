@@ -181,6 +181,9 @@ impl<E, D> Template<E, D> {
     /// What to do with a worker that keeps its replies in a buffer, and how long it must have been quiet before it is
     /// examined. Default: [`OnStall::Recycle`] after 100 ms. A delay of zero is a configuration error.
     ///
+    /// Under `Recycle` a fiftieth of the delay is enough where a worker certainly waits and nothing else can come of it:
+    /// it has never answered, so that it is given no second record before it has, or it is given nothing more.
+    ///
     /// ```
     /// use std::time::Duration;
     /// use subfeed::policy::OnStall;

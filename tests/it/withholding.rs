@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use subfeed::policy::OnStall;
 use subfeed::{ErrorKind, FeedExt, Monitor, Template};
@@ -89,6 +89,29 @@ macro_rules! tools {
 }
 
 tools!(mawk tr sed grep python3 perl jq);
+
+#[test]
+#[cfg_attr(subfeed_portable, ignore = "needs evidence")]
+fn what_certainly_waits_is_acted_on_before_the_delay_if_nothing_else_can_come() {
+    if !here(&["tr"]) {
+        return;
+    }
+    within(|| {
+        // The delay is longer than the test. The first worker has one record and gets no other before it has answered;
+        // at the end, each has all that it will ever get.
+        let template = Template::new("tr")
+            .args(["a-z", "A-Z"])
+            .on_stall(OnStall::Recycle, Duration::from_secs(20));
+        let begun = Instant::now();
+        let feed = asked(50_000).into_iter().feed_subprocesses_ordered(template, 1, 100_000);
+        let monitor = feed.monitor();
+        let due: Vec<_> = asked(50_000).iter().map(|request| request.to_uppercase()).collect();
+        assert_eq!(texts(feed), due);
+        let snapshot = monitor.snapshot();
+        assert_eq!((snapshot.recycles, snapshot.restarts), (1, 1));
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    });
+}
 
 /// Gives the next item when the consumer has the reply to the one before, as a slow source would: no
 /// reply may wait for a window to fill, or for a next request.

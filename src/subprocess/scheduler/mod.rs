@@ -505,7 +505,7 @@ impl Scheduler {
     fn arm(&mut self, slot: usize) {
         let Slot::Live { session, .. } = &self.slots[slot] else { return };
         let deadline = match session.is_plain() {
-            true => (session.quiet_until(&self.plan.spec, self.withholding), None),
+            true => (session.quiet_until(&self.context()), None),
             false => session.wakes_at(&self.context()),
         };
         #[cfg(test)]

@@ -114,7 +114,7 @@ impl Session {
             self.doubted_until().map(|at| (at, Deadline::Doubted)),
             self.last_words_until().map(|at| (at, Deadline::LastWords)),
             self.silent_until(cx).map(|at| (at, Deadline::Silent)),
-            self.quiet_until(cx.spec, cx.withholding).map(|at| (at, Deadline::Quiet)),
+            self.quiet_until(cx).map(|at| (at, Deadline::Quiet)),
         ]
         .into_iter()
         .flatten()

@@ -292,10 +292,8 @@ impl Session {
         let depth = if cx.withholding || spec.policy.at_eof() {
             Depth::unlimited()
         } else {
-            {
-                let (least, target) = far.as_ref().map_or((1, Duration::ZERO), |far| far.depth());
-                Depth::new(least, target)
-            }
+            let (least, target) = far.as_ref().map_or((1, Duration::ZERO), |far| far.depth());
+            Depth::new(least, target)
         };
         let now = cx.now.patient;
         let mut session = Self {

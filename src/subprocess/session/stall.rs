@@ -8,7 +8,8 @@
 //! # Invariants
 //! 1. Nothing is judged but on a look that was asked for after the session's last movement.
 //! 2. Looks come at one stall delay of quiet, at two, four, and so on up to [`HINT_AFTER`], then at doubling
-//!    intervals of [`LONGEST_INTERVAL`] at most, whatever `on_stall` says.
+//!    intervals of [`LONGEST_INTERVAL`] at most, whatever `on_stall` says. One that is closed as soon as
+//!    it certainly waits is looked at before as well; nothing else comes of these looks.
 //! 3. A session that may be waiting, and is not recycled, is given ever more, until there is nothing left to
 //!    give.
 
@@ -22,6 +23,7 @@ use crate::subprocess::session::{Context, Input, News, Session, Why};
 use crate::subprocess::wording::{Bound, Manner, Wait};
 use crate::template::Spec;
 use crate::template::policy::OnStall;
+use crate::tuning::FIRST_LOOK;
 
 /// How long the input may idle before a tool that answers at the end of its input is asked to.
 const AT_EOF_IDLE: Duration = Duration::from_millis(10);
@@ -112,7 +114,8 @@ impl Session {
     }
 
     /// When it is looked at, if it stays quiet.
-    pub(crate) fn quiet_until(&self, spec: &Spec, withholding: bool) -> Option<Now> {
+    pub(crate) fn quiet_until(&self, cx: &Context<'_>) -> Option<Now> {
+        let spec = cx.spec;
         let unready = self.in_banner && spec.words.banner.holds_requests();
         let owes = self.owed() > 0 && !self.may_have_answered();
         if !(owes || unready) || self.closed_output_at.is_some() {
@@ -121,11 +124,13 @@ impl Session {
         if let Some(next) = self.stall.next_look {
             return Some(next);
         }
-        let patience = patience(spec, withholding);
+        let patience = patience(spec, cx.withholding);
         let delay = if !self.is_open() || !self.may_be_waiting() {
             HINT_AFTER
         } else if spec.policy.at_eof() {
             patience.min(AT_EOF_IDLE)
+        } else if !unready && self.may_be_closed_at_once(cx) {
+            (patience / FIRST_LOOK).min(HINT_AFTER)
         } else {
             patience.min(HINT_AFTER)
         };
@@ -193,15 +198,23 @@ impl Session {
 
     /// It owes replies, has read what it was given, and is quiet.
     fn act_on(&mut self, evidence: Evidence, quiet: Duration, cx: &Context<'_>, news: &mut News) {
-        news.awaits_end |= self.stall.is_doubtful() || matches!(evidence, Evidence::Deaf { .. });
         let closing_reason = self.closing_reason(cx);
+        if quiet < patience(cx.spec, cx.withholding) {
+            match (evidence, closing_reason) {
+                (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
+                (Evidence::Waiting, None) if self.may_be_closed_at_once(cx) => {
+                    self.is_withholding(cx, news);
+                }
+                _ => {}
+            }
+            return;
+        }
+        news.awaits_end |= self.stall.is_doubtful() || matches!(evidence, Evidence::Deaf { .. });
         let late = quiet >= HINT_AFTER;
         match (evidence, closing_reason) {
             // It will be given nothing more: asking costs nothing.
             (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
-            (Evidence::Waiting, None) if quiet >= patience(cx.spec, cx.withholding) => {
-                self.is_withholding(cx, news)
-            }
+            (Evidence::Waiting, None) => self.is_withholding(cx, news),
             (Evidence::Asleep, None) if self.may_be_given_more(cx) => {
                 self.depth.widen();
             }
@@ -232,8 +245,7 @@ impl Session {
             }
             // There is another look later.
             (
-                Evidence::Waiting
-                | Evidence::Unsettled
+                Evidence::Unsettled
                 | Evidence::Working(_)
                 | Evidence::Outside(_)
                 | Evidence::Stopped(_),
@@ -256,6 +268,17 @@ impl Session {
             && !policy.at_most_once
             && cx.spec.replies.as_sentinel().is_none()
             && policy.in_flight.is_none_or(|most| self.flight.len() < most)
+    }
+
+    /// Whether its inputs are closed as soon as it certainly waits, because nothing else can come of that: it gets
+    /// nothing more, or it has never answered, so that it gets nothing more before it has. A source that is slow is no
+    /// reason: each of its records would cost a process.
+    fn may_be_closed_at_once(&self, cx: &Context<'_>) -> bool {
+        let policy = &cx.spec.policy;
+        let is_tried = || cx.waits && !cx.withholding && !self.is_warm() && !policy.at_eof();
+        policy.on_stall == OnStall::Recycle
+            && self.far.is_none()
+            && (self.closing_reason(cx).is_some() || is_tried())
     }
 
     /// It certainly waits for us, and owes replies.
