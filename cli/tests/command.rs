@@ -64,6 +64,13 @@ fn framings_are_spoken() {
             "1\n2\n3\n",
         ),
         (
+            // The line feed before the mark, which a tool may leave out, is not written twice.
+            &["--out", "end:#", "--", "sed", "-u", "s/$/\\n#/"],
+            "1\n2\n",
+            "1\n2\n",
+        ),
+        (&["--out", "end:#", "--", "sed", "-u", "s/$/#/"], "1\n2\n", "1\n2\n"),
+        (
             &["--out", "last:bye", "--", "sed", "-u", "s/$/\\nbye now/"],
             "1\n2\n",
             "1\nbye now\n2\nbye now\n",

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::feed::answers::take_rest;
 use crate::feed::launch::{Launch, Launched, scribe};
 use crate::feed::watched::Watch;
+use crate::framing::WrittenEnd;
 use crate::record::{Buffer, PacketId};
 use crate::stats::{Monitor, Snapshot, Stats};
 use crate::template::channel::Stream;
@@ -315,7 +316,7 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
                 |run| IntakeThread::builder().spawn(run).map(Some),
             )
         });
-        let end = spec.replies.written_end(delimiter).into();
+        let end = spec.replies.written_end(delimiter);
         BlockFeed::new(outlet, stats, end)
     }
 }
@@ -361,13 +362,13 @@ pub struct BlockFeed {
     outlet: Outlet,
     stats: Arc<Stats>,
     /// What stands behind each reply where they are written one after the other.
-    end: Arc<[u8]>,
+    end: WrittenEnd,
     /// A [`BlockStopper`] has ended it.
     ended: Arc<AtomicBool>,
 }
 
 impl BlockFeed {
-    pub(crate) fn new(outlet: Outlet, stats: Arc<Stats>, end: Arc<[u8]>) -> Self {
+    pub(crate) fn new(outlet: Outlet, stats: Arc<Stats>, end: WrittenEnd) -> Self {
         Self { outlet, stats, end, ended: Arc::default() }
     }
 
@@ -428,7 +429,7 @@ pub(crate) fn block(
     packet: PacketId,
     count: u64,
     given: Given<Replies>,
-    end: &Arc<[u8]>,
+    end: &WrittenEnd,
 ) -> Result<Block, Error> {
     match given {
         Given::Reply(replies) => Ok(Block::new(packet.0, count, replies, end)),
@@ -524,7 +525,7 @@ struct Parts {
     next: usize,
     sides: usize,
     /// What is written behind each.
-    end: Arc<[u8]>,
+    end: WrittenEnd,
     /// All of them as they are written, once somebody has asked for that.
     written: OnceLock<Box<[u8]>>,
 }
@@ -536,25 +537,25 @@ impl Parts {
 
     fn written(&self, buffer: &[u8], len: usize) -> &[u8] {
         self.written.get_or_init(|| {
-            let size = self.bodies(len).map(|body| body.len() + self.end.len()).sum();
-            let mut bytes = Vec::with_capacity(size);
-            for body in self.bodies(len) {
-                bytes.extend_from_slice(&buffer[body.clone()]);
-                bytes.extend_from_slice(&self.end);
-            }
+            let pieces = || {
+                let bodies = self.bodies(len).map(|body| &buffer[body.clone()]);
+                bodies.flat_map(|body| [body, self.end.behind(body)])
+            };
+            let mut bytes = Vec::with_capacity(pieces().map(<[u8]>::len).sum());
+            pieces().for_each(|piece| bytes.extend_from_slice(piece));
             bytes.into()
         })
     }
 }
 
 impl Block {
-    fn new(first: u64, count: u64, replies: Replies, end: &Arc<[u8]>) -> Self {
+    fn new(first: u64, count: u64, replies: Replies, end: &WrittenEnd) -> Self {
         let Replies { buffer, at, cut, .. } = replies;
         let len = usize::try_from(count).unwrap_or(usize::MAX);
         let pieces = match cut {
             Cut::Delimiter { find, per, .. } => Pieces::Delimited(find, per),
             Cut::Parts { ranges, next, sides } => {
-                let (end, written) = (Arc::clone(end), OnceLock::new());
+                let (end, written) = (end.clone(), OnceLock::new());
                 Pieces::Parts(Parts { ranges, next, sides, end, written })
             }
         };
@@ -593,8 +594,8 @@ impl Block {
     }
 
     /// All replies in one piece, each as the tool wrote it, with the line feed or delimiter that ends it. A reply that is
-    /// framed by something else (a length, a marker) is followed by the delimiter of the records. Nothing follows a reply
-    /// that a sentinel or the end of the output has ended, or that has a fixed size.
+    /// framed by something else (a length, a marker) is followed by the delimiter of the records, unless that stood before
+    /// the marker already. Nothing follows a reply that a sentinel or the end of the output has ended, or that has a fixed size.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.pieces {

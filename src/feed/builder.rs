@@ -399,7 +399,7 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
         D: Decode,
     {
         let spec = &self.template.spec;
-        let end = spec.replies.written_end(spec.requests.delimiter().unwrap_or(b'\n')).into();
+        let end = spec.replies.written_end(spec.requests.delimiter().unwrap_or(b'\n'));
         let (Answers { outlet, stats, .. }, ()) = self.launch(false, spawn);
         BlockFeed::new(outlet, stats, end)
     }

@@ -82,6 +82,7 @@ use std::ops::Range;
 pub use self::error::{FramingError, FramingErrorKind};
 pub use self::prefixed::Prefix;
 pub use self::reply::ReplyFraming;
+pub(crate) use self::reply::WrittenEnd;
 pub use self::request::RequestFraming;
 pub use self::sentinel::Sentinel;
 

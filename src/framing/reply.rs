@@ -639,19 +639,21 @@ impl ReplyFraming {
 
     /// What stands behind the body of a reply where replies are written to a file one after the other: what the
     /// tool wrote there if that was text, and this delimiter behind what had its length in front.
-    pub(crate) fn written_end(&self, delimiter: u8) -> Vec<u8> {
-        match &self.0 {
-            Kind::Delimited(delimiter) | Kind::Fields { delimiter, .. } => vec![*delimiter],
-            Kind::Blocks(_) => b"\n\n".to_vec(),
-            Kind::EndLine(_) | Kind::SizedHeader(_) | Kind::RecordSeparator => b"\n".to_vec(),
-            Kind::Sentinel(_) | Kind::UntilEof | Kind::FixedSize(_) => Vec::new(),
-            Kind::Skipping { inner, .. } => inner.written_end(delimiter),
+    pub(crate) fn written_end(&self, delimiter: u8) -> WrittenEnd {
+        let bytes: &[u8] = match &self.0 {
+            Kind::Delimited(delimiter) | Kind::Fields { delimiter, .. } => &[*delimiter],
+            Kind::Blocks(_) => b"\n\n",
+            Kind::EndLine(_) | Kind::SizedHeader(_) | Kind::RecordSeparator => b"\n",
+            Kind::Sentinel(_) | Kind::UntilEof | Kind::FixedSize(_) => &[],
+            Kind::Skipping { inner, .. } => return inner.written_end(delimiter),
             Kind::Marker { .. }
             | Kind::Prefixed(_)
             | Kind::Netstring
             | Kind::ContentLength
-            | Kind::Custom(_) => vec![delimiter],
-        }
+            | Kind::Custom(_) => &[delimiter],
+        };
+        // A line feed before a marker is part of the body, and may be missing.
+        WrittenEnd { bytes: bytes.into(), unless_there: matches!(self.0, Kind::Marker { .. }) }
     }
 
     /// The sentinel whose sync command must follow each request, if there is one.
@@ -669,6 +671,21 @@ impl ReplyFraming {
             Kind::Sentinel(sentinel) => Some(sentinel),
             _ => None,
         }
+    }
+}
+
+/// What is written behind each reply.
+#[derive(Clone, Debug)]
+pub(crate) struct WrittenEnd {
+    bytes: Arc<[u8]>,
+    /// Not where the reply ends so by itself.
+    unless_there: bool,
+}
+
+impl WrittenEnd {
+    /// What is written behind this reply.
+    pub(crate) fn behind(&self, reply: &[u8]) -> &[u8] {
+        if self.unless_there && reply.ends_with(&self.bytes) { &[] } else { &self.bytes }
     }
 }
 

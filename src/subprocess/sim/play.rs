@@ -140,6 +140,7 @@ impl Play {
             if audit.stopping && self.event_loop.os().stopped_at.is_none() {
                 let world = self.event_loop.os();
                 world.stopped_at = Some(began);
+                world.stop_was_seen_at = Some(now);
                 if world.faulted.is_none() {
                     world.all_whole()?;
                 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Poll, Wake, Waker};
 
 use crate::feed::blocks::block;
+use crate::framing::WrittenEnd;
 use crate::record::PacketId;
 use crate::subprocess::protocol::Now;
 use crate::window::outlet::{Given, Outlet};
@@ -103,7 +104,7 @@ impl Sink {
             oracle.item(schedule, packet, item, children)
         };
         let polled = if let Some(bytes) = &schedule.bytes {
-            let end = schedule.spec.replies.written_end(bytes.delimiter).into();
+            let end = schedule.spec.replies.written_end(bytes.delimiter);
             next_block(outlet, &self.waiter, &end, &mut show)?
         } else if schedule.drain {
             next_drained(outlet, &self.waiter, &mut show)?
@@ -160,7 +161,7 @@ type Show<'a> = dyn FnMut(Option<PacketId>, Item) -> Result<(), Failure> + 'a;
 fn next_block(
     outlet: &mut Outlet,
     waiter: &Waiter,
-    end: &Arc<[u8]>,
+    end: &WrittenEnd,
     show: &mut Show<'_>,
 ) -> Result<Poll<bool>, Failure> {
     if outlet.poll_ready(|| waiter.clone()).is_pending() {
@@ -186,7 +187,7 @@ fn next_block(
     let mut at = 0;
     let mut left = count;
     for (n, record) in (0..).zip(block.records()) {
-        let whole = [record, &end[..]].concat();
+        let whole = [record, end.behind(record)].concat();
         must!(
             block.as_bytes()[at..].starts_with(&whole),
             "record {n} of {block:?} is not where it should be"

@@ -82,6 +82,8 @@ pub(super) struct World {
     /// When the consumer has dropped the outlet, and when the feed was first seen to be stopping.
     pub(super) dropped_at: Option<Now>,
     pub(super) stopped_at: Option<Now>,
+    /// When that turn was over, which may have been held up.
+    pub(super) stop_was_seen_at: Option<Now>,
     pub(super) start_failures: u64,
     /// How much later than it had to the loop was let run, since the end began.
     pub(super) lateness: Duration,
@@ -124,6 +126,7 @@ impl World {
             woken,
             dropped_at: None,
             stopped_at: None,
+            stop_was_seen_at: None,
             start_failures: 0,
             lateness: Duration::ZERO,
             calls: 0,
@@ -340,11 +343,12 @@ impl World {
         let since = self.dropped_at.into_iter().chain(self.stopped_at).min();
         let Some(since) = since else { return Ok(()) };
         let child = &self.children[ports.child];
+        let seen = self.stop_was_seen_at.map_or(since, |seen| seen.max(since));
         let fine = ports.signalled
             || !child.is_alive()
             || self.is_half_written(ports)
             // Decided in the turn in which the feed came to its end, for a reason of its own.
-            || self.now <= since.saturating_add(Duration::from_millis(1) + self.lateness)
+            || self.now <= seen.saturating_add(Duration::from_millis(1) + self.lateness)
             || self.now >= since.saturating_add(DROP_GRACE);
         must!(fine, "{signal:?} to session {} before the grace is over", child.pid);
         Ok(())
