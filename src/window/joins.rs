@@ -201,7 +201,7 @@ impl Behind {
 
     /// They have been told to end: a thread of the reaper's waits for it, as [`join`](Behind::join) does. `told` is
     /// dropped then.
-    #[cfg(any(test, feature = "async"))]
+    #[cfg(feature = "async")]
     pub(crate) fn join_elsewhere(
         mut self,
         gate: Arc<Gate>,

@@ -623,6 +623,7 @@ impl<B: Batch, R: Send + 'static> Outlet<B, R> {
 
     /// Ends the feed, as its drop would, in steps that do not block: what is left is let go. Ready when the executor has
     /// come to its end, and a process with it; then the threads are to be [waited for](Outlet::take_behind).
+    #[cfg(feature = "async")]
     pub(crate) fn poll_close(&mut self, waiter: &Waiter) -> Poll<()> {
         if !self.gate.is_dropped() {
             self.stop_waiting();
@@ -643,6 +644,7 @@ impl<B: Batch, R: Send + 'static> Outlet<B, R> {
     }
 
     /// The threads behind it, which have been told to end, for somebody who waits for them.
+    #[cfg(feature = "async")]
     pub(crate) fn take_behind(&mut self) -> (Behind, impl Fn() -> bool + use<B, R>) {
         let handover = Arc::clone(&self.handover);
         (std::mem::take(&mut self.behind), move || handover.slot().is_parked())

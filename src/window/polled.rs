@@ -39,6 +39,7 @@ impl<P, B: Batch, R> PolledIntake<P, B, R> {
     }
 
     /// The input has ended, or the feed has: the source is not asked any more.
+    #[cfg(feature = "async")]
     pub(crate) fn is_ended(&self) -> bool {
         self.ended
     }
