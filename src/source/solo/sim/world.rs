@@ -27,7 +27,8 @@ use crate::template::policy::{DRAIN_GRACE, DROP_GRACE, Policy};
 use crate::window::waiter::Waiter;
 
 pub(in crate::source) const MS: Duration = Duration::from_millis(1);
-const MOST_STEPS: u64 = 2_000_000;
+/// The longest seen took three million: a slow pipe, and a consumer that rests.
+const MOST_STEPS: u64 = 20_000_000;
 
 /// How long a step takes that takes no time.
 const AT_ONCE: Duration = Duration::from_micros(2);
