@@ -81,7 +81,14 @@ impl Launch {
             .hint("feed it with FeedBuilder::drain"));
         }
         self.watch.validate(self.drain)?;
-        self.spec.validate()
+        self.spec.validate()?;
+        if matches!(self.spec.channels.stdin, Stream::To(_)) && !self.spec.is_encoded {
+            return Err(Error::config(
+                "the worker's stdin is redirected, and an item without an encoding is a request on stdin, so that none would reach the worker",
+            )
+            .hint("write each to a side input with Template::encode"));
+        }
+        Ok(())
     }
 
     /// Starts it, unless `problem` says why not; `spawn_intake` decides where the intake runs.

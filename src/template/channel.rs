@@ -326,7 +326,7 @@ impl<E, D> Template<E, D> {
     }
 
     /// Redirects stdin, for tools that read only from side inputs. Bytes that `encode` pushes to the request itself are
-    /// then discarded.
+    /// then discarded; without `encode`, which would leave nothing else, the feed yields a configuration error.
     ///
     /// ```
     /// use subfeed::channel::Redirect;

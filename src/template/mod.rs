@@ -58,6 +58,8 @@ pub(crate) struct Spec {
     pub(crate) launch: Option<Arc<Launch>>,
     pub(crate) channels: Channels,
     pub(crate) requests: RequestFraming,
+    /// A closure writes them; otherwise an item is the request on stdin.
+    pub(crate) is_encoded: bool,
     pub(crate) replies: ReplyFraming,
     pub(crate) words: Words,
     pub(crate) check: Option<Check>,
@@ -217,6 +219,7 @@ impl Template {
                 launch: None,
                 channels: Channels::default(),
                 requests: RequestFraming::line(),
+                is_encoded: false,
                 replies: ReplyFraming::line(),
                 words: Words::default(),
                 check: None,
@@ -523,7 +526,8 @@ impl<E, D> Template<E, D> {
     where
         F: FnMut(&T, &mut Request<'_>) + Send,
     {
-        Template { spec: self.spec, encode: EncodeFn::new(f), decode: self.decode }
+        let spec = Spec { is_encoded: true, ..self.spec };
+        Template { spec, encode: EncodeFn::new(f), decode: self.decode }
     }
 
     /// [`encode`](Template::encode) with a closure that may fail. `?` and `.into()` convert any error, and any text, into
@@ -549,7 +553,8 @@ impl<E, D> Template<E, D> {
     where
         F: FnMut(&T, &mut Request<'_>) -> Result<(), BoxError> + Send,
     {
-        Template { spec: self.spec, encode: TryEncodeFn::new(f), decode: self.decode }
+        let spec = Spec { is_encoded: true, ..self.spec };
+        Template { spec, encode: TryEncodeFn::new(f), decode: self.decode }
     }
 
     /// Turns each reply into a value. The closure runs in `next()`, on the consumer's thread.

@@ -235,11 +235,10 @@ fn nothing_is_left_open_however_a_start_fails() {
         let missing = Template::new("/no/such/program")
             .side_input("a")
             .line_buffered(subfeed::channel::LineBuffered::Pty);
-        let wrong: [(Template, ErrorKind); 5] = [
+        let wrong: [(Template, ErrorKind); 4] = [
             (missing, ErrorKind::Spawn),
             (busy().side_input_file("e", dir.path("absent")), ErrorKind::Channel),
             (busy().side_output_file("e", "/no/such/dir/file"), ErrorKind::Channel),
-            (busy().stdin(Redirect::file(dir.path("absent"))), ErrorKind::Channel),
             (busy().current_dir(dir.path("nowhere")), ErrorKind::Spawn),
         ];
         for (template, kind) in wrong {
@@ -248,6 +247,13 @@ fn nothing_is_left_open_however_a_start_fails() {
             assert_eq!(error.kind(), kind, "{error}");
             before.restored();
         }
+        let template = busy()
+            .stdin(Redirect::file(dir.path("absent")))
+            .encode(|item: &String, request| request.side("a").push(item));
+        let error =
+            numbers(3).feed_subprocesses_ordered(template, 3, 10).next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Channel, "{error}");
+        before.restored();
     });
 }
 

@@ -155,6 +155,15 @@ fn a_tool_may_be_fed_through_the_side_alone() {
 }
 
 #[test]
+fn an_item_that_no_encoding_writes_to_the_side_is_refused_where_stdin_is_redirected() {
+    let template = Template::new("cat").arg("{fd:side}").stdin(Redirect::Null).side_input("side");
+    let items: Vec<_> = numbers(3).feed_subprocesses_ordered(template, 1, 10).collect();
+    let error = items[0].as_ref().unwrap_err();
+    assert_eq!((items.len(), error.kind()), (1, ErrorKind::Config), "{error}");
+    assert!(error.to_string().contains("Template::encode"), "{error}");
+}
+
+#[test]
 fn a_tool_on_the_side_that_skips_records_is_found_out_at_the_end() {
     within(|| {
         // It buffers, so that its number of replies is only known when its input has ended.

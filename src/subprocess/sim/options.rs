@@ -155,7 +155,8 @@ fn of_policy(policy: &Policy) -> Vec<Drawn> {
 
 fn of_spec(spec: &Spec, schedule: &Schedule) -> Vec<Drawn> {
     let Spec {
-        command: _,   // what is run is simulated
+        command: _,    // what is run is simulated
+        is_encoded: _, // how a request is written does not matter to who sends it
         launchers: _, // drawn with the family of hosts, see below; their words have tests of their own
         launch: _,
         channels,
