@@ -199,22 +199,18 @@ impl Session {
     /// It owes replies, has read what it was given, and is quiet.
     fn act_on(&mut self, evidence: Evidence, quiet: Duration, cx: &Context<'_>, news: &mut News) {
         let closing_reason = self.closing_reason(cx);
-        if quiet < patience(cx.spec, cx.withholding) {
-            match (evidence, closing_reason) {
-                (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
-                (Evidence::Waiting, None) if self.may_be_closed_at_once(cx) => {
-                    self.is_withholding(cx, news);
-                }
-                _ => {}
-            }
-            return;
-        }
-        news.awaits_end |= self.stall.is_doubtful() || matches!(evidence, Evidence::Deaf { .. });
+        let early = quiet < patience(cx.spec, cx.withholding);
+        let is_deaf = matches!(evidence, Evidence::Deaf { .. });
+        news.awaits_end |= !early && (self.stall.is_doubtful() || is_deaf);
         let late = quiet >= HINT_AFTER;
         match (evidence, closing_reason) {
             // It will be given nothing more: asking costs nothing.
             (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
-            (Evidence::Waiting, None) => self.is_withholding(cx, news),
+            (Evidence::Waiting, None) if !early || self.may_be_closed_at_once(cx) => {
+                self.is_withholding(cx, news);
+            }
+            // Only what is certain is acted on before the delay.
+            _ if early => {}
             (Evidence::Asleep, None) if self.may_be_given_more(cx) => {
                 self.depth.widen();
             }
@@ -245,7 +241,8 @@ impl Session {
             }
             // There is another look later.
             (
-                Evidence::Unsettled
+                Evidence::Waiting
+                | Evidence::Unsettled
                 | Evidence::Working(_)
                 | Evidence::Outside(_)
                 | Evidence::Stopped(_),
