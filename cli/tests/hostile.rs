@@ -435,6 +435,9 @@ fn no_message_names_a_setting_of_the_library() {
     let done = dir.at("done");
     ended(&run(&["--checkpoint", &done, "--", "cat"], b"one\n"), 0);
     let sleep = "read -r x; exec sleep 300";
+    // Its banner comes when it has been asked, so it is taken for the answer, and the answer is one too many.
+    const LATE: &str =
+        "read -r x; echo hello; rest=$(cat); echo \"$x\"; [ -z \"$rest\" ] || echo \"$rest\"";
     for (args, said) in [
         (&["--timeout", "100ms", "--attempts", "1", "--", "sh", "-c", sleep][..], "--timeout"),
         (
@@ -444,6 +447,7 @@ fn no_message_names_a_setting_of_the_library() {
         (&["--start-timeout", "100ms", "--", "sh", "-c", sleep], "(--start-timeout)"),
         (&["--", "sh", "-c", "cat; echo bye"], "--skip-at-end bye"),
         (&["--", "sh", "-c", "echo hello; cat"], "--skip-lines"),
+        (&["-j3", "--", "sh", "-c", LATE], "--skip-lines"),
         (&["--", "sh", "-c", "read -r x; exit 7"], "exit status: 7"),
         (&["--", "sh", "-c", "cat > /dev/null"], "--out eof"),
         (&["--", "sh", "-c", "head -n 1; cat > /dev/null"], "--out sentinel:CMD"),

@@ -127,13 +127,18 @@ pub(crate) fn too_many(extra: &[u8], unasked: Option<&str>, at_end: bool) -> Str
              skip_until, ready); {twice}"
         );
     }
+    // A banner that came behind the first request was taken for the first reply, and only what is left over at the
+    // end shows it.
+    let banner =
+        "if it prints a banner at its start, skip that (Template::skip_lines, skip_until, ready)";
     match (at_end, extra.len()) {
         (true, ..=LONGEST) => format!(
-            "if the tool prints this at the end of its input, declare it: .skip_at_end({}); {twice}",
+            "if the tool prints this at the end of its input, declare it: .skip_at_end({}); {banner}; {twice}",
             literal(extra)
         ),
         (true, _) => format!(
-            "if the tool prints this at the end of its input, declare all of it with Template::skip_at_end; {twice}"
+            "if the tool prints this at the end of its input, declare all of it with Template::skip_at_end; {banner}; \
+             {twice}"
         ),
         (false, _) => format!(
             "if this is a banner, skip it (Template::skip_lines, skip_until); if it is a prompt, turn it off, or use \
