@@ -49,6 +49,21 @@ fn durations_without_an_end_are_no_time_limit() {
 }
 
 #[test]
+fn a_delay_without_an_end_recycles_nothing_and_does_not_hold_up_the_end() {
+    within(|| {
+        let template =
+            Template::new("tr").args(["a-z", "A-Z"]).on_stall(OnStall::Recycle, Duration::MAX);
+        let mut feed = ["a", "b"].into_iter().feed_subprocesses_ordered(template, 1, 8);
+        // It is given more after five seconds, and its input ends with the feed's after five more.
+        let replies: Vec<_> = feed.by_ref().map(Result::unwrap).collect();
+        assert_eq!(replies, ["A", "B"]);
+        let snapshot = feed.monitor().snapshot();
+        assert_eq!((snapshot.recycles, snapshot.starts), (0, 1), "{snapshot:?}");
+        assert!(snapshot.probes > 0, "{snapshot:?}");
+    });
+}
+
+#[test]
 fn a_backoff_without_an_end_waits_for_nobody_who_is_well() {
     within(|| {
         let template = child("exit_after 3 0").backoff(Duration::MAX, Duration::MAX);

@@ -1,15 +1,15 @@
 //! Stalls: when a quiet session is looked at, and what the evidence leads to.
 //!
 //! The answers are graded by what they cost if the judgement is wrong. What is certain ([`Evidence::Waiting`])
-//! is acted on at once; a sleeper beside a tool costs patience; what computes, or waits for something
-//! else, is left alone; and what cannot be seen is closed only when the input has ended, as a pipeline in a
-//! shell would do. A wait that lasts is named in a hint.
+//! is acted on at the first look after the delay, or after a part of it where nothing else can come; a sleeper beside
+//! a tool costs patience; what computes, or waits for something else, is left alone; and what cannot be seen is closed
+//! only when the input has ended, as a pipeline in a shell would do. A wait that lasts is named in a hint.
 //!
 //! # Invariants
 //! 1. Nothing is judged but on a look that was asked for after the session's last movement.
 //! 2. Looks come at one stall delay of quiet, at two, four, and so on up to [`HINT_AFTER`], then at doubling
-//!    intervals of [`LONGEST_INTERVAL`] at most, whatever `on_stall` says. One that is closed as soon as
-//!    it certainly waits is looked at before as well; nothing else comes of these looks.
+//!    intervals of [`LONGEST_INTERVAL`] at most, whatever `on_stall` says. A session that is closed as soon as
+//!    it certainly waits is looked at before as well; other evidence of these looks is kept and not acted on.
 //! 3. A session that may be waiting, and is not recycled, is given ever more, until there is nothing left to
 //!    give.
 
@@ -91,11 +91,17 @@ impl Stall {
     }
 }
 
-/// How long nothing must have moved before a stall is looked for. The evidence is the same, however
-/// soon; for a tool that is known to withhold it is worth looking early.
-fn patience(spec: &Spec, withholding: bool) -> Duration {
+/// How long a session must have been quiet before it is recycled because it certainly waits. The evidence is the
+/// same, however soon; for a tool that is known to withhold it is worth looking early.
+fn delay(spec: &Spec, withholding: bool) -> Duration {
     let delay = spec.policy.stall_delay;
     if withholding { delay / 8 } else { delay }
+}
+
+/// The same, before anything is done on evidence that is not certain. A delay that is long, so that nothing is
+/// recycled, does not hold up the end of the input.
+fn patience(spec: &Spec, withholding: bool) -> Duration {
+    delay(spec, withholding).min(HINT_AFTER)
 }
 
 impl Session {
@@ -125,28 +131,34 @@ impl Session {
             return Some(next);
         }
         let patience = patience(spec, cx.withholding);
-        let delay = if !self.is_open() || !self.may_be_waiting() {
+        let quiet = if !self.is_open() || !self.may_be_waiting() {
             HINT_AFTER
         } else if spec.policy.at_eof() {
             patience.min(AT_EOF_IDLE)
-        } else if !unready && self.may_be_closed_at_once(cx) {
-            (patience / FIRST_LOOK).min(HINT_AFTER)
+        } else if unready {
+            patience
         } else {
-            patience.min(HINT_AFTER)
+            patience.min(self.recycle_delay(cx))
         };
-        Some(self.moved.saturating_add(delay))
+        Some(self.moved.saturating_add(quiet))
+    }
+
+    /// How long it must have been quiet before it is recycled because it certainly waits.
+    fn recycle_delay(&self, cx: &Context<'_>) -> Duration {
+        let delay = delay(cx.spec, cx.withholding);
+        if self.may_be_closed_at_once(cx) { delay / FIRST_LOOK } else { delay }
     }
 
     /// When the look after one now comes.
     fn next_look(&self, cx: &Context<'_>) -> Now {
         let quiet = cx.now.patient.saturating_sub(self.moved);
-        let delay = cx.spec.policy.stall_delay;
         let next = if quiet < HINT_AFTER {
             (quiet * 2).max(Duration::from_millis(1)).min(HINT_AFTER)
         } else {
             quiet + quiet.min(LONGEST_INTERVAL)
         };
-        let next = if quiet < delay { next.min(delay) } else { next };
+        let delays = [self.recycle_delay(cx), cx.spec.policy.stall_delay];
+        let next = delays.into_iter().filter(|delay| quiet < *delay).fold(next, Duration::min);
         self.moved.saturating_add(next)
     }
 
@@ -206,11 +218,15 @@ impl Session {
         match (evidence, closing_reason) {
             // It will be given nothing more: asking costs nothing.
             (Evidence::Waiting, Some(why)) => self.guess(why, cx, news),
-            (Evidence::Waiting, None) if !early || self.may_be_closed_at_once(cx) => {
+            (Evidence::Waiting, None)
+                if quiet >= self.recycle_delay(cx) && cx.spec.policy.on_stall != OnStall::Wait =>
+            {
                 self.is_withholding(cx, news);
             }
-            // Only what is certain is acted on before the delay.
+            // Only what is certain is acted on early.
             _ if early => {}
+            // It is not recycled, or not yet: it may answer once it has more.
+            (Evidence::Waiting, None) => self.depth.widen(),
             (Evidence::Asleep, None) if self.may_be_given_more(cx) => {
                 self.depth.widen();
             }
@@ -241,8 +257,7 @@ impl Session {
             }
             // There is another look later.
             (
-                Evidence::Waiting
-                | Evidence::Unsettled
+                Evidence::Unsettled
                 | Evidence::Working(_)
                 | Evidence::Outside(_)
                 | Evidence::Stopped(_),
@@ -268,8 +283,8 @@ impl Session {
     }
 
     /// Whether its inputs are closed as soon as it certainly waits, because nothing else can come of that: it gets
-    /// nothing more, or it has never answered, so that it gets nothing more before it has. A source that is slow is no
-    /// reason: each of its records would cost a process.
+    /// nothing more, or it has never answered, so that it gets nothing more before it has. Where nothing waits for it, the
+    /// next record may come within the delay, and a process is saved.
     fn may_be_closed_at_once(&self, cx: &Context<'_>) -> bool {
         let policy = &cx.spec.policy;
         let is_tried = || cx.waits && !cx.withholding && !self.is_warm() && !policy.at_eof();
@@ -278,24 +293,18 @@ impl Session {
             && (self.closing_reason(cx).is_some() || is_tried())
     }
 
-    /// It certainly waits for us, and owes replies.
+    /// It certainly waits for us, and owes replies. It is recycled, or the feed fails.
     fn is_withholding(&mut self, cx: &Context<'_>, news: &mut News) {
-        match cx.spec.policy.on_stall {
-            OnStall::Wait => self.depth.widen(),
-            OnStall::Recycle => {
-                let advice = self.manner(cx).withholds();
-                tell!(warn, self, "stalled", owed = self.owed(), hint = &*advice);
-                news.withholds = true;
-                Counters::add(&cx.stats.counters.recycles, 1);
-                self.stall.closed_waiting = true;
-                self.guess(Why::Recycled, cx, news);
-            }
-            OnStall::Fail => {
-                let advice = self.manner(cx).withholds();
-                tell!(warn, self, "stalled", owed = self.owed(), hint = &*advice);
-                let error = self.describe(ErrorKind::Stalled, "the worker withholds its replies");
-                news.fatal = Some(error.hint(format!("it {advice}")));
-            }
+        let advice = self.manner(cx).withholds();
+        tell!(warn, self, "stalled", owed = self.owed(), hint = &*advice);
+        if cx.spec.policy.on_stall == OnStall::Fail {
+            let error = self.describe(ErrorKind::Stalled, "the worker withholds its replies");
+            news.fatal = Some(error.hint(format!("it {advice}")));
+        } else {
+            news.withholds = true;
+            Counters::add(&cx.stats.counters.recycles, 1);
+            self.stall.closed_waiting = true;
+            self.guess(Why::Recycled, cx, news);
         }
     }
 

@@ -103,7 +103,8 @@ fn of_policy(policy: &Policy) -> Vec<Drawn> {
             match stall_delay.as_millis() {
                 0..10 => "short",
                 10..1_000 => "default",
-                _ => "long",
+                1_000..100_000 => "long",
+                _ => "endless",
             },
         ),
         (

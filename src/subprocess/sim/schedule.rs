@@ -409,7 +409,7 @@ impl Schedule {
         // given that.
         let fits = input.total.is_some_and(|total| total < window) && input.blocks_at.is_none();
         let roomy = fits && rng.one_in(2);
-        let spec = Draw { rng, family, talk, manners: &mut manners, roomy, drain }.spec();
+        let spec = Draw { rng, seed, family, talk, manners: &mut manners, roomy, drain }.spec();
         let max_bytes = match rng.below(4) {
             _ if roomy => 1 << 20,
             0 => rng.range(1, 64) as usize,
@@ -585,6 +585,8 @@ impl Schedule {
 /// How a template is drawn.
 struct Draw<'a> {
     rng: &'a mut Rng,
+    /// What is drawn beside the rest comes of it.
+    seed: u64,
     family: Family,
     talk: Talk,
     manners: &'a mut Manners,
@@ -862,6 +864,11 @@ impl Draw<'_> {
         }
         manners.opaque = !needs_evidence && !manners.leaves && rng.one_in(8);
         policy.stall_delay = rng.pick(&[MS, 100 * MS, 100 * MS, 2_000 * MS]);
+        let beside = &mut Rng::new(stir(self.seed ^ BESIDE ^ 3));
+        if !needs_evidence && beside.one_in(4) {
+            // Nothing is to be recycled: the end of the input is not held up by that.
+            policy.stall_delay = beside.pick(&[3_600_000 * MS, Duration::MAX]);
+        }
         // Who closes its input just before we do so is hung like any other.
         if policy.eof_batch.is_some() && self.family == Family::Pipes {
             use Fault::*;
