@@ -36,7 +36,6 @@ const PHRASES: &[(&str, &str)] = &[
     ("a sentinel framing, or check", "--out sentinel:CMD"),
     ("a sentinel framing", "--out sentinel:CMD"),
     ("(Template::skip_lines, skip_until, ready)", "(--skip-lines)"),
-    ("(Template::skip_lines, skip_until)", "(--skip-lines)"),
     ("Template::skip_lines, skip_until and ready", "--skip-lines"),
     (
         "does the reply framing fit what the tool prints?",
@@ -75,7 +74,6 @@ const PHRASES: &[(&str, &str)] = &[
         "give it a weight: Host::new(name).weight(2)",
         "give it the number of its workers, as in 2/NAME",
     ),
-    ("runs out before it is looked whether", "is over before anybody looks whether"),
     (" (on_stall)", ""),
     ("take it off in decode", "take it off what comes out"),
     ("its key is another one", "of another command, or with other options for records and answers"),

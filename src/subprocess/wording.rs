@@ -141,8 +141,7 @@ pub(crate) fn too_many(extra: &[u8], unasked: Option<&str>, at_end: bool) -> Str
              {twice}"
         ),
         (false, _) => format!(
-            "if this is a banner, skip it (Template::skip_lines, skip_until); if it is a prompt, turn it off, or use \
-             a sentinel framing; {twice}"
+            "{banner}; if this is a prompt, turn it off, or use a sentinel framing; {twice}"
         ),
     }
 }

@@ -213,7 +213,7 @@ impl Session {
                 .is_some_and(|limit| limit <= cx.spec.policy.stall_delay)
             {
                 cx.stats.hint(format!(
-                    "packet_timeout runs out before it is looked whether `{}` withholds its replies (on_stall): each packet may cost a process",
+                    "packet_timeout is not longer than it takes until a quiet worker is examined (on_stall): when it runs out, stdin of `{}` is closed, in case it withholds its replies, so each packet may cost a process",
                     self.label.command
                 ));
             }
