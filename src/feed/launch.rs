@@ -82,9 +82,18 @@ impl Launch {
         }
         self.watch.validate(self.drain)?;
         self.spec.validate()?;
-        if matches!(self.spec.channels.stdin, Stream::To(_)) && !self.spec.is_encoded {
+        if matches!(self.spec.channels.stdin, Stream::Pipe) {
+            return Ok(());
+        }
+        if self.spec.side_input_names().is_empty() {
             return Err(Error::config(
-                "the worker's stdin is redirected, and an item without an encoding is a request on stdin, so that none would reach the worker",
+                "the worker's stdin is redirected and there is no side input that the feed writes, so no request can reach it",
+            )
+            .hint("declare one with Template::side_input"));
+        }
+        if !self.spec.is_encoded {
+            return Err(Error::config(
+                "the worker's stdin is redirected, and without Template::encode each item is written to stdin, so none would reach the worker",
             )
             .hint("write each to a side input with Template::encode"));
         }

@@ -22,7 +22,7 @@ use crate::window::seam::{Bounds, Ends, attach};
 /// they and one read are full, the command's output is not read, so it blocks in its own write once the pipe is full.
 ///
 /// The command's stdin gets the template's [`preamble`](Template::preamble) and
-/// [`farewell`](Template::farewell), and then ends.
+/// [`farewell`](Template::farewell), and then ends; or it is what [`Template::stdin`] says.
 ///
 /// ```
 /// use subfeed::source::iterate_in_subprocess;

@@ -305,10 +305,10 @@ impl<E, D> Template<E, D> {
     /// Hands on what workers write on stderr, as it comes: the worker's number, and the bytes of one read, which may end
     /// anywhere in a line. The errors have their part of it all the same.
     ///
-    /// The closure runs on the event loop's thread. While it runs nothing of its feed moves: a closure that waits
+    /// The closure runs on the event loop's thread. While it runs its feed stands still: a closure that waits
     /// holds up every worker, and must not wait for the feed's own consumer. A panic in it ends the feed, and is resumed
-    /// in `next()`. Of a stderr that is [redirected](Template::stderr) nothing is known, and to ask for it is a
-    /// configuration error. Of what a launcher's connection says for itself nothing comes here.
+    /// in `next()`. With a stderr that is [redirected](Template::stderr) this is a configuration error. What a launcher
+    /// itself prints is not passed on.
     ///
     /// ```
     /// use std::io::Write;
@@ -325,8 +325,11 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// Redirects stdin, for tools that read only from side inputs. Bytes that `encode` pushes to the request itself are
-    /// then discarded; without `encode`, which would leave nothing else, the feed yields a configuration error.
+    /// Redirects stdin, for tools that read only from side inputs, and for commands that are
+    /// [sources](crate::source::iterate_in_subprocess).
+    ///
+    /// A feed needs a side input then, and `encode` to write to it; otherwise its only item is a configuration error.
+    /// Bytes that `encode` pushes to the request itself are discarded.
     ///
     /// ```
     /// use subfeed::channel::Redirect;

@@ -87,12 +87,6 @@ impl Spec {
             .hint("leave one of the two out"));
         }
         if !to_us(&channels.stdin) {
-            if self.side_input_names().is_empty() {
-                return Err(Error::config(
-                    "the worker's stdin is redirected and there is no side input that the feed writes, so no request can reach it",
-                )
-                .hint("declare one with Template::side_input"));
-            }
             for (what, is_said) in [
                 ("a preamble", self.words.preamble.is_some()),
                 ("a farewell", self.words.farewell.is_some()),

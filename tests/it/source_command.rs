@@ -7,10 +7,12 @@ use crate::common::{
     Belongings, DEADLINE, Dir, child, eventually, is_running, soon, texts, with_patience, within,
 };
 use bstr::BString;
+use subfeed::channel::Redirect;
 use subfeed::framing::{Prefix, ReplyFraming};
+
 use subfeed::policy::Signal;
 use subfeed::source::iterate_in_subprocess;
-use subfeed::{Error, ErrorKind, FeedExt, Template};
+use subfeed::{Error, ErrorKind, FeedExt, Launcher, Template};
 
 fn lines(script: &str) -> Template {
     Template::shell(script)
@@ -51,6 +53,27 @@ fn every_reply_framing_works() {
         assert_eq!(cut("printf 'no end'", ReplyFraming::until_eof()), ["no end"]);
         assert_eq!(cut("true", ReplyFraming::until_eof()), [""]);
         assert!(cut("true", ReplyFraming::line()).is_empty());
+    });
+}
+
+#[test]
+fn its_stdin_may_be_a_file_or_nothing() {
+    within(|| {
+        let dir = Dir::new();
+        std::fs::write(dir.path("in"), "b\na\n").unwrap();
+        let sort = || Template::new("sort");
+        let from_file = || sort().stdin(Redirect::file(dir.path("in")));
+        assert_eq!(texts(collect(from_file(), 8)), ["a", "b"]);
+        assert!(collect(sort().stdin(Redirect::Null), 8).is_empty());
+        let absent = sort().stdin(Redirect::file(dir.path("absent")));
+        let (none, error) = split(collect(absent, 8));
+        assert!(none.is_empty() && error.is_fatal(), "{error}");
+        assert!(error.to_string().contains("absent"), "{error}");
+        let (_, error) = split(collect(from_file().preamble("c\n"), 8));
+        assert!(error.to_string().contains("a preamble is written to stdin"), "{error}");
+        let far = from_file().via(Launcher::remote(["sh", "-c"]));
+        let (_, error) = split(collect(far, 8));
+        assert!(error.to_string().contains("stdin is redirected, and a launcher"), "{error}");
     });
 }
 

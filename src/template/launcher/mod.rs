@@ -704,9 +704,12 @@ impl Spec {
             return Ok(());
         }
         let because = "and a launcher passes stdin, stdout and stderr on, nothing else";
-        let refused = if !self.channels.side_inputs.is_empty()
-            || !self.channels.side_outputs.is_empty()
-        {
+        let refused = if !matches!(self.channels.stdin, Stream::Pipe) {
+            Some(
+                "stdin is redirected, and a launcher's is the connection that this side ends to end the tool"
+                    .to_owned(),
+            )
+        } else if !self.channels.side_inputs.is_empty() || !self.channels.side_outputs.is_empty() {
             Some(format!("a side channel is a pipe that the worker inherits, {because}"))
         } else if self.channels.pty {
             Some(format!(
@@ -1128,7 +1131,7 @@ mod tests {
         let both = far().stdout(Redirect::Null).stderr(Redirect::Null);
         refused(both, &["Launcher::bare"]);
         refused(far().env("a.b", "x"), &["a.b"]);
-        refused(far().secret_env("A", "x").stdin(Redirect::Null), &["no request"]);
+        refused(far().secret_env("A", "x").stdin(Redirect::Null), &["stdin is redirected"]);
         let bare = Template::new("cat").env("A", "1").via(Launcher::ssh(["a"]).bare());
         refused(bare, &["bare", "Launcher::carry"]);
         // On this machine all of it works.
