@@ -356,9 +356,7 @@ fn read(path: &Path, bytes: &[u8], key: &[u8]) -> Result<Done, Error> {
     }
     let cut_off = || {
         let error = failed(path, "is cut off, or was changed");
-        error.hint(
-            "whoever copied it may have the whole; without it the run must begin anew: remove it",
-        )
+        error.hint("if it is a copy, copy it again; if not, the run must begin anew: remove it")
     };
     let whole = std::str::from_utf8(bytes).ok().and_then(|text| {
         let (body, sum_line) = text.strip_suffix('\n')?.rsplit_once('\n')?;

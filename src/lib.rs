@@ -27,7 +27,7 @@
 //! for record in records {
 //!     writeln!(child_in, "{record}")?;
 //!     let mut reply = String::new();
-//!     child_out.read_line(&mut reply)?; // `tr` prints nothing before the 590th record: both sides wait
+//!     child_out.read_line(&mut reply)?; // `tr` prints nothing before it has 4 KiB of replies: both sides wait
 //! }
 //! # Ok(())
 //! # }

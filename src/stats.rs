@@ -169,7 +169,7 @@ impl Stats {
     /// Event loop: where it puts down what it spends its time with.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         let mut ledger = lock(&self.ledger);
-        // Nothing is stored here between the two: whoever is awake must first have this lock to sleep.
+        // Nothing is stored here between the two: the one that is awake must first have this lock to sleep.
         let woke = self.awake_since.load(Relaxed);
         if woke > 0 {
             ledger.wakes(Duration::from_nanos(woke));

@@ -112,8 +112,8 @@ pub(crate) const DEPTH_GAIN: f64 = 1.25;
 /// A turn of a session is not judged before it lasted this long: the clock and the scheduler are coarser than that.
 pub(crate) const SHORTEST_TURN: Duration = Duration::from_micros(100);
 
-/// The first look at a session comes after this part of the stall delay if what certainly waits is acted on at once: 2 ms.
-/// A feed of two `jq` got going after 40 ms with it, and after 110 without.
+/// The stall delay divided by this is how long a session must have been quiet where what certainly waits is acted on at
+/// once: 2 ms of 100. The first reply of a feed of two `jq` came after 40 ms instead of 110.
 pub(crate) const FIRST_LOOK: u32 = 50;
 
 // Threads.

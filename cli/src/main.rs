@@ -36,9 +36,9 @@ pub(crate) enum Outcome {
     Good,
     /// Some records failed.
     Failures,
-    /// The options make no sense.
+    /// The options are wrong.
     Usage,
-    /// It ended before its time.
+    /// It ended early.
     Fatal,
     /// To die of this.
     Signal(Signal),

@@ -1,7 +1,7 @@
 //! Everything that goes to standard error, in the order in which it comes: this program's own lines, and what the workers
 //! write.
 //!
-//! A thread writes it. Whoever has something to say waits while [`MOST`] bytes lie here, as it would at a pipe that nobody
+//! A thread writes it. A thread that has something to say waits while [`MOST`] bytes lie here, as it would at a pipe that nobody
 //! reads; when the program is to end nobody waits any more. What cannot be written is lost, and is no reason to end.
 //!
 //! # Invariants

@@ -25,8 +25,8 @@ use subfeed::{Host, Launcher, Template};
 EXIT STATUS
   0  every record was answered
   1  some records failed
-  2  the options make no sense
-  3  the run ended before its time, or a file that it keeps could not be written
+  2  the options are wrong
+  3  the run ended early, or a file that it keeps could not be written
 A run that is interrupted dies of the signal, and one whose reader has gone (| head) of SIGPIPE.
 
 EXAMPLES
@@ -296,7 +296,7 @@ fn text_at_end(text: &str) -> Result<AtEnd, String> {
             None => return Err("a backslash at the end stands for nothing".to_owned()),
         }
     }
-    // Whoever types a line has no reason to type its end.
+    // A user who types a line has no reason to type its end.
     if bytes.last() != Some(&b'\n') {
         bytes.push(b'\n');
     }

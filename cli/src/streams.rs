@@ -1,7 +1,7 @@
 //! Standard input and output as they were given to the program.
 //!
 //! Nothing is buffered here, and a descriptor that somebody else has made non-blocking is waited for: it is shared with
-//! whoever started this.
+//! the process that started this.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

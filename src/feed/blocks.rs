@@ -228,9 +228,8 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
         self
     }
 
-    /// Numbers of the caller's own for the column `Seq` of the [`job_log`](BlockFeedBuilder::job_log), where records are
-    /// not fed with the numbers that they are known by: of some that are tried again, for instance. The
-    /// closure is given a record's number, counted from [`first_record`](BlockFeedBuilder::first_record), and runs on the
+    /// Numbers of the caller's own for the column `Seq` of the [`job_log`](BlockFeedBuilder::job_log), if records have
+    /// other numbers than their positions here, as when failed ones are fed again. The closure is given a record's number, counted from [`first_record`](BlockFeedBuilder::first_record), and runs on the
     /// event loop's thread.
     ///
     /// ```

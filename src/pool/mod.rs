@@ -48,8 +48,8 @@ use crate::window::unwind;
 /// # use executor::block_on;
 /// use std::time::Duration;
 /// use subfeed::{Pool, Template};
-/// let bc = Template::new("sh").args(["-c", "while read -r x; do echo $(($x)); done"]);
-/// let pool = Pool::new(bc, 2, 100).idle_after(Duration::from_secs(60));
+/// let sums = Template::new("sh").args(["-c", "while read -r x; do echo $(($x)); done"]);
+/// let pool = Pool::new(sums, 2, 100).idle_after(Duration::from_secs(60));
 /// # block_on(async {
 /// assert_eq!(pool.call("6 * 7").await?, "42");
 /// # Ok::<_, subfeed::Error>(())

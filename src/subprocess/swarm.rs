@@ -140,7 +140,7 @@ impl Swarm {
         self.gave_up
     }
 
-    /// Answers whoever has asked about the workers.
+    /// Answers a monitor that has asked about the workers.
     fn tell(&mut self) {
         let stats = self.scheduler.stats();
         if let Some(question) = stats.board().question(self.told) {

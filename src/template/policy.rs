@@ -10,14 +10,15 @@ use crate::template::Template;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum OnStall {
-    /// Closes its stdin, so that it answers and exits, and starts it again. Only if it certainly waits for input;
-    /// otherwise the feed waits, and [`Snapshot::hint`](crate::Snapshot::hint) says so.
+    /// Closes its stdin, so that it answers and exits, and starts it again: if it certainly waits for input, or, after
+    /// several looks, if all that it does besides is sleep. Otherwise the feed waits, and
+    /// [`Snapshot::hint`](crate::Snapshot::hint) says so.
     #[default]
     Recycle,
     /// Ends the feed with a fatal error of kind [`ErrorKind::Stalled`](crate::ErrorKind::Stalled) that names the fix. Only
     /// if the worker certainly waits for input.
     Fail,
-    /// Waits for as long as it takes.
+    /// Waits for as long as it takes. Its stdin is closed when it will get nothing more.
     Wait,
 }
 
@@ -178,17 +179,21 @@ impl<E, D> Template<E, D> {
         self
     }
 
-    /// What to do with a worker that keeps its replies in a buffer, and how long it must have been quiet before it is
-    /// examined. Default: [`OnStall::Recycle`] after 100 ms. A delay of zero is a configuration error.
+    /// What to do with a worker that keeps its replies in a buffer, and how long it must have been quiet before that is
+    /// done. Default: [`OnStall::Recycle`] after 100 ms. A delay of zero is a configuration error.
     ///
-    /// Under `Recycle` a fiftieth of the delay is enough where a worker certainly waits and nothing else can come of it:
-    /// it has never answered, so that it is given no second record before it has, or it is given nothing more.
+    /// Under `Recycle` a fiftieth of the delay is enough for a worker that has not answered yet while more items wait (a new
+    /// worker gets one item until it has answered), and for one that will get no more. Once a worker of the feed was
+    /// recycled, the delay is an eighth.
+    ///
+    /// A long delay postpones this alone. After five seconds at most, a worker that will get no more has its stdin closed, and
+    /// another one is given more.
     ///
     /// ```
     /// use std::time::Duration;
     /// use subfeed::policy::OnStall;
     /// use subfeed::{FeedExt, Template};
-    /// // Starting this worker again would be expensive, so its stdin is not closed early.
+    /// // To start this worker again would be expensive, so its stdin is not closed before the end.
     /// let template = Template::new("tr").args(["a-z", "A-Z"]).on_stall(OnStall::Wait, Duration::from_secs(1));
     /// let replies = ["a", "b"].into_iter().feed_subprocesses_ordered(template, 1, 8);
     /// assert_eq!(replies.collect::<Result<Vec<_>, _>>()?, ["A", "B"]); // At the end of the input.

@@ -186,16 +186,17 @@ impl<E, D> Template<E, D> {
     /// Any other output beyond the expected replies is a fatal error, because replies may then belong to the wrong
     /// requests.
     ///
-    /// A reply may equal these bytes: an empty line is a reply, too. Where an output ends with them they
-    /// are the tool's last words, and never a reply: so one that leaves early, with requests unread, does
-    /// not answer them with its farewell, and one that has passed over a request does not make up for it.
-    /// Therefore a reply that equals them, with nothing behind it, is kept back until more comes, and for
-    /// 100 ms at most; then it is a reply.
+    /// A reply may equal these bytes: an empty line is a reply, too. Where an output ends with them they are never a
+    /// reply: a tool that exits early, with requests unread, does not answer them in this way, and one that has passed
+    /// over a request does not make up for it. Therefore a reply that equals these bytes, with nothing behind it, is kept
+    /// back until more comes, and for 100 ms at most; then it is a reply.
     ///
-    /// What cannot be told: a tool that says its last words and closes its stdout more than 100 ms later, with a
-    /// reply owed, has answered with them, unless it had read nothing of that request; and one that says them
-    /// sometimes, and leaves within that time behind a reply that equals them, has not answered that
-    /// request, which is sent again, or is an error.
+    /// Two cases cannot be told apart from this:
+    ///
+    /// - A tool prints these bytes while it owes a reply, and closes its stdout more than 100 ms later. They count as that
+    ///   reply, unless the tool had read nothing of the request.
+    /// - A tool prints these bytes at some of its ends only, and exits within 100 ms after a reply that equals them. That
+    ///   request counts as not answered: it is sent again, or is an error.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};

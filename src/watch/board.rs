@@ -1,6 +1,6 @@
 //! What the event loop tells of its workers, when it is asked.
 //!
-//! Nothing is told that nobody asks for: whoever asks counts up [`asked`](Board::asked), wakes the event loop,
+//! Nothing is told that nobody asks for: a thread that asks counts up [`asked`](Board::asked), wakes the event loop,
 //! and waits for it to answer at the end of its turn. So a feed that nobody watches pays for one load a turn.
 //!
 //! # Invariants
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Mutex, lock};
 
-/// How long whoever asks waits for an event loop that does not come round, because a closure of the user's
+/// How long a thread that asks waits for an event loop that does not come round, because a closure of the user's
 /// holds it up. It then gets what was told last.
 const WITHIN: Duration = Duration::from_millis(100);
 

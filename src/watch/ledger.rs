@@ -60,7 +60,7 @@ pub(crate) struct Standing {
     pub(crate) stopping: bool,
     /// The consumer sleeps until something comes.
     pub(crate) consumer_waits: bool,
-    /// Whoever pulls the source sleeps for want of credit or room.
+    /// The thread that pulls the source sleeps for want of credit or room.
     pub(crate) full: bool,
 }
 

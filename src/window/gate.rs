@@ -504,7 +504,7 @@ impl Gate {
         let _ = self.intake.set(RunsOn::Thread(thread::current()));
     }
 
-    /// Whether whoever pulls sleeps, or lingers, and was not called since.
+    /// Whether the one that pulls sleeps, or lingers, and was not called since.
     #[cfg(test)]
     pub(crate) fn puller_sleeps(&self) -> bool {
         lock(&self.puller).is_some()
@@ -551,7 +551,7 @@ impl Gate {
         self.held() >= self.max_bytes
     }
 
-    /// Whether whoever pulls sleeps at this gate, or lingers there.
+    /// Whether the one that pulls sleeps at this gate, or lingers there.
     pub(crate) fn holds_puller(&self) -> bool {
         self.look_at.load(SeqCst) != NEVER
     }

@@ -6,7 +6,7 @@
 //! 3. A wait that something may have ended early, and from which the loop came back too late, gains no more than [`SLACK`]: nobody
 //!    knows when it was over.
 //! 4. Of a wait that nothing has ended, and from which the loop came back late, twice as much as it was late is not counted: the
-//!    machine has stood still, perhaps from long before the time was over. So whoever is waited for has more time when it runs
+//!    machine has stood still, perhaps from long before the time was over. So a child that is waited for has more time when it runs
 //!    again.
 
 use std::time::Duration;

@@ -318,7 +318,7 @@ impl Look {
 /// What is known of a worker by the look `now`, and by an `earlier` one in the same time of quiet, if there was
 /// one.
 ///
-/// Without an earlier look there is no `Asleep`: it needs two looks that lie `apart` (three stall delays). The caller
+/// Without an earlier look there is no `Asleep`: it needs two looks that lie `apart` (three stall delays, or three eighths of one once the tool is known to withhold). The caller
 /// must not pass a look from before the worker has last moved: nothing may have been written to it or read from it
 /// in between.
 pub(crate) fn judge(earlier: Option<&Look>, now: &Look, apart: Duration) -> Evidence {

@@ -1,6 +1,6 @@
 //! The folder in which the connections that workers share have their sockets.
 //!
-//! Whoever can write to such a socket can run commands on the other machine. So the folder is ours alone (0700), has a
+//! A user who can write to such a socket can run commands on the other machine. So the folder is ours alone (0700), has a
 //! name that nobody can foresee, and must not exist before.
 
 use std::ffi::OsString;

@@ -255,7 +255,7 @@ impl Scheduler {
         self.timers.next(self.now)
     }
 
-    /// Where whoever asks learns what it has done.
+    /// Where a monitor learns what it has done.
     pub(crate) fn stats(&self) -> &Arc<Stats> {
         &self.plan.stats
     }

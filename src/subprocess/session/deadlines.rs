@@ -165,7 +165,7 @@ impl Session {
             return;
         }
         match limit {
-            // Whoever is behind a launcher has ended, if it has said goodbye, or is lost.
+            // The tool behind a launcher has ended, if it has said goodbye, or is lost.
             Deadline::Limit(Limit::ClosedStdout(_)) if self.has_said_goodbye() => {
                 self.lingered = self.owed() == 0;
                 self.kill(cx, news);

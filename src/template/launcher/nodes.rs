@@ -1,4 +1,4 @@
-//! The nodes of a Slurm allocation, as Slurm writes them in the environment of whoever is inside.
+//! The nodes of a Slurm allocation, as Slurm writes them in the environment of a process inside.
 
 /// `n[1-3,07],m4` is `n1 n2 n3 n07 m4`; brackets may stand several times in one name. `None` if it is not written
 /// like that.
