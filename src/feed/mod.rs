@@ -168,6 +168,11 @@ pub(crate) use running;
 /// Made by [`FeedExt`](crate::FeedExt) and [`FeedBuilder::start`](crate::FeedBuilder::start). It yields exactly
 /// one item for each input, `Ok` or `Err`; [`Error`] describes the two kinds of errors.
 ///
+/// # As a source
+/// A feed may be the source of another one. When that one is stopped or dropped, a `next()` of this feed that waits on its
+/// behalf returns `None`. If it was only borrowed (`by_ref()` and a scope, or a lock), what is left in it can be taken after
+/// that, although an iterator that is fused gives nothing after `None` otherwise.
+///
 /// # Look-ahead
 /// `next()` moves the window. In input order, input `k + buffer_size` is not pulled before the call of `next()` that
 /// yields output `k`. In completion order, at most `buffer_size` inputs are pulled and not yet yielded, plus one for

@@ -172,7 +172,8 @@ impl<D> fmt::Debug for CommandSource<D> {
 /// The records of one run of a command: a lazy, fused iterator.
 ///
 /// Dropping it ends the command with its kill sequence and reaps it; a command that is only writing ends at once. If it
-/// is the source of a feed, it also ends when that feed does.
+/// is the source of a feed, it ends with that feed, unless the feed has borrowed it
+/// ([`Feed`](crate::Feed#as-a-source)).
 ///
 /// # Panics
 /// If `check` or a custom framing panics, `next` panics with the same payload; a panic of `decode` passes through.

@@ -482,8 +482,7 @@ impl<B: Batch, R> Outlet<B, R> {
                 return Ok(has_come);
             }
             if puller.as_ref().is_some_and(|gate| gate.is_stopped()) {
-                // The feed that pulls this one has been stopped: it wants nothing more.
-                self.done = true;
+                // The feed that pulls this one has been stopped: it wants nothing more. Another consumer may.
                 return Ok(false);
             }
             // A thread that was told to unpark this one may still do so: a park that ends early is

@@ -345,6 +345,30 @@ fn chain(
 }
 
 #[test]
+fn what_a_feed_that_ends_early_has_not_taken_from_another_is_there_for_the_next() {
+    within(|| {
+        // Whether the one waits for the other when it ends is a matter of time.
+        for script in ["while read -r x; do sleep 0.02; echo $x; done", "cat"] {
+            let mut inner = numbers(50).feed_subprocesses_ordered(Template::shell(script), 1, 4);
+            thread::scope(|scope| {
+                let outer = inner.by_ref().map(Result::unwrap).feed(Template::new("cat"));
+                let outer = outer.workers(1).buffer(5).start_scoped(scope);
+                assert_eq!(texts(outer.take(2)), ["0", "1"]);
+            });
+            let rest = texts(inner.by_ref());
+            // Up to seven had been pulled.
+            assert!((43..=48).contains(&rest.len()), "{rest:?}");
+            assert_eq!(rest, texts_from(50 - rest.len(), 50));
+            assert_eq!(inner.finish().unwrap().yielded, 50);
+        }
+    });
+}
+
+fn texts_from(first: usize, end: usize) -> Vec<String> {
+    (first..end).map(|n| n.to_string()).collect()
+}
+
+#[test]
 fn dropping_the_last_stage_of_a_chain_ends_every_stage() {
     alone!(|| {
         let before = Belongings::now();
