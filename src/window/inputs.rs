@@ -5,6 +5,14 @@ use std::collections::VecDeque;
 use crate::record::PacketId;
 use crate::window::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::window::sync::{Mutex, lock};
+use crate::window::unwind;
+
+/// Lets go of items one by one. A panic of one, which is the user's, goes no further: the drop of a feed never panics.
+fn let_go<T>(items: impl IntoIterator<Item = T>) {
+    for item in items {
+        let _ = unwind::catch(move || drop(item));
+    }
+}
 
 /// Items by packet id; the intake puts in order, the outlet takes in any order.
 ///
@@ -39,6 +47,12 @@ impl<T> Inputs<T> {
             ring.first = ring.first.plus(1);
         }
         item
+    }
+}
+
+impl<T> Drop for Inputs<T> {
+    fn drop(&mut self) {
+        let_go(std::mem::take(&mut lock(&self.ring).items));
     }
 }
 
@@ -80,5 +94,11 @@ impl<P> Passing<P> {
         let mut items = lock(&self.items);
         let at = items.iter().position(|(id, _)| *id == packet)?;
         items.remove(at).map(|(_, item)| item)
+    }
+}
+
+impl<P> Drop for Passing<P> {
+    fn drop(&mut self) {
+        let_go(std::mem::take(&mut *lock(&self.items)));
     }
 }

@@ -319,6 +319,40 @@ fn items_that_panic_while_they_are_dropped_are_panics_of_the_feed() {
 }
 
 #[test]
+fn kept_inputs_and_markers_that_panic_while_they_are_dropped_do_not_make_the_drop_of_a_feed_panic()
+{
+    struct Item;
+    impl AsRef<[u8]> for Item {
+        fn as_ref(&self) -> &[u8] {
+            b"x"
+        }
+    }
+    impl Drop for Item {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                throw(5);
+            }
+        }
+    }
+    within(|| {
+        let feed = std::iter::repeat_with(|| Item).feed(Template::new("cat")).buffer(4);
+        let mut feed = feed.keep_input().start();
+        std::mem::forget(feed.next().unwrap().unwrap());
+        drop(feed);
+        let source = std::iter::repeat_with(|| Err::<&str, _>(Thrower(Item)));
+        let mut feed = source.try_feed(Template::new("cat")).buffer(4).start();
+        std::mem::forget(feed.next());
+        drop(feed);
+    });
+    struct Thrower(Item);
+    impl From<subfeed::Error> for Thrower {
+        fn from(_: subfeed::Error) -> Self {
+            Self(Item)
+        }
+    }
+}
+
+#[test]
 fn a_panic_of_the_consumer_unwinds_through_a_running_feed() {
     within(|| {
         let payload = catch_unwind(|| {
