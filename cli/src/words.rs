@@ -38,8 +38,8 @@ const PHRASES: &[(&str, &str)] = &[
     ("(Template::skip_lines, skip_until, ready)", "(--skip-lines)"),
     ("Template::skip_lines, skip_until and ready", "--skip-lines"),
     (
-        "does the reply framing fit what the tool prints?",
-        "does --out say how the tool's answers end?",
+        "do the framings fit what the tool reads and prints?",
+        "do --in and --out say how the tool's records and answers end?",
     ),
     ("what its framing expects", "what --out says"),
     ("frame its replies by what ends them", "say with --out what ends an answer"),

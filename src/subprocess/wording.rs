@@ -100,7 +100,7 @@ pub(crate) fn mark_is_on_stderr(spec: &Spec, packet: PacketId, stderr: &StderrEx
 /// something that is no whole reply.
 pub(crate) fn too_few(owed: u64, got: u64, half: bool) -> &'static str {
     match (got, owed) {
-        (0, _) if half => "does the reply framing fit what the tool prints?",
+        (0, _) if half => "do the framings fit what the tool reads and prints?",
         (0, 1) => {
             "a tool that may answer with nothing cannot be counted: use a sentinel framing, or \
              ReplyFraming::until_eof, a process for each request"
@@ -185,6 +185,8 @@ pub(crate) struct Wait<'a> {
     pub(crate) worker: usize,
     pub(crate) pid: Option<u32>,
     pub(crate) command: &'a str,
+    /// The host that has not said hello.
+    pub(crate) unreached: Option<&'a str>,
     /// Replies; none where it is not ready yet.
     pub(crate) owed: u64,
     pub(crate) quiet: Duration,
@@ -202,10 +204,11 @@ impl fmt::Display for Wait<'_> {
         if let Some(pid) = self.pid {
             write!(f, " (pid {pid})")?;
         }
-        match self.owed {
-            0 => f.write_str(" has not said that it is ready")?,
-            1 => f.write_str(" owes a reply")?,
-            owed => write!(f, " owes {owed} replies")?,
+        match (self.unreached, self.owed) {
+            (Some(host), _) => write!(f, " is not in touch with the host {host} yet")?,
+            (None, 0) => f.write_str(" has not said that it is ready")?,
+            (None, 1) => f.write_str(" owes a reply")?,
+            (None, owed) => write!(f, " owes {owed} replies")?,
         }
         write!(
             f,
@@ -233,14 +236,16 @@ impl fmt::Display for Wait<'_> {
 /// What bounds a wait, or could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
-    setting: &'static str,
-    limit: Option<Duration>,
+    pub(crate) setting: &'static str,
+    /// The type that has the setting.
+    pub(crate) of: &'static str,
+    pub(crate) limit: Option<Duration>,
 }
 
 impl Bound {
     /// This setting does, if there is a limit; otherwise it could.
     pub(crate) fn of(setting: &'static str, limit: Option<Duration>) -> Self {
-        Self { setting, limit }
+        Self { setting, of: "Template", limit }
     }
 }
 
@@ -248,7 +253,7 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.limit {
             Some(limit) => write!(f, "{} bounds the wait ({limit:?})", self.setting),
-            None => write!(f, "Template::{} would bound the wait", self.setting),
+            None => write!(f, "{}::{} would bound the wait", self.of, self.setting),
         }
     }
 }
@@ -320,8 +325,8 @@ mod tests {
         says(too_few(100, 1, false), &["ReplyFraming::until_eof", "wc"]);
         says(too_few(100, 0, false), &["ReplyFraming::until_eof"]);
         says(too_few(1, 0, false), &["nothing", "sentinel"]);
-        says(too_few(100, 0, true), &["does the reply framing fit"]);
-        says(too_few(1, 0, true), &["does the reply framing fit"]);
+        says(too_few(100, 0, true), &["do the framings fit"]);
+        says(too_few(1, 0, true), &["do the framings fit"]);
         says(too_few(100, 99, false), &["skips or merges", "sentinel", "check"]);
         says_not(too_few(100, 99, false), &["until_eof"]);
         says(too_few(1, 1, true), &["skips or merges"]);
@@ -361,6 +366,7 @@ mod tests {
             worker: 3,
             pid: Some(77),
             command: "tool -x",
+            unreached: None,
             owed: 1,
             quiet: Duration::from_millis(5_400),
             seen: "it computes",
@@ -382,6 +388,17 @@ mod tests {
             Wait { owed: 0, bound: Bound::of("ready", None), may_be_waiting: true, ..wait };
         says(&unready.to_string(), &["has not said that it is ready", "Template::ready would"]);
         says_not(&unready.to_string(), &["buffer"]);
+        let bound = Bound {
+            setting: "connect_within",
+            of: "Launcher",
+            limit: Some(Duration::from_secs(30)),
+        };
+        let unreached = Wait { unreached: Some("node1"), bound, ..unready };
+        let told = unreached.to_string();
+        says(
+            &told,
+            &["not in touch with the host node1 yet", "connect_within bounds the wait (30s)"],
+        );
         let waiting = Wait { may_be_waiting: true, ..wait };
         says(&waiting.to_string(), &["if it buffers", "Template::line_buffered"]);
         let of =

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use subfeed::{FeedExt, Snapshot, Template};
+use subfeed::watch::WorkerState;
+use subfeed::{FeedExt, Launcher, Snapshot, Template};
 
 use crate::common::tools::here;
 use crate::common::{Barrier, Dir, eventually, numbers, texts, within};
@@ -115,6 +116,22 @@ sys.stdout.write(held.decode().upper())
         let template = Template::new("python3").arg("-c").arg(script);
         let snapshot = waits_and_says(template, "it runs an event loop");
         assert_eq!((snapshot.recycles, snapshot.deaths), (0, 0));
+    });
+}
+
+#[test]
+fn a_host_that_says_nothing_is_named_with_the_limit_for_it() {
+    within(|| {
+        let launcher = Launcher::remote(["sh", "-c", "sleep 1000", "{host}"]).hosts(["a"]);
+        let template = Template::new("cat").via(launcher);
+        let feed = numbers(3).feed_subprocesses_ordered(template, 1, 8);
+        let monitor = feed.monitor();
+        let told = |hint: String| {
+            hint.contains("is not in touch with the host a yet") && hint.contains("connect_within")
+        };
+        eventually("there is the hint", || monitor.snapshot().hint.is_some_and(told));
+        let worker = &monitor.workers()[0];
+        assert_eq!((worker.host.as_deref(), worker.state), (Some("a"), WorkerState::Starting));
     });
 }
 

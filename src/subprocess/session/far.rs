@@ -75,7 +75,13 @@ impl Session {
         self.greetings().is_none_or(Greetings::is_greeted)
     }
 
-    /// Until when its hello is awaited, and since when.
+    /// The host whose hello is awaited.
+    pub(super) fn far_host(&self) -> Option<&str> {
+        let far = self.far.as_ref().filter(|far| !far.greetings.is_greeted())?;
+        Some(far.host())
+    }
+
+    /// How long its hello is awaited.
     pub(super) fn connect_limit(&self) -> Option<Duration> {
         self.greetings()
             .filter(|greetings| !greetings.is_greeted())

@@ -122,7 +122,7 @@ impl Session {
     /// When it is looked at, if it stays quiet.
     pub(crate) fn quiet_until(&self, cx: &Context<'_>) -> Option<Now> {
         let spec = cx.spec;
-        let unready = self.in_banner && spec.words.banner.holds_requests();
+        let unready = !self.is_greeted() || (self.in_banner && spec.words.banner.holds_requests());
         let owes = self.owed() > 0 && !self.may_have_answered();
         if !(owes || unready) || self.closed_output_at.is_some() {
             return None;
@@ -131,7 +131,7 @@ impl Session {
             return Some(next);
         }
         let patience = patience(spec, cx.withholding);
-        let quiet = if !self.is_open() || !self.may_be_waiting() {
+        let quiet = if !self.is_open() || !self.may_be_waiting() || !self.is_greeted() {
             HINT_AFTER
         } else if spec.policy.at_eof() {
             patience.min(AT_EOF_IDLE)
@@ -341,6 +341,7 @@ impl Session {
             worker: self.slot,
             pid: self.label.pid,
             command: &self.label.command,
+            unreached: self.far_host(),
             owed: self.owed(),
             quiet,
             seen: evidence.sentence(),
@@ -368,6 +369,9 @@ impl Session {
     fn bound(&self, cx: &Context<'_>) -> Bound {
         let policy = &cx.spec.policy;
         match self.why {
+            _ if !self.is_greeted() => {
+                Bound { setting: "connect_within", of: "Launcher", limit: self.connect_limit() }
+            }
             _ if self.owed() == 0 => Bound::of("ready", cx.spec.words.banner.ready_limit()),
             Some(Why::Done) => {
                 let limit = policy.end_timeout.filter(|_| policy.end_timeout_is_set);

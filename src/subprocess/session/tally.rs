@@ -69,6 +69,7 @@ impl Session {
 
     /// Says what it does, beside what the sessions before it did.
     pub(crate) fn view(&self, worker: &mut Worker, now: Time) {
+        worker.host.clone_from(&self.label.host);
         worker.pid = self.label.pid;
         worker.session = Some(self.serial);
         worker.owed = self.owed();
@@ -87,7 +88,7 @@ impl Session {
             WorkerState::Killing
         } else if !self.is_open() {
             WorkerState::Closing
-        } else if self.in_banner {
+        } else if self.in_banner || !self.is_greeted() {
             WorkerState::Starting
         } else if self.owed() == 0 {
             WorkerState::Idle
