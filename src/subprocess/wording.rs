@@ -4,13 +4,16 @@
 //! each situation has its test.
 
 use std::fmt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use bstr::ByteSlice;
+use itertools::Itertools;
 
 use crate::error::StderrExcerpt;
 use crate::record::PacketId;
 use crate::template::Spec;
+use crate::window::unwind;
 
 /// How a tool that buffers is talked out of it.
 const FLAGS: &str = "its unbuffered or line-buffered flag (sed -u, grep --line-buffered, jq --unbuffered, \
@@ -96,6 +99,20 @@ pub(crate) fn mark_is_on_stderr(spec: &Spec, packet: PacketId, stderr: &StderrEx
     stderr.contains(sentinel.mark(packet.0).as_bytes())
 }
 
+/// Of a process whose output was to be a reply, and whose status is no reason to take it for one.
+pub(crate) fn refused_status(spec: &Spec, status: ExitStatus) -> Option<String> {
+    let code = status.code().filter(|_| spec.is_until_eof())?;
+    // It was asked before; a panic of it was told then.
+    if unwind::catch(|| spec.accepts_status(status)).unwrap_or(true) {
+        return None;
+    }
+    Some(if spec.accept_status.is_some() {
+        format!("accept_status refuses the exit status {code}")
+    } else {
+        format!("if the exit status {code} is no failure, accept it with Template::accept_status")
+    })
+}
+
 /// Of a session that ended well with fewer replies than requests, under a framing that counts. `half`: it wrote
 /// something that is no whole reply.
 pub(crate) fn too_few(owed: u64, got: u64, half: bool) -> &'static str {
@@ -131,19 +148,18 @@ pub(crate) fn too_many(extra: &[u8], unasked: Option<&str>, at_end: bool) -> Str
     // end shows it.
     let banner =
         "if it prints a banner at its start, skip that (Template::skip_lines, skip_until, ready)";
-    match (at_end, extra.len()) {
-        (true, ..=LONGEST) => format!(
-            "if the tool prints this at the end of its input, declare it: .skip_at_end({}); {banner}; {twice}",
+    // Nothing follows the last prompt, not even the end of a line.
+    let prompt = (!at_end || !extra.ends_with(b"\n"))
+        .then_some("if this is a prompt, turn it off, or use a sentinel framing");
+    let at_end = at_end.then(|| match extra.len() {
+        ..=LONGEST => format!(
+            "if the tool prints this at the end of its input, declare it: .skip_at_end({})",
             literal(extra)
         ),
-        (true, _) => format!(
-            "if the tool prints this at the end of its input, declare all of it with Template::skip_at_end; {banner}; \
-             {twice}"
-        ),
-        (false, _) => format!(
-            "{banner}; if this is a prompt, turn it off, or use a sentinel framing; {twice}"
-        ),
-    }
+        _ => "if the tool prints this at the end of its input, declare all of it with Template::skip_at_end"
+            .to_owned(),
+    });
+    at_end.iter().map(String::as_str).chain([banner]).chain(prompt).chain([twice]).join("; ")
 }
 
 /// Bytes as they are written in a program.
@@ -261,8 +277,6 @@ impl fmt::Display for Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use itertools::Itertools;
 
     use crate::framing::Sentinel;
     use crate::template::Template;

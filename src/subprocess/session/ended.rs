@@ -356,7 +356,12 @@ impl Ended {
         while let Some(packet) = pop_front(&mut runs) {
             let once = cx.spec.policy.at_most_once;
             obligations.push(if alone {
-                let error = self.too_few(Some(packet.first()), cx);
+                let first = packet.first();
+                let error = if cx.spec.is_until_eof() {
+                    self.session.unanswered(first, self.status, cx)
+                } else {
+                    self.too_few(Some(first), cx)
+                };
                 Obligation::Lost(packet, error)
             } else if once {
                 Obligation::Lost(packet, self.not_again())

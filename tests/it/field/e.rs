@@ -24,6 +24,20 @@ doors!(e1_a_status_that_is_an_answer:
     ordered unordered keep_input blocks wrapping queue pipeline results);
 
 #[test]
+fn e1_a_status_that_is_refused_is_named_with_the_setting() {
+    let ended = |codes: fn(i32) -> bool, set: bool| {
+        let template = Template::shell("cat; exit 3").replies(ReplyFraming::until_eof());
+        let template = if set { template.accept_status(codes) } else { template };
+        let error = subfeed::FeedExt::feed(["a"].into_iter(), template).workers(1).start().next();
+        error.unwrap().unwrap_err().to_string()
+    };
+    let said = ended(|_| true, false);
+    assert!(said.contains("accept it with Template::accept_status"), "{said}");
+    let said = ended(|code| code == 0, true);
+    assert!(said.contains("accept_status refuses the exit status 3"), "{said}");
+}
+
+#[test]
 fn e1_a_signal_is_never_one() {
     let killed = Template::shell("cat; kill -9 $$").replies(ReplyFraming::until_eof());
     let told = Door::Ordered.send(killed.accept_status(|_| true), &["a", "b"], 1);
