@@ -12,7 +12,6 @@ mod common;
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::hint::black_box;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,9 +21,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use common::baselines::{self, Lines, Missing, Pipes, Run};
 use common::ceiling::{Shape, counted_pipe};
-use common::feeds::WORKERS;
+use common::feeds::{Memory, WORKERS, through};
 use common::harness::{Bench, CpuTime, GB_PER_S, MIB, Side, Unit};
-use subfeed::{Template, blocks};
 
 fn main() {
     let mut bench = Bench::from_args("blocks");
@@ -33,51 +31,6 @@ fn main() {
     processor_time(&mut bench);
     command(&mut bench);
     bench.finish();
-}
-
-/// So many bytes of the same lines, as fast as memory gives them.
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    lines: Lines,
-    at: usize,
-    left: u64,
-}
-
-impl Memory {
-    fn of(lines: Lines, count: u64) -> Self {
-        Self { lines, at: 0, left: count * lines.wire.len() as u64 }
-    }
-}
-
-impl Read for Memory {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let most = into.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let mut n = 0;
-        while n < most {
-            let piece = &self.lines.block[self.at..];
-            let len = piece.len().min(most - n);
-            into[n..n + len].copy_from_slice(&piece[..len]);
-            self.at = (self.at + len) % self.lines.block.len();
-            n += len;
-        }
-        self.left -= n as u64;
-        Ok(n)
-    }
-}
-
-/// Blocks in, blocks out.
-fn through(lines: Lines, count: u64, reader: impl Read + Send + 'static) -> Run {
-    let start = Instant::now();
-    let (mut records, mut bytes) = (0, 0);
-    for block in blocks(reader).feed(Template::new("cat")).workers(WORKERS) {
-        let block = block.expect("cat answers");
-        records += block.len() as u64;
-        bytes += block.as_bytes().len() as u64;
-        black_box(block.as_bytes().last());
-    }
-    let wall = start.elapsed();
-    assert_eq!((records, bytes), (count, count * lines.wire.len() as u64), "what came back");
-    Run { records, bytes, wall }
 }
 
 fn over_the_raw_pipe(bench: &mut Bench) {

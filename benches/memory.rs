@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use common::baselines::{Lines, Run};
-use common::feeds::{Records, WINDOW, WORKERS};
+use common::feeds::{Memory, Records, WINDOW, WORKERS, through};
 use common::fresh;
 use common::harness::{Bench, CpuTime, MIB, PLAIN, peak_memory, resident_memory};
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
@@ -88,6 +88,7 @@ fn main() {
         ("large", large),
         ("calls", calls),
         ("calls_owned", calls_owned),
+        ("calls_of_blocks", calls_of_blocks),
     ]);
     let mut bench = Bench::from_args("memory");
     peaks(&mut bench);
@@ -232,6 +233,13 @@ fn calls_owned(numbers: &[u64]) {
     counted(numbers, Records::owned);
 }
 
+/// Blocks in, blocks out.
+fn calls_of_blocks(numbers: &[u64]) {
+    counted(numbers, |Records { lines, count, .. }| {
+        through(lines, count, Memory::of(lines, count))
+    });
+}
+
 fn counted(numbers: &[u64], run: fn(Records) -> Run) {
     let (count, line) = (numbers[0], numbers[1]);
     let records = Records::of_lines(line as usize, count * line);
@@ -239,7 +247,7 @@ fn counted(numbers: &[u64], run: fn(Records) -> Run) {
     run(records);
     let used = CpuTime::of_self().since(time);
     fresh::tell("read_write", (read_write_calls() - calls) as f64);
-    // For whoever runs the case by hand.
+    // For those who run the case by hand.
     fresh::tell("user_ns_per_record", used.user.as_nanos() as f64 / count as f64);
     fresh::tell("system_ns_per_record", used.system.as_nanos() as f64 / count as f64);
 }
@@ -254,7 +262,7 @@ fn read_write_calls() -> u64 {
 
 fn system_calls(bench: &mut Bench) {
     let records = bench.amount(10_000_000, 1_000_000);
-    for case in ["calls", "calls_owned"] {
+    for case in ["calls", "calls_owned", "calls_of_blocks"] {
         let name = format!("system_{case}_per_record");
         if !bench.wants(&name) {
             continue;

@@ -1,11 +1,12 @@
 //! The feed's side of the pairs: so many records of one kind through `cat`s.
 
 use std::hint::black_box;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Instant;
 
 use subfeed::framing::{Prefix, ReplyFraming, RequestFraming};
-use subfeed::{FeedExt, Order, Template};
+use subfeed::{FeedExt, Order, Template, blocks};
 
 use super::baselines::{self, Lines, Pipes, Run};
 
@@ -116,4 +117,49 @@ impl Seen {
         // The byte itself, not only its address.
         self.last = black_box(reply.last().copied().unwrap_or_default());
     }
+}
+
+/// So many bytes of the same lines, as fast as memory gives them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    lines: Lines,
+    at: usize,
+    left: u64,
+}
+
+impl Memory {
+    pub(crate) fn of(lines: Lines, count: u64) -> Self {
+        Self { lines, at: 0, left: count * lines.wire.len() as u64 }
+    }
+}
+
+impl Read for Memory {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = into.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let mut n = 0;
+        while n < most {
+            let piece = &self.lines.block[self.at..];
+            let len = piece.len().min(most - n);
+            into[n..n + len].copy_from_slice(&piece[..len]);
+            self.at = (self.at + len) % self.lines.block.len();
+            n += len;
+        }
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// Blocks in, blocks out.
+pub(crate) fn through(lines: Lines, count: u64, reader: impl Read + Send + 'static) -> Run {
+    let start = Instant::now();
+    let (mut records, mut bytes) = (0, 0);
+    for block in blocks(reader).feed(Template::new("cat")).workers(WORKERS) {
+        let block = block.expect("cat answers");
+        records += block.len() as u64;
+        bytes += block.as_bytes().len() as u64;
+        black_box(block.as_bytes().last());
+    }
+    let wall = start.elapsed();
+    assert_eq!((records, bytes), (count, count * lines.wire.len() as u64), "what came back");
+    Run { records, bytes, wall }
 }
