@@ -5,10 +5,10 @@
 //! and one after the other to a process that stays, where the library's own evidence tells who withholds an answer from
 //! who is still at it.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use anyhow::Context;
 use subfeed::channel::LineBuffered;
 use subfeed::framing::{ReplyFraming, RequestFraming};
 use subfeed::policy::OnStall;
-use subfeed::{BString, Error, ErrorKind, FeedExt, Template};
+use subfeed::{BStr, BString, Error, ErrorKind, FeedExt, Template};
 
 use crate::Outcome;
 use crate::messages::Messages;
@@ -32,6 +32,18 @@ const BYTES: u64 = 1 << 20;
 const QUIET: Duration = Duration::from_millis(100);
 /// Who has not answered by then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// No more bytes of a line of stderr are quoted.
+const LONGEST_QUOTATION: usize = 200;
+
+/// What a process printed, and how it ended.
+#[derive(Debug, Default)]
+struct Tried {
+    output: Vec<u8>,
+    /// What it wrote on stderr.
+    said: Vec<u8>,
+    /// Its exit status.
+    status: i32,
+}
 
 /// What the tool prints.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -96,16 +108,23 @@ fn find_out(command: &[OsString], records: Vec<Vec<u8>>, report: &mut Report) ->
     // A signal ends this program at once.
     let template = || Template::new(program).args(args).packet_timeout(PATIENCE).kill_with_parent();
     report.line(format_args!("{}: tried with {} of the records\n", shown(command), records.len()));
-    let (alone, statuses) = match outputs(template(), RequestFraming::line(), records.clone()) {
+    let one = |record: &Vec<u8>| tried(template(), RequestFraming::line(), record.clone());
+    let tried_alone: Vec<Tried> = match records.iter().map(one).collect() {
         Ok(found) => found,
         Err(error) => return gave_up(&error, report),
     };
     let together = [records.join(&b'\n'), vec![b'\n']].concat();
-    let together = match outputs(template(), RequestFraming::raw(), vec![together]) {
-        Ok((together, _)) => together.concat(),
+    let together = match tried(template(), RequestFraming::raw(), together) {
+        Ok(together) => together.output,
         Err(error) => return gave_up(&error, report),
     };
-    let whole_process = |report: &mut Report| whole_process(command, &statuses, report);
+    let complaint = complaint(&tried_alone);
+    if let Some(complaint) = &complaint {
+        report.say("may fail", complaint);
+    }
+    let answers_by_status = complaint.is_none() && tried_alone.iter().any(|one| one.status == 1);
+    let whole_process = |report: &mut Report| whole_process(command, answers_by_status, report);
+    let alone: Vec<_> = tried_alone.into_iter().map(|one| one.output).collect();
     let shape = shape(&alone, &together);
     let Some(shape) = shape else {
         report.say(
@@ -210,24 +229,47 @@ fn read(input: impl Read) -> anyhow::Result<Vec<Vec<u8>>> {
     Ok(records)
 }
 
-/// The whole output of a process for each of these requests, and the exit statuses of all.
-fn outputs(
-    template: Template,
-    requests: RequestFraming,
-    records: Vec<Vec<u8>>,
-) -> Result<(Vec<Vec<u8>>, BTreeSet<i32>), Error> {
-    let statuses = Arc::new(Mutex::new(BTreeSet::new()));
-    let seen = Arc::clone(&statuses);
+/// The whole output of a process for this request.
+fn tried(template: Template, requests: RequestFraming, record: Vec<u8>) -> Result<Tried, Error> {
+    let (said, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicI32::new(0)));
+    let (heard, seen) = (Arc::clone(&said), Arc::clone(&status));
     let template = template.requests(requests).replies(ReplyFraming::until_eof()).retries(0);
-    let template = template.accept_status(move |status| {
-        seen.lock().unwrap_or_else(PoisonError::into_inner).insert(status);
-        // 1 is what filters say that found nothing.
-        status <= 1
-    });
-    let feed = records.into_iter().feed(template).workers(2).first_packet(1).start();
-    let outputs = feed.map(|reply| reply.map(Vec::from)).collect::<Result<_, _>>()?;
-    let statuses = std::mem::take(&mut *statuses.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok((outputs, statuses))
+    let template = template
+        .on_stderr(move |_, bytes| {
+            heard.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        })
+        .accept_status(move |status| {
+            seen.store(status, SeqCst);
+            // 1 is what filters say that found nothing.
+            status <= 1
+        });
+    let mut feed = [record].into_iter().feed(template).workers(1).first_packet(1).start();
+    let output = feed.by_ref().map(|reply| reply.map(Vec::from)).collect::<Result<Vec<_>, _>>()?;
+    drop(feed);
+    let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Tried { output: output.concat(), said, status: status.load(SeqCst) })
+}
+
+/// What is to be known of status 1 where the tool wrote on stderr too: whether it is an answer, or a failure, is not said
+/// by the status.
+fn complaint(alone: &[Tried]) -> Option<String> {
+    let complained: Vec<_> =
+        alone.iter().filter(|one| one.status == 1 && !one.said.is_empty()).collect();
+    let first = complained.first()?;
+    Some(format!(
+        "for {} of {} records it ends with status 1 and writes on stderr, such as {}: if that is a failure, its output is no answer, so no --accept-status is proposed",
+        complained.len(),
+        alone.len(),
+        quoted(&first.said)
+    ))
+}
+
+/// A line, or the first and the last of several.
+fn quoted(said: &[u8]) -> String {
+    let line = |line: &[u8]| format!("{:?}", BStr::new(&line[..line.len().min(LONGEST_QUOTATION)]));
+    let mut lines = said.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let (first, last) = (lines.next().unwrap_or(said), lines.next_back());
+    last.map_or_else(|| line(first), |last| format!("{} [...] {}", line(first), line(last)))
 }
 
 /// What outputs of single records and that of all of them together have in common.
@@ -322,12 +364,12 @@ fn lines(n: usize) -> String {
     if n == 1 { "1 line".to_owned() } else { format!("{n} lines") }
 }
 
-/// A process for each record. It ended with one of these statuses.
-fn whole_process(command: &[OsString], statuses: &BTreeSet<i32>, report: &mut Report) {
+/// A process for each record, of which some said something by ending with status 1.
+fn whole_process(command: &[OsString], answers_by_status: bool, report: &mut Report) {
     report.say("or", "one process for each record, whose whole output is the answer");
     let mut settings = vec![".replies(ReplyFraming::until_eof())".to_owned()];
     let mut option = "";
-    if statuses.contains(&1) {
+    if answers_by_status {
         report.say(
             "",
             "(it says by status 1 that it has found nothing, or something: that is an answer too)",

@@ -350,6 +350,33 @@ fn what_the_doctor_proposes_for_a_tool_with_a_status_works() {
 }
 
 #[test]
+fn a_status_that_comes_with_a_complaint_is_not_proposed_as_an_answer() {
+    for (command, quoted) in [
+        ("iconv -f utf8 -t latin1", "iconv: "),
+        ("sh -c 'head -c 3; echo one >&2; echo two >&2; exit 1'", r#""one" [...] "two""#),
+        // It answers at once, and fails at one record.
+        (
+            "sh -c 'while read -r x; do [ ${#x} = 2 ] || { echo broken >&2; exit 1; }; echo $x; done'",
+            r#""broken""#,
+        ),
+    ] {
+        let output = shell(&format!("subfeed doctor -- {command}"), b"caf\xe9\nok\n");
+        ended(&output, 0);
+        let said = text(&output.stdout);
+        assert!(said.contains("records it ends with status 1 and writes on stderr"), "{said}");
+        assert!(said.contains(quoted) && said.contains("no --accept-status is proposed"), "{said}");
+        assert!(
+            !said.contains("--accept-status 0,1") && !said.contains(".accept_status"),
+            "{said}"
+        );
+    }
+    // A status of success may come with whatever is written on stderr.
+    let output = shell("subfeed doctor -- sh -c 'echo note >&2; exec cat'", b"one\ntwo\n");
+    ended(&output, 0);
+    assert!(!text(&output.stdout).contains("status"), "{}", text(&output.stdout));
+}
+
+#[test]
 fn what_is_said_at_the_end_is_typed_as_it_is_read() {
     for (says, typed) in
         [("echo bye", "bye"), ("echo a; echo b", r"a\nb"), ("printf '> '", r"> \c")]
