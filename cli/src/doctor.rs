@@ -126,6 +126,25 @@ fn find_out(command: &[OsString], records: Vec<Vec<u8>>, report: &mut Report) ->
     let whole_process = |report: &mut Report| whole_process(command, answers_by_status, report);
     let alone: Vec<_> = tried_alone.into_iter().map(|one| one.output).collect();
     let shape = shape(&alone, &together);
+    let farewell = shape.as_ref().map_or(&[][..], |shape| &shape.farewell);
+    if let Some(prompt) = prompt(&alone, &together, farewell) {
+        report.say(
+            "prompts",
+            &format!(
+                "it prints {:?} in front of each answer, and once more at its end: this is a prompt",
+                BStr::new(&prompt)
+            ),
+        );
+        report.say(
+            "so",
+            "turn the prompt off, with an option of the tool or by an empty prompt, and run doctor again",
+        );
+        report.say(
+            "",
+            "(--out sentinel:CMD would find where each answer ends, but the prompt would stay in the answers)",
+        );
+        return Outcome::Good;
+    }
     let Some(shape) = shape else {
         report.say(
             "answers",
@@ -310,6 +329,42 @@ fn shape(alone: &[Vec<u8>], together: &[u8]) -> Option<Shape> {
     })
 }
 
+/// Text that stands in front of each answer and at the end: a line that nothing ends, or the line of a farewell.
+fn prompt(alone: &[Vec<u8>], together: &[u8], farewell: &[u8]) -> Option<Vec<u8>> {
+    let prompt = match cut(farewell).last() {
+        Some(line) if line.ends_with(b"\n") => {
+            // Where the input ends, many a tool ends the line of its prompt.
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            line.strip_suffix(b"\r").unwrap_or(line)
+        }
+        _ => {
+            let open =
+                |output: &Vec<u8>| output.rsplit(|&byte| byte == b'\n').next().map(<[u8]>::len);
+            // A record without an answer leaves two prompts on a line.
+            let shortest = alone.iter().filter_map(open).min()?;
+            let output = alone.first()?;
+            &output[output.len() - shortest..]
+        }
+    };
+    if prompt.trim_ascii().is_empty() {
+        return None;
+    }
+    // How often it begins a line, or follows itself there.
+    let often = |output: &[u8]| -> usize {
+        let of_line = |mut line: &[u8]| {
+            let mut often = 0;
+            while let Some(rest) = line.strip_prefix(prompt) {
+                (often, line) = (often + 1, rest);
+            }
+            often
+        };
+        output.split(|&byte| byte == b'\n').map(of_line).sum()
+    };
+    let at_end = |output: &[u8]| output.trim_ascii_end().ends_with(prompt.trim_ascii_end());
+    let each = alone.iter().all(|output| often(output) > 1 && at_end(output));
+    (each && often(together) > alone.len() && at_end(together)).then(|| prompt.to_vec())
+}
+
 /// Lines with their line feeds.
 fn cut(output: &[u8]) -> Vec<&[u8]> {
     output.split_inclusive(|&byte| byte == b'\n').collect()
@@ -474,5 +529,35 @@ mod tests {
         assert_eq!(shape(&["1\n", "1\n", "1\n"], "3\n"), None);
         assert_eq!(shape(&["a\n", "a\n", "b\n"], "a\nb\n"), None);
         assert_eq!(shape(&["x\n"], "x\n"), found(0, "", &[1], true));
+    }
+
+    #[test]
+    fn a_prompt_is_told_from_a_farewell() {
+        let prompt = |alone: &[&str], together: &str| {
+            let (alone, together) = (outputs(alone), together.as_bytes());
+            let farewell = shape(&alone, together).map_or(Vec::new(), |shape| shape.farewell);
+            let found = super::prompt(&alone, together, &farewell);
+            found.map(|prompt| String::from_utf8(prompt).unwrap())
+        };
+        for (alone, together, found) in [
+            (&["> 1\n> ", "> 2\n> "][..], "> 1\n> 2\n> ", Some("> ")),
+            // With one record; with a line feed at the end; behind a banner; with an answer of two lines, and with none.
+            (&["> 1\n> "], "> 1\n> ", Some("> ")),
+            (&["> 1\n> \n", "> 2\n> \n"], "> 1\n> 2\n> \n", Some("> ")),
+            (&["hi\n> 1\n> ", "hi\n> 2\n> "], "hi\n> 1\n> 2\n> ", Some("> ")),
+            (&["> 1\n1\n> ", "> 2\n2\n> "], "> 1\n1\n> 2\n2\n> ", Some("> ")),
+            (&["> > ", "> 2\n> "], "> > 2\n> ", Some("> ")),
+            // A farewell, a rule above and below, answers that are alike, and answers that nothing ends.
+            (&["1\n> ", "2\n> "], "1\n2\n> ", None),
+            (&["1\nbye\n", "2\nbye\n"], "1\n2\nbye\n", None),
+            (&["--\n1\n--\n", "--\n2\n--\n"], "--\n1\n2\n--\n", None),
+            (&["a\na\n", "a\na\n"], "a\na\na\na\n", None),
+            (&["a", "a"], "a\na", None),
+            (&["a", "a"], "aa", None),
+            (&["", "> 2\n> "], "> 2\n> ", None),
+            (&["1\n\n", "2\n\n"], "1\n2\n\n", None),
+        ] {
+            assert_eq!(prompt(alone, together).as_deref(), found, "{alone:?}");
+        }
     }
 }

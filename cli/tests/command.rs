@@ -328,6 +328,10 @@ fn the_doctor_says_how_a_tool_behaves_and_what_to_say_for_it() {
             &["sh", "-c", "cat; echo bye"],
             &["it says \"bye\\n\"", ".skip_at_end(\"bye\\n\")", "--skip-at-end bye -- sh"],
         ),
+        (
+            &["bash", "-c", "while printf '> ' && read -r l; do echo $l; done"],
+            &["\"> \" in front of each answer", "this is a prompt", "turn the prompt off"],
+        ),
         (&["sort"], &["when its input ends, and not before", "--out eof -- sort"]),
         (&["wc", "-l"], &["not record by record", "--out eof"]),
         (&["cat", "-n"], &["remembers"]),
@@ -339,6 +343,7 @@ fn the_doctor_says_how_a_tool_behaves_and_what_to_say_for_it() {
         for said in said {
             assert!(text.contains(said), "{command:?}: {said:?} is not in\n{text}");
         }
+        assert!(!(text.contains("a prompt") && text.contains("skip")), "{command:?}: {text}");
     }
     let output = run(&["doctor", "--", "cat"], b"");
     ended(&output, 2);
