@@ -32,6 +32,8 @@ const BYTES: u64 = 1 << 20;
 const QUIET: Duration = Duration::from_millis(100);
 /// Who has not answered by then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So many processes in a row may fail before something else than the time is given up.
+const ATTEMPTS: u32 = 8;
 /// No more bytes of a line of stderr are quoted.
 const LONGEST_QUOTATION: usize = 200;
 
@@ -106,17 +108,26 @@ pub(crate) fn examine(command: &[OsString], messages: &Messages) -> anyhow::Resu
 fn find_out(command: &[OsString], records: Vec<Vec<u8>>, report: &mut Report) -> Outcome {
     let Some((program, args)) = command.split_first() else { return Outcome::Usage };
     // A signal ends this program at once.
-    let template = || Template::new(program).args(args).packet_timeout(PATIENCE).kill_with_parent();
+    let template = |attempts: u32| {
+        let template = Template::new(program).args(args).packet_timeout(PATIENCE);
+        template.give_up_after(attempts).kill_with_parent()
+    };
     report.line(format_args!("{}: tried with {} of the records\n", shown(command), records.len()));
-    let one = |record: &Vec<u8>| tried(template(), RequestFraming::line(), record.clone());
-    let tried_alone: Vec<Tried> = match records.iter().map(one).collect() {
+    let one = |(number, record): (u64, &Vec<u8>)| {
+        patiently(|attempts| {
+            tried(template(attempts), RequestFraming::line(), number, record.clone())
+        })
+    };
+    let tried_alone: Vec<Tried> = match (1..).zip(&records).map(one).collect() {
         Ok(found) => found,
-        Err(error) => return gave_up(&error, report),
+        Err(error) => return gave_up(&error, false, report),
     };
     let together = [records.join(&b'\n'), vec![b'\n']].concat();
-    let together = match tried(template(), RequestFraming::raw(), together) {
+    let together =
+        patiently(|attempts| tried(template(attempts), RequestFraming::raw(), 1, together.clone()));
+    let together = match together {
         Ok(together) => together.output,
-        Err(error) => return gave_up(&error, report),
+        Err(error) => return gave_up(&error, true, report),
     };
     let complaint = complaint(&tried_alone);
     if let Some(complaint) = &complaint {
@@ -186,8 +197,9 @@ fn find_out(command: &[OsString], records: Vec<Vec<u8>>, report: &mut Report) ->
             "an answer depends on the records before it (it numbers, compares or sums up): with several workers each sees some of them",
         );
     }
-    let staying = || {
-        let template = template().replies(ReplyFraming::lines(most)).skip_lines(shape.banner);
+    let staying = |attempts| {
+        let template =
+            template(attempts).replies(ReplyFraming::lines(most)).skip_lines(shape.banner);
         if shape.farewell.is_empty() { template } else { template.skip_at_end(&shape.farewell[..]) }
     };
     match pace(staying, &records) {
@@ -212,7 +224,7 @@ fn find_out(command: &[OsString], records: Vec<Vec<u8>>, report: &mut Report) ->
         Pace::AtItsEnd(error) => {
             report.say(
                 "at its end",
-                &format!("it answers when its input ends, and not before: {}", told(&error)),
+                &format!("it answers when its input ends, and not before: {}", said_here(&error)),
             );
             whole_process(report);
         }
@@ -221,7 +233,7 @@ fn find_out(command: &[OsString], records: Vec<Vec<u8>>, report: &mut Report) ->
                 "stays",
                 &format!(
                     "a process that is to answer one record after the other does not: {}",
-                    told(&error)
+                    said_here(&error)
                 ),
             );
             whole_process(report);
@@ -249,7 +261,12 @@ fn read(input: impl Read) -> anyhow::Result<Vec<Vec<u8>>> {
 }
 
 /// The whole output of a process for this request.
-fn tried(template: Template, requests: RequestFraming, record: Vec<u8>) -> Result<Tried, Error> {
+fn tried(
+    template: Template,
+    requests: RequestFraming,
+    number: u64,
+    record: Vec<u8>,
+) -> Result<Tried, Error> {
     let (said, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicI32::new(0)));
     let (heard, seen) = (Arc::clone(&said), Arc::clone(&status));
     let template = template.requests(requests).replies(ReplyFraming::until_eof()).retries(0);
@@ -262,7 +279,7 @@ fn tried(template: Template, requests: RequestFraming, record: Vec<u8>) -> Resul
             // 1 is what filters say that found nothing.
             status <= 1
         });
-    let mut feed = [record].into_iter().feed(template).workers(1).first_packet(1).start();
+    let mut feed = [record].into_iter().feed(template).workers(1).first_packet(number).start();
     let output = feed.by_ref().map(|reply| reply.map(Vec::from)).collect::<Result<Vec<_>, _>>()?;
     drop(feed);
     let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
@@ -370,15 +387,43 @@ fn cut(output: &[u8]) -> Vec<&[u8]> {
     output.split_inclusive(|&byte| byte == b'\n').collect()
 }
 
+/// Tries once, and where nothing took too long, as often as the library does by itself: it is then that it knows best what
+/// is wrong.
+fn patiently<T>(attempt: impl Fn(u32) -> Result<T, Error>) -> Result<T, Error> {
+    match attempt(1) {
+        Err(error) if error.kind() == ErrorKind::Died => attempt(ATTEMPTS),
+        result => result,
+    }
+}
+
+/// An error, without counts of attempts, and without options that the doctor does not have.
+fn said_here(error: &Error) -> String {
+    let mut text = told(error);
+    for attempts in [1, ATTEMPTS] {
+        let ended = format!("{attempts} workers in a row ended without one answer");
+        text = text.replace(&format!("{ended}; the last: "), "");
+        text = text.replace(&ended, "it ended without an answer");
+    }
+    for words in [
+        " (--timeout)",
+        " (--end-timeout)",
+        ": raise --answer-limit, or check that the tool prints what --out says",
+        "; raise --answer-limit",
+    ] {
+        text = text.replace(words, "");
+    }
+    text
+}
+
 /// When a process that stays answers.
-fn pace(template: impl Fn() -> Template, records: &[Vec<u8>]) -> Pace {
+fn pace(template: impl Fn(u32) -> Template, records: &[Vec<u8>]) -> Pace {
     let ask = |template: Template| -> Result<(), Error> {
         let template = template.on_stall(OnStall::Fail, QUIET).in_flight(1).retries(0);
         let records = Vec::from(records).into_iter();
         let mut feed = records.feed(template).workers(1).first_packet(1).start();
         feed.try_for_each(|reply| reply.map(|_| ()))
     };
-    let error = match ask(template()) {
+    let error = match patiently(|attempts| ask(template(attempts))) {
         Ok(()) => return Pace::AtOnce,
         Err(error) => error,
     };
@@ -386,7 +431,7 @@ fn pace(template: impl Fn() -> Template, records: &[Vec<u8>]) -> Pace {
         return Pace::Unclear(error);
     }
     for how in [LineBuffered::Stdbuf, LineBuffered::Environment, LineBuffered::Pty] {
-        if ask(template().line_buffered(how)).is_ok() {
+        if ask(template(1).line_buffered(how)).is_ok() {
             return Pace::With(how);
         }
     }
@@ -402,15 +447,25 @@ fn described(how: LineBuffered) -> (&'static str, &'static str) {
     }
 }
 
-fn gave_up(error: &Error, report: &mut Report) -> Outcome {
-    report.say("fails", &told(error));
-    match error.kind() {
-        ErrorKind::Timeout => report.say(
-            "so",
-            "alone with one record, at the end of its input, it neither answers nor ends: it may need a terminal, or wait for somebody else",
-        ),
-        ErrorKind::Died => report.say("so", "it does not take such a record"),
-        _ => {}
+/// With a record alone, or with all of them together.
+fn gave_up(error: &Error, together: bool, report: &mut Report) -> Outcome {
+    let text = said_here(error);
+    match text.strip_prefix("record 1: ").filter(|_| together) {
+        Some(text) => report.say("fails", &format!("all records in one process: {text}")),
+        None => report.say("fails", &text),
+    }
+    let (given, such) =
+        if together { ("these records", "records") } else { ("one record", "a record") };
+    let so = match error.kind() {
+        ErrorKind::Timeout => Some(format!(
+            "with {given} and then the end of its input it neither answers nor ends: it may need a terminal, or wait for something else"
+        )),
+        ErrorKind::Died => Some(format!("it does not take such {such}")),
+        ErrorKind::Reply => Some(format!("its output for {given} is too long for an answer")),
+        _ => None,
+    };
+    if let Some(so) = so {
+        report.say("so", &so);
     }
     if error.kind() == ErrorKind::Spawn { Outcome::Fatal } else { Outcome::Failures }
 }

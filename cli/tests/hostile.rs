@@ -321,6 +321,32 @@ fn a_doctor_who_is_interrupted_leaves_nobody() {
     }
 }
 
+#[test]
+fn a_doctor_waits_once_for_a_tool_that_does_not_answer_and_names_no_option_that_it_lacks() {
+    let dir = Dir::new();
+    let mut command = subfeed();
+    command.arg("doctor").args(kit::noted(&dir.path("pids"), "exec sleep 300"));
+    let output = fed(&mut command, b"one\ntwo\n");
+    ended(&output, 1);
+    let said = text(&output.stdout);
+    assert!(said.contains("record 1: no answer within 10s; "), "{said}");
+    assert!(said.contains("neither answers nor ends"), "{said}");
+    assert_eq!(kit::sessions(&dir).len(), 1, "{said}");
+    // What goes wrong sooner.
+    for (tool, found) in [
+        ("exit 7", "record 1: it ended without an answer (exit status: 7)"),
+        ("read -r x; [ $x != two ] || exit 7; echo $x", "record 2: "),
+        ("read -r x; echo $x; ! read -r x || exit 7", "all records in one process: "),
+        ("yes", "too long for an answer"),
+    ] {
+        let output = run(&["doctor", "--", "sh", "-c", tool], b"one\ntwo\n");
+        ended(&output, 1);
+        let said = text(&output.stdout);
+        assert!(said.contains(found) && !said.contains("in a row"), "{tool}: {said}");
+        assert!(!said.contains("--"), "{tool}: {said}");
+    }
+}
+
 // ----------------------------------------------------------------- talking to tools
 
 #[test]
