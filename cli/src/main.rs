@@ -1,6 +1,7 @@
 //! `subfeed`: the crate of that name as a command. See `subfeed --help`.
 
 mod doctor;
+mod files;
 mod header;
 mod messages;
 mod options;

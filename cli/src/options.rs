@@ -10,6 +10,8 @@ use subfeed::framing::{Prefix, ReplyFraming, RequestFraming, Sentinel};
 use subfeed::policy::Halt;
 use subfeed::{Host, Launcher, Template};
 
+use crate::files;
+
 /// Feed lines through persistent workers, in order and in bounded memory.
 ///
 /// COMMAND is started once per worker and kept running. The records of standard input (lines) are shared out to the workers,
@@ -366,19 +368,16 @@ impl Run {
     }
 
     /// What makes no sense, and the parser does not know.
-    pub(crate) fn problem(&self) -> Option<&'static str> {
+    pub(crate) fn problem(&self) -> Option<String> {
         if self.command.is_empty() {
-            return Some("no command: put it behind `--`, as in `subfeed -- jq -c .name`");
+            return Some(
+                "no command: put it behind `--`, as in `subfeed -- jq -c .name`".to_owned(),
+            );
         }
         if self.header > 0 && (self.null || self.requests.is_some() || self.replies.is_some()) {
-            return Some("--header is about lines, and goes with no other framing");
+            return Some("--header is about lines, and goes with no other framing".to_owned());
         }
-        let files = [&self.joblog, &self.checkpoint, &self.timeline].map(Option::as_ref);
-        let same = |a: usize, b: usize| files[a].is_some() && files[a] == files[b];
-        if same(0, 1) || same(1, 2) || same(0, 2) {
-            return Some("--joblog, --checkpoint and --timeline need a file each");
-        }
-        None
+        files::shared(self)
     }
 
     /// What to run, and where, and what holds of it however it is talked to.

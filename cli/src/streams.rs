@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use anyhow::bail;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::files::Place;
+
 /// Which of the three was closed when the program was started.
 static CLOSED: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
@@ -59,6 +61,12 @@ impl Stream {
     /// Where there is none, what is written is lost.
     pub(crate) fn stderr() -> Self {
         Self::of(2)
+    }
+
+    /// Which file it is, if it is a regular one.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let file = self.0.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        Some(Place::of(&file))
     }
 
     /// How many bytes are left to be read, if it is a file.

@@ -241,9 +241,50 @@ fn files_that_cannot_be_kept_are_said_and_change_the_exit_status() {
         assert!(!dir.path("ran").exists(), "{option}");
     }
     ended(&run(&["--timeline", "/dev/full", "--", "cat"], &lines(500)), 3);
-    // Two of them in one file would be neither.
-    let file = dir.at("file");
-    ended(&run(&["--joblog", &file, "--checkpoint", &file, "--", "cat"], b"one\n"), 2);
+}
+
+#[test]
+fn no_two_options_have_one_file_by_whatever_name() {
+    let dir = Dir::new();
+    write(&dir, "there", b"");
+    fs::hard_link(dir.path("there"), dir.path("hard")).expect("a link");
+    std::os::unix::fs::symlink("there", dir.path("soft")).expect("a link");
+    std::os::unix::fs::symlink("new", dir.path("dangling")).expect("a link");
+    for (first, second) in
+        [("new", "new"), ("new", "./new"), ("new", "dangling"), ("there", "hard"), ("soft", "hard")]
+    {
+        for (one, other) in
+            [("joblog", "checkpoint"), ("timeline", "joblog"), ("checkpoint", "timeline")]
+        {
+            let script =
+                format!("cd {} && subfeed --{one} {first} --{other} {second} -- cat", dir.at("."));
+            let output = shell(&script, b"one\n");
+            ended(&output, 2);
+            let said = text(&output.stderr);
+            assert!(
+                said.contains("is also that of --") && said.contains("each needs its own"),
+                "{said}"
+            );
+            assert!(!dir.path("new").exists() && dir.read("there").is_empty(), "{script}");
+        }
+    }
+    // A standard stream may be that file too. If it is a pipe, nothing is overwritten.
+    for (redirection, option, named) in [
+        ("< there", "--joblog there", "standard input"),
+        ("> there", "--joblog /dev/stdout", "standard output"),
+        (">> there", "--timeline soft", "standard output"),
+        ("2> there", "--joblog hard", "standard error"),
+    ] {
+        let script = format!("cd {} && subfeed {option} -- cat {redirection}", dir.at("."));
+        let output = shell(&script, b"one\n");
+        ended(&output, 2);
+        let said = text(&output.stderr) + &dir.read("there");
+        assert!(said.contains(&format!("is also that of {named}")), "{script}: {said}");
+        write(&dir, "there", b"");
+    }
+    let output = shell("subfeed --timeline /dev/stderr -- cat", b"one\n");
+    ended(&output, 0);
+    assert!(text(&output.stderr).starts_with("{\"displayTimeUnit"), "{}", text(&output.stderr));
 }
 
 #[test]
