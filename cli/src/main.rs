@@ -131,7 +131,8 @@ fn run(run: &Run, messages: &Messages) -> anyhow::Result<Outcome> {
             return Ok(signals.first().map_or(Outcome::Fatal, Outcome::Signal));
         };
         if !resume.has_header() {
-            if let Err(error) = out.write_all(&made) {
+            let written = resume.end_of_line(&mut out, messages);
+            if let Err(error) = written.and_then(|()| out.write_all(&made)) {
                 return write_failed(error);
             }
             resume.header_is_written()?;
@@ -167,7 +168,8 @@ fn run(run: &Run, messages: &Messages) -> anyhow::Result<Outcome> {
     for item in feed.by_ref() {
         match item {
             Ok(block) => {
-                if let Err(error) = block.write_to(&mut out) {
+                let written = resume.end_of_line(&mut out, messages);
+                if let Err(error) = written.and_then(|()| block.write_to(&mut out)) {
                     // The workers first: nobody reads what they would say.
                     messages.hurry();
                     drop(feed);

@@ -143,8 +143,11 @@ pub(crate) struct Run {
     /// Keep in this file which records have been answered and written. If the file exists, do only the others.
     ///
     /// Records that failed are tried again first, so their answers stand at the start of the output, and not at their position. With
-    /// `--halt now` a run ends at the first record that fails, and the next run continues there, in order. After a crash, answers
-    /// of the last second may be written again; none is left out.
+    /// `--halt now` a run ends at the first record that fails, and the next run continues there, in order.
+    ///
+    /// After a crash or a SIGKILL, answers of the last second may be written again, and the last answer of the output may be
+    /// incomplete. If standard output is a file (`>> results`), the next run ends an incomplete last line before it goes on (on
+    /// Linux), and says so; delete that line. If standard output is a pipe, answers that its reader had not yet read may be lost.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Write what every worker did into this file, as a Chrome trace (for Perfetto or chrome://tracing).
@@ -355,6 +358,17 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl Run {
     pub(crate) fn delimiter(&self) -> u8 {
         if self.null { 0 } else { b'\n' }
+    }
+
+    /// The byte that ends each answer where it is written, if every answer has one.
+    pub(crate) fn end_of_answers(&self) -> Option<u8> {
+        let Some(Replies { text, .. }) = &self.replies else { return Some(self.delimiter()) };
+        match text.split(':').next().unwrap_or_default() {
+            "line" | "lines" | "block" | "last" => Some(b'\n'),
+            "nul" => Some(0),
+            "end" | "len32" | "netstring" => Some(self.delimiter()),
+            _ => None,
+        }
     }
 
     /// Where the workers are to be, if that is said.

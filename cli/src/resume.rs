@@ -5,13 +5,15 @@
 //! packet ids of a run, which go up by one, are a record's number only from there on: [`Numbers`] tells of the others.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
 use subfeed::checkpoint::Checkpoint;
 
+use crate::messages::Messages;
 use crate::options::Run;
+use crate::streams::Stream;
 
 /// A checkpoint, if there is to be one.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Resume {
     /// Positions before that of the first record.
     before: u64,
     numbers: Numbers,
+    /// A run before this one may have been killed while it wrote: the byte that ends each answer, until something is written.
+    end: Option<u8>,
 }
 
 /// The number of each record, counted from 1, by its packet id.
@@ -77,7 +81,8 @@ impl Resume {
     pub(crate) fn open(run: &Run) -> anyhow::Result<Self> {
         let before = u64::from(run.header > 0);
         let Some(path) = &run.checkpoint else {
-            return Ok(Self { checkpoint: None, before, numbers: Numbers::of(Vec::new(), 1) });
+            let numbers = Numbers::of(Vec::new(), 1);
+            return Ok(Self { checkpoint: None, before, numbers, end: None });
         };
         // Another command, or another way to read its input and output, is another run.
         let key = format!(
@@ -88,11 +93,25 @@ impl Resume {
             run.replies.as_ref().map(|replies| &replies.text),
             run.header
         );
+        let end = run.end_of_answers().filter(|_| path.exists());
         let checkpoint = Checkpoint::open(path, key)?;
         let number = |position: u64| position - before + 1;
         let gaps = checkpoint.gaps().map(|gap| number(gap.start)..number(gap.end)).collect();
         let numbers = Numbers::of(gaps, number(checkpoint.count().max(before)));
-        Ok(Self { checkpoint: Some(checkpoint), before, numbers })
+        Ok(Self { checkpoint: Some(checkpoint), before, numbers, end })
+    }
+
+    /// Before something is written: ends what a run that was killed has not ended, or an answer would be a part of its line.
+    pub(crate) fn end_of_line(&mut self, out: &mut Stream, messages: &Messages) -> io::Result<()> {
+        let Some(end) = self.end.take() else { return Ok(()) };
+        if out.byte_before().is_none_or(|last| last == end) {
+            return Ok(());
+        }
+        out.write_all(&[end])?;
+        messages.say(
+            "the last line of the output is incomplete: it is ended here, and the answer is written again below",
+        );
+        Ok(())
     }
 
     /// The numbers of the records that this run feeds.
@@ -261,7 +280,8 @@ mod tests {
     #[test]
     fn records_are_picked_wherever_reads_end() {
         let picked = |input: &[u8], step: usize, gaps: Vec<Range<u64>>, next: u64| {
-            let resume = Resume { checkpoint: None, before: 0, numbers: Numbers::of(gaps, next) };
+            let numbers = Numbers::of(gaps, next);
+            let resume = Resume { checkpoint: None, before: 0, numbers, end: None };
             let mut rest = resume.rest(input, b'\n');
             let (mut found, mut room) = (Vec::new(), vec![0; step]);
             loop {

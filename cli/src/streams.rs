@@ -6,10 +6,12 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, FromRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::bail;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::files::Place;
@@ -67,6 +69,24 @@ impl Stream {
     pub(crate) fn place(&self) -> Option<Place> {
         let file = self.0.metadata().ok().filter(std::fs::Metadata::is_file)?;
         Some(Place::of(&file))
+    }
+
+    /// The byte in front of what is written next, if this is a regular file that may be read, on Linux.
+    pub(crate) fn byte_before(&self) -> Option<u8> {
+        if !cfg!(target_os = "linux") {
+            return None;
+        }
+        let size = self.0.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
+        let flags = OFlag::from_bits_truncate(fcntl(&*self.0, FcntlArg::F_GETFL).ok()?);
+        let next = match flags.contains(OFlag::O_APPEND) {
+            true => size,
+            false => io::Seek::stream_position(&mut &*self.0).ok()?,
+        };
+        // The descriptor itself is open for writing only.
+        let file = File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd())).ok()?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, next.checked_sub(1)?).ok()?;
+        Some(byte[0])
     }
 
     /// How many bytes are left to be read, if it is a file.

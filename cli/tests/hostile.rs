@@ -122,6 +122,59 @@ fn a_checkpoint_goes_with_marks_with_any_order_and_with_a_header() {
     assert_eq!(text(&second.stdout), "<bad>\n<more>\n");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_line_that_a_killed_run_has_left_incomplete_is_ended_before_the_next_answer() {
+    let dir = Dir::new();
+    let (out, done) = (dir.at("out"), dir.at("done"));
+    // A limit on its size ends the first run within a write.
+    let script = format!("subfeed -j2 --checkpoint {done} -- cat >> {out}");
+    let killed = shell(&format!("ulimit -c 0; ulimit -f 8; {script}"), &lines(10_000));
+    assert!(!killed.status.success(), "{}", killed.status);
+    let first = dir.read("out");
+    assert!(!first.is_empty() && !first.ends_with('\n'), "{first}");
+    let next = shell(&script, &lines(10_000));
+    ended(&next, 0);
+    let said = text(&next.stderr);
+    assert!(said.starts_with("subfeed: the last line of the output is incomplete"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let both = dir.read("out");
+    let rest = both.strip_prefix(&format!("{first}\n")).expect("what there was, and its end");
+    let mut all: Vec<_> = first.lines().chain(rest.lines()).collect();
+    all.sort_unstable();
+    all.dedup();
+    let whole = text(&lines(10_000));
+    assert!(whole.lines().all(|line| all.binary_search(&line).is_ok()), "an answer is lost");
+    // Answers with other ends, with none that is known, and an output of which nothing is known.
+    for (args, input, before, to, after, mended) in [
+        ("-0", &b"a\0b\0"[..], "a", ">>", "a\0b\0", true),
+        ("--out lines:1", b"a\nb\n", "a", ">>", "a\nb\n", true),
+        ("--in len32 --out len32", b"a\nb\n", "a", ">>", "a\nb\n", true),
+        ("--out size:2", b"a\nb\n", "a", ">>", "ab\n", false),
+        ("", b"a\nb\n", "a\n", ">>", "a\nb\n", false),
+        ("", b"a\nb\n", "", ">>", "b\n", false),
+        // Where it writes, and not what is behind that.
+        ("", b"a\nb\n", "a\nabc", "1<>", "b\nabc", false),
+        ("", b"a\nb\n", "a", "| cat >>", "ab\n", false),
+    ] {
+        let _ = fs::remove_file(&done);
+        let record = input.iter().position(|&byte| byte == 0 || byte == b'\n').expect("an end");
+        ended(&shell(&format!("subfeed --checkpoint {done} {args} -- cat"), &input[..=record]), 0);
+        write(&dir, "out", before.as_bytes());
+        let script = format!("subfeed --checkpoint {done} {args} -- cat {to} {out}");
+        let output = shell(&script, input);
+        ended(&output, 0);
+        assert_eq!(dir.read("out"), after, "{args} {before:?} {to}");
+        assert_eq!(text(&output.stderr).is_empty(), !mended, "{args} {before:?} {to}");
+    }
+    // Nothing is left to do, so nothing is written.
+    let _ = (fs::remove_file(&done), fs::remove_file(&out));
+    ended(&shell(&script, b"a\n"), 0);
+    write(&dir, "out", b"a");
+    ended(&shell(&script, b"a\n"), 0);
+    assert_eq!(dir.read("out"), "a");
+}
+
 // ----------------------------------------------------------------- what is said
 
 #[test]
