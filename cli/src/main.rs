@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::error::ErrorKind as Usage;
 use clap::{CommandFactory, Parser};
 use nix::sys::signal::Signal;
@@ -29,7 +29,7 @@ use progress::Progress;
 use resume::Resume;
 use signals::{Signals, die_of};
 use streams::Stream;
-use words::{told, told_by};
+use words::{no_thread, told, told_by};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if lost { 3 } else { code });
         }
     };
-    let Ok(messages) = Messages::new() else { return ExitCode::from(3) };
+    let Some(messages) = Messages::new() else { return ExitCode::from(3) };
     let outcome = match &options.what {
         Some(What::Doctor(doctor)) => doctor::examine(&doctor.command, &messages),
         Some(What::Timeline { trace }) => picture(trace),
@@ -162,7 +162,8 @@ fn run(run: &Run, messages: &Messages) -> anyhow::Result<Outcome> {
     }
     let (attached, mut feed) = signals.start(|| feed.start());
     let monitor = feed.monitor();
-    progress.watch(monitor.clone())?;
+    let watch = progress.watch(monitor.clone());
+    watch.map_err(|error| anyhow!(no_thread("the thread that watches the run", &error)))?;
     let (mut failures, mut fatal) = (0u64, None);
     let told = |error: &Error| told_by(error, |record| numbers.number(record));
     for item in feed.by_ref() {

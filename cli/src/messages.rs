@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 
 use crate::streams::Stream;
+use crate::words::no_thread;
 
 /// Bytes that may wait to be written.
 const MOST: usize = 256 << 10;
@@ -56,12 +57,19 @@ struct Shared {
 pub(crate) struct Messages(Arc<Shared>);
 
 impl Messages {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Where it cannot work, it says why.
+    pub(crate) fn new() -> Option<Self> {
         let messages = Self(Arc::default());
         let shared = Arc::clone(&messages.0);
         let name = "subfeed-messages".to_owned();
-        thread::Builder::new().name(name).spawn(move || shared.write_all())?;
-        Ok(messages)
+        match thread::Builder::new().name(name).spawn(move || shared.write_all()) {
+            Ok(_) => Some(messages),
+            Err(error) => {
+                let line = no_thread("the thread that writes to standard error", &error);
+                let _ = Stream::stderr().write_all(format!("subfeed: {line}\n").as_bytes());
+                None
+            }
+        }
     }
 
     /// A bar is shown from now on.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,6 +20,7 @@ use subfeed::Monitor;
 use subfeed::block::{BlockFeed, BlockStopper};
 
 use crate::messages::Messages;
+use crate::words::no_thread;
 
 /// The signals that end the program.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
@@ -27,6 +28,9 @@ const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Si
 /// After the second signal the workers are ended within this time. What is left then is a write to a stdout that
 /// nobody reads.
 const ENDED_WITHIN: Duration = Duration::from_secs(3);
+
+/// What could not be done before a signal was caught.
+const NO_PIPE: &str = "the pipe for signals cannot be made";
 
 /// The end of the pipe that the handler writes to.
 static WRITE_END: AtomicI32 = AtomicI32::new(-1);
@@ -61,11 +65,16 @@ pub(crate) struct Attached(Signals, u64);
 impl Signals {
     /// Catches them from now on, but for those that were ignored when the program was started.
     pub(crate) fn catch(messages: Messages) -> anyhow::Result<Self> {
-        let (come, go) = pipe().context("no pipe for signals can be made")?;
+        let (come, go) = pipe().map_err(|errno| match errno {
+            Errno::EMFILE => {
+                anyhow!("{NO_PIPE}: {errno}; raise the limit of open files (ulimit -n)")
+            }
+            errno => anyhow!("{NO_PIPE}: {errno}"),
+        })?;
         for end in [come.as_fd(), go.as_fd()] {
-            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context(NO_PIPE)?;
         }
-        fcntl(&go, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        fcntl(&go, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context(NO_PIPE)?;
         WRITE_END.store(go.into_raw_fd(), SeqCst);
         let action =
             SigAction::new(SigHandler::Handler(handle), SaFlags::SA_RESTART, SigSet::empty());
@@ -75,7 +84,8 @@ impl Signals {
                 .with_context(|| format!("{signal} cannot be caught"))?;
             if matches!(before.handler(), SigHandler::SigIgn) {
                 // SAFETY: it is as it was.
-                unsafe { sigaction(signal, &before) }?;
+                unsafe { sigaction(signal, &before) }
+                    .with_context(|| format!("{signal} cannot be ignored again"))?;
             }
         }
         let signals = Self(Arc::new(Mutex::new(State { first: None, feeds: Vec::new(), next: 0 })));
@@ -86,8 +96,11 @@ impl Signals {
                 heeded.heed(signal, &come, &messages);
             }
         };
-        std::thread::Builder::new().name("subfeed-signals".to_owned()).spawn(heed)?;
-        Ok(signals)
+        let name = "subfeed-signals".to_owned();
+        match std::thread::Builder::new().name(name).spawn(heed) {
+            Ok(_) => Ok(signals),
+            Err(error) => bail!(no_thread("the thread that waits for signals", &error)),
+        }
     }
 
     /// Starts a feed, and lets them end it: until it is dropped, so the feed is to be dropped first. One that comes in between is heeded when that is done: otherwise it would end

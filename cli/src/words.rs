@@ -5,8 +5,9 @@
 //! looks through the library's source, so that no message of it names what cannot be said here.
 
 use std::borrow::Cow;
+use std::io;
 
-use subfeed::Error;
+use subfeed::{Error, ErrorKind};
 
 /// An error of the feed by its record, counted from 1.
 pub(crate) fn told(error: &Error) -> String {
@@ -15,7 +16,12 @@ pub(crate) fn told(error: &Error) -> String {
 
 /// The same where a record's packet id is not its number.
 pub(crate) fn told_by(error: &Error, number: impl Fn(u64) -> u64) -> String {
-    let text = error.to_string();
+    let mut text = error.to_string();
+    if error.kind() == ErrorKind::Thread
+        && let Some(error) = error.cause().and_then(|cause| cause.downcast_ref())
+    {
+        text.push_str(thread_limit(error));
+    }
     let Some(packet) = error.packet() else { return ours(&text) };
     let text = text.strip_prefix(&format!("packet {packet}: ")).unwrap_or(&text);
     format!("record {}: {}", number(packet), ours(text))
@@ -113,6 +119,19 @@ const THINGS: &[(&str, &str)] = &[
     ("replies", "answers"),
     ("feed", "run"),
 ];
+
+/// Why a thread could not be started. Threads count as processes.
+pub(crate) fn no_thread(what: &str, error: &io::Error) -> String {
+    format!("{what} could not be started: {error}{}", thread_limit(error))
+}
+
+/// The limit that such an error comes from.
+fn thread_limit(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => "; raise the limit of processes and threads (ulimit -u)",
+        _ => "",
+    }
+}
 
 /// A message of the library in the words of this command.
 pub(crate) fn ours(text: &str) -> String {

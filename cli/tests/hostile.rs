@@ -340,6 +340,42 @@ fn no_two_options_have_one_file_by_whatever_name() {
     assert!(text(&output.stderr).starts_with("{\"displayTimeUnit"), "{}", text(&output.stderr));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_could_not_be_started_is_named_with_the_limit() {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
+
+    use nix::sys::resource::{Resource, setrlimit};
+
+    // The limit does not hold for root, and counts all that a user runs.
+    let root = fs::metadata("/proc/self").expect("a folder").uid() == 0;
+    for (most, thread) in [(1, "the thread that writes to standard error"), (2, ""), (3, "")] {
+        for args in [&["--", "cat"][..], &["doctor", "--", "cat"]] {
+            let mut command = subfeed();
+            command.args(args);
+            if root {
+                command.uid(61_847);
+            }
+            // SAFETY: it makes a system call, and nothing else.
+            unsafe {
+                command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NPROC, most, most)?));
+            }
+            let Ok(mut child) = command.spawn() else {
+                eprintln!("skipped: another user cannot run this");
+                return;
+            };
+            // It may end before it has read anything.
+            let _ = child.stdin.take().expect("a pipe").write_all(b"one\n");
+            let output = child.wait_with_output().expect("it ends");
+            let said = text(&output.stdout) + &text(&output.stderr);
+            assert!(matches!(output.status.code(), Some(1 | 3)), "{}: {said}", output.status);
+            assert!(said.contains(thread) && said.contains(" could not be started: "), "{said}");
+            assert!(said.contains("limit of processes and threads (ulimit -u)"), "{said}");
+        }
+    }
+}
+
 #[test]
 fn a_signal_says_how_much_is_left_and_what_became_of_it() {
     let dir = Dir::new();
