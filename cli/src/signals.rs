@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, IntoRawFd};
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -26,7 +26,7 @@ use crate::words::no_thread;
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
 /// After the second signal the workers are ended within this time. What is left then is a write to a stdout that
-/// nobody reads.
+/// nobody reads. A start that takes longer is at a file that cannot be opened.
 const ENDED_WITHIN: Duration = Duration::from_secs(3);
 
 /// What could not be done before a signal was caught.
@@ -44,18 +44,27 @@ extern "C" fn handle(signal: nix::libc::c_int) {
 }
 
 /// What has come, and what it ends.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     first: Option<Signal>,
     /// The feeds that run. Where there is none, nothing has to be ended before the program.
     feeds: Vec<(u64, BlockStopper, Monitor)>,
     /// The number of the next one.
     next: u64,
+    /// Feeds that are being started, which nothing can stop before they are.
+    starting: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// A feed has been started.
+    started: Condvar,
 }
 
 /// See the [module](self).
-#[derive(Clone, Debug)]
-pub(crate) struct Signals(Arc<Mutex<State>>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals(Arc<Shared>);
 
 /// A feed is ended by signals for as long as this is there.
 #[must_use]
@@ -88,7 +97,7 @@ impl Signals {
                     .with_context(|| format!("{signal} cannot be ignored again"))?;
             }
         }
-        let signals = Self(Arc::new(Mutex::new(State { first: None, feeds: Vec::new(), next: 0 })));
+        let signals = Self::default();
         let heeded = signals.clone();
         let mut come = File::from(come);
         let heed = move || {
@@ -103,11 +112,15 @@ impl Signals {
         }
     }
 
-    /// Starts a feed, and lets them end it: until it is dropped, so the feed is to be dropped first. One that comes in between is heeded when that is done: otherwise it would end
-    /// the program alone.
+    /// Starts a feed, and lets signals end it until what is returned here is dropped, so the feed is to be dropped first. A
+    /// signal that comes meanwhile waits for the start, so that it does not end the program without the workers; but not for
+    /// ever, since the start opens files.
     pub(crate) fn start(&self, start: impl FnOnce() -> BlockFeed) -> (Attached, BlockFeed) {
-        let mut state = self.lock();
+        self.lock().starting += 1;
         let feed = start();
+        let mut state = self.lock();
+        state.starting -= 1;
+        self.0.started.notify_all();
         let (stopper, monitor) = (feed.stopper(), feed.monitor());
         if state.first.is_some() {
             stopper.stop();
@@ -124,11 +137,19 @@ impl Signals {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state when no feed is being started, unless that takes too long.
+    fn settled(&self, within: Duration) -> Option<MutexGuard<'_, State>> {
+        let starting = |state: &mut State| state.starting > 0;
+        let waited = self.0.started.wait_timeout_while(self.lock(), within, starting);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        (!timeout.timed_out()).then_some(state)
     }
 
     fn heed(&self, signal: Signal, come: &File, messages: &Messages) {
-        let mut state = self.lock();
+        let Some(mut state) = self.settled(ENDED_WITHIN) else { die_of(signal) };
         if state.feeds.is_empty() {
             die_of(signal);
         }
@@ -183,4 +204,40 @@ pub(crate) fn die_of(signal: Signal) -> ! {
     let _ = set.thread_unblock();
     // Only if it is ignored by force.
     std::process::exit(128 + signal as i32);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use subfeed::{Template, blocks};
+
+    use super::*;
+
+    #[test]
+    fn a_start_that_hangs_holds_up_no_signal() {
+        let signals = Signals::default();
+        let (starting, has_begun) = channel();
+        let (go, may_go) = channel();
+        let begun = signals.clone();
+        std::thread::scope(|scope| {
+            let start = move || {
+                let (attached, feed) = begun.start(|| {
+                    starting.send(()).unwrap();
+                    may_go.recv().unwrap();
+                    blocks(&b""[..]).feed(Template::new("cat")).workers(1).start()
+                });
+                drop((feed, attached));
+            };
+            let started = scope.spawn(start);
+            has_begun.recv().unwrap();
+            assert_eq!(signals.first(), None);
+            assert!(signals.settled(Duration::from_millis(1)).is_none());
+            signals.lock().first = Some(Signal::SIGINT);
+            go.send(()).unwrap();
+            assert!(signals.settled(Duration::from_secs(60)).is_some());
+            started.join().unwrap();
+        });
+        assert!(signals.lock().feeds.is_empty());
+    }
 }

@@ -432,6 +432,28 @@ fn a_signal_ends_what_has_not_begun_yet() {
     }
 }
 
+#[test]
+fn a_signal_ends_a_run_whose_job_log_cannot_be_opened() {
+    let dir = Dir::new();
+    let log = dir.at("log");
+    let made = Command::new("mkfifo").arg(&log).status().expect("mkfifo");
+    assert!(made.success(), "{made}");
+    let mut child = subfeed().args(["--joblog", &log, "--", "cat"]).spawn().expect("it starts");
+    // It may refuse such a file by itself.
+    let mut status = None;
+    eventually("signals are caught, or it ends", || {
+        let caught = |line: &str| line.starts_with("SigCgt") && !line.ends_with("0000000");
+        let seen = fs::read_to_string(format!("/proc/{}/status", child.id()));
+        status = child.try_wait().expect("a child");
+        status.is_some() || seen.is_ok_and(|seen| seen.lines().any(caught))
+    });
+    let status = status.unwrap_or_else(|| {
+        let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGINT);
+        wait(&mut child)
+    });
+    assert!(status.code() == Some(3) || status.signal() == Some(Signal::SIGINT as i32), "{status}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_doctor_who_is_interrupted_leaves_nobody() {
