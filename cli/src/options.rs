@@ -98,6 +98,11 @@ pub(crate) struct Run {
     /// How an answer ends: line, nul, lines:K, block, end:X (a line X ends it), last:X (a line that begins with X is
     /// the last), size:N, len32, netstring, sentinel:CMD (CMD makes the tool print `{mark}`, or `{mark1}` and `{mark2}` joined),
     /// eof (one process for each record).
+    ///
+    /// Answers are written to standard output as the tool wrote them, with the line feeds or the NUL that end them, except: `end:X`
+    /// leaves out X; `len32` and `netstring` leave out the length and write a line feed (with -0 a NUL) after each answer, and so does
+    /// `end:X` if there was none before X; `sentinel` leaves out the mark. Nothing is added with `size:N`, `sentinel` and `eof`: an
+    /// answer without a line feed is followed directly by the next one.
     #[arg(long = "out", value_name = "FRAMING", value_parser = replies)]
     pub(crate) replies: Option<Replies>,
     /// With `--out eof`: the exit statuses of a process whose output is an answer, such as 0,1 for grep

@@ -75,6 +75,19 @@ fn framings_are_spoken() {
             "1\n2\n",
             "1\nbye now\n2\nbye now\n",
         ),
+        // What is written beside the answers, as `--help` says it.
+        (&["--out", "block", "--", "sed", "-u", "s/$/\\n/"], "1\n2\n", "1\n\n2\n\n"),
+        (&["--in", "nul", "--out", "nul", "--", "cat"], "1\n2\n", "1\x002\0"),
+        (&["--in", "netstring", "--out", "netstring", "--", "cat"], "1\n2\n", "1\n2\n"),
+        (&["-0", "--in", "len32", "--out", "len32", "--", "cat"], "1\x002\0", "1\x002\0"),
+        (&["-0", "--in", "line", "--out", "end:#", "--", "sed", "-u", "s/$/#/"], "1\0", "1\0"),
+        (&["--in", "raw", "--out", "size:1", "--", "cat"], "1\n2\n", "12"),
+        (&["--out", "eof", "--", "tr", "-d", "\\n"], "1\n2\n", "12"),
+        (
+            &["--out", "sentinel:printf '%s%s\\n' {mark1} {mark2}", "--", "sh"],
+            "printf 1\nprintf 2\n",
+            "12",
+        ),
     ] {
         let output = run(args, input.as_bytes());
         ended(&output, 0);
