@@ -54,13 +54,13 @@ struct Run {
 /// The picture of this trace.
 pub(crate) fn draw(trace: &Path) -> anyhow::Result<String> {
     let text = fs::read(trace).with_context(|| format!("`{}` cannot be read", trace.display()))?;
-    let json = serde_json::from_slice(&text)
-        .with_context(|| format!("`{}` is no trace of this program", trace.display()))?;
-    Ok(picture(&read(&json)?))
+    let no_trace = || format!("`{}` is no trace of this program", trace.display());
+    let json = serde_json::from_slice(&text).with_context(no_trace)?;
+    Ok(picture(&read(&json).with_context(no_trace)?))
 }
 
 fn read(json: &Value) -> anyhow::Result<Run> {
-    let Some(events) = json["traceEvents"].as_array() else { bail!("the file has no traceEvents") };
+    let Some(events) = json["traceEvents"].as_array() else { bail!("it has no `traceEvents`") };
     let mut run =
         Run { left_out: json["otherData"]["left_out"].as_u64().unwrap_or(0), ..Run::default() };
     for event in events {

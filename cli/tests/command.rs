@@ -423,8 +423,13 @@ fn a_timeline_is_a_trace() {
         "{svg}"
     );
     ended(&run(&["timeline", "/no/such/trace"], b""), 3);
-    fs::write(&file, "no trace").expect("a file");
-    ended(&run(&["timeline", &file], b""), 3);
+    for (content, why) in [("no trace", ": expected "), ("{}", ": it has no `traceEvents`")] {
+        fs::write(&file, content).expect("a file");
+        let output = run(&["timeline", &file], b"");
+        ended(&output, 3);
+        let said = text(&output.stderr);
+        assert!(said.contains(&format!("`{file}` is no trace of this program{why}")), "{said}");
+    }
 }
 
 #[test]
