@@ -210,7 +210,9 @@ fn translate(text: &str, said: &mut String) {
             rest = &rest[2..];
             continue;
         }
-        let known = SETTINGS.iter().chain(THINGS).find(|(theirs, _)| *theirs == word);
+        // Not every feed is a run.
+        let line_feed = word == "feed" && said.ends_with("line ");
+        let known = SETTINGS.iter().chain(THINGS).find(|(theirs, _)| *theirs == word && !line_feed);
         let word = known.map_or(word, |(_, ours)| ours);
         if word == "answer" && (said.ends_with(" a ") || said == "a ") {
             said.truncate(said.len() - 1);
@@ -249,6 +251,10 @@ mod tests {
             (
                 "declare it: .skip_at_end(b\"\\xff\\n\"); if",
                 r"declare it: --skip-at-end '\xff'; if",
+            ),
+            (
+                "the end line \"x\" has a line feed in it; the feed ends",
+                "the end line \"x\" has a line feed in it; the run ends",
             ),
             ("a \"quotation that does not end", "a \"quotation that does not end"),
             ("", ""),

@@ -661,6 +661,7 @@ fn no_message_names_a_setting_of_the_library() {
         (&["--window", "0", "--", "cat"], "--window is 0"),
         (&["--out", "size:9000", "--answer-limit", "1K", "--", "cat"], "--answer-limit"),
         (&["--out", "lines:0", "--", "cat"], "--out sentinel:CMD"),
+        (&["--out", "last:a\nb", "--", "cat"], "has a line feed in it"),
         (&["--record-limit", "1", "--", "cat"], "--record-limit"),
         (&["--answer-limit", "2", "--", "cat"], "--answer-limit"),
         (&["--out", "len32", "--answer-limit", "2K", "--", "cat"], "--answer-limit"),
