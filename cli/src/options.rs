@@ -95,14 +95,14 @@ pub(crate) struct Run {
     /// How a record is written to a worker [default: as it was read].
     #[arg(long = "in", value_name = "FRAMING")]
     pub(crate) requests: Option<Requests>,
-    /// How an answer ends: line, nul, lines:K, block, end:X (a line X ends it), last:X (a line that begins with X is
-    /// the last), size:N, len32, netstring, sentinel:CMD (CMD makes the tool print `{mark}`, or `{mark1}` and `{mark2}` joined),
-    /// eof (one process for each record).
+    /// How an answer ends: line, nul, lines:K, block, end:X (the text X ends it, wherever it stands), last:X (a line that begins
+    /// with X is the last), size:N, len32, netstring, sentinel:CMD (CMD makes the tool print `{mark}`, or `{mark1}` and `{mark2}`
+    /// joined), eof (one process for each record).
     ///
     /// Answers are written to standard output as the tool wrote them, with the line feeds or the NUL that end them, except: `end:X`
-    /// leaves out X; `len32` and `netstring` leave out the length and write a line feed (with -0 a NUL) after each answer, and so does
-    /// `end:X` if there was none before X; `sentinel` leaves out the mark. Nothing is added with `size:N`, `sentinel` and `eof`: an
-    /// answer without a line feed is followed directly by the next one.
+    /// leaves out X and the rest of its line; `len32` and `netstring` leave out the length and write a line feed (with -0 a NUL)
+    /// after each answer, and so does `end:X` if there was none before X; `sentinel` leaves out the mark. Nothing is added with
+    /// `size:N`, `sentinel` and `eof`: an answer without a line feed is followed directly by the next one.
     #[arg(long = "out", value_name = "FRAMING", value_parser = replies)]
     pub(crate) replies: Option<Replies>,
     /// With `--out eof`: the exit statuses of a process whose output is an answer, such as 0,1 for grep
@@ -256,6 +256,9 @@ fn reply_framing(text: &str) -> Result<ReplyFraming, String> {
         "nul" => ReplyFraming::delimited(0),
         "lines" => ReplyFraming::lines(number(argument)?),
         "block" => ReplyFraming::block(),
+        "end" if argument.is_some_and(|marker| marker.ends_with('\n')) => {
+            return Err("X of `end:X` must not end with a line feed: the rest of its line is dropped, and this would be the next line".to_owned());
+        }
         "end" => ReplyFraming::end_marker_line(words()?),
         "last" => ReplyFraming::end_line([words()?]),
         "size" => ReplyFraming::fixed_size(number(argument)?),
@@ -534,6 +537,7 @@ mod tests {
             "lines:3",
             "block",
             "end:{ready}",
+            "end:\n.",
             "last:bestmove",
             "sentinel:echo {mark1}{mark2}",
             "eof",
@@ -541,7 +545,8 @@ mod tests {
         ] {
             assert!(replies(good).is_ok(), "{good}");
         }
-        for bad in ["lines", "lines:x", "line:1", "end:", "end", "sentinel", "tail", ""] {
+        for bad in ["lines", "lines:x", "line:1", "end:", "end:.\n", "end", "sentinel", "tail", ""]
+        {
             assert!(replies(bad).is_err(), "{bad}");
         }
     }

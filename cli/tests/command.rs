@@ -70,6 +70,13 @@ fn framings_are_spoken() {
             "1\n2\n",
         ),
         (&["--out", "end:#", "--", "sed", "-u", "s/$/#/"], "1\n2\n", "1\n2\n"),
+        (&["--out", "end:#", "--", "sed", "-u", "s/$/# and more/"], "1\n2\n", "1\n2\n"),
+        (
+            // At the start of a line.
+            &["--out", "end:\n.", "--", "sed", "-u", "s/$/.5\\n./"],
+            "1\n2\n",
+            "1.5\n2.5\n",
+        ),
         (
             &["--out", "last:bye", "--", "sed", "-u", "s/$/\\nbye now/"],
             "1\n2\n",
@@ -145,6 +152,7 @@ fn what_cannot_run_says_so_by_its_exit_status() {
         (&["-k", "--any-order", "--", "cat"], 2, "cannot be used with"),
         (&["--attempts", "0", "--", "cat"], 2, "0"),
         (&["--out", "sentinel:echo no mark", "--", "cat"], 2, "mark"),
+        (&["--out", "end:a\n", "--", "cat"], 2, "must not end with a line feed"),
         (&["--timeout", "soon", "--", "cat"], 2, "soon"),
         (&["--header", "1", "--out", "eof", "--", "cat"], 2, "--header"),
         (&["--", "sh", "-c", "exit 7"], 3, "exit status: 7"),
