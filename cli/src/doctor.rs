@@ -399,10 +399,13 @@ fn patiently<T>(attempt: impl Fn(u32) -> Result<T, Error>) -> Result<T, Error> {
 /// An error, without counts of attempts, and without options that the doctor does not have.
 fn said_here(error: &Error) -> String {
     let mut text = told(error);
-    for attempts in [1, ATTEMPTS] {
-        let ended = format!("{attempts} workers in a row ended without one answer");
+    let several = format!("{ATTEMPTS} workers in a row ended without one answer");
+    for ended in ["a worker ended without one answer", &several] {
         text = text.replace(&format!("{ended}; the last: "), "");
-        text = text.replace(&ended, "it ended without an answer");
+        text = text.replace(ended, "it ended without an answer");
+    }
+    if let Some(at) = text.find("; --accept-status refuses") {
+        text.truncate(at);
     }
     for words in [
         " (--timeout)",

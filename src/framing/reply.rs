@@ -341,7 +341,7 @@ impl ReplyFraming {
     ///
     /// # Errors
     ///
-    /// An empty marker is a configuration error when the feed starts.
+    /// A marker that is empty, or ends with a line feed, is a configuration error when the feed starts.
     #[must_use]
     pub fn end_marker_line(marker: impl AsRef<[u8]>) -> Self {
         Self::marker(marker.as_ref(), true)
@@ -605,6 +605,10 @@ impl ReplyFraming {
             Kind::Marker { marker, .. } if marker.is_empty() => {
                 Some("an empty end marker ends every reply before its first byte".to_owned())
             }
+            Kind::Marker { marker, whole_line: true } if marker.ends_with(b"\n") => Some(
+                "an end marker whose line is dropped ends with a line feed, so that the next line would be dropped"
+                    .to_owned(),
+            ),
             Kind::Sentinel(sentinel) => sentinel.problem(),
             Kind::Skipping { inner, .. } => match inner.0 {
                 Kind::Sentinel(_) => Some(

@@ -309,6 +309,9 @@ impl Starter {
         if errno == Some(Errno::EMFILE) {
             ours = ours.hint("raise the limit of open files (ulimit -n): a worker needs four and two for each side channel");
         }
+        if errno == Some(Errno::EAGAIN) {
+            ours = ours.hint("raise the limit of processes and threads (ulimit -u)");
+        }
         match errno {
             Some(Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM) => {
                 StartError::NotNow(ours)

@@ -41,6 +41,7 @@ fn a_framing_that_cannot_work_is_a_configuration_error_at_the_start() {
             (ReplyFraming::end_line(["x".repeat(1_001)]), "has 1001 bytes"),
             (ReplyFraming::end_marker(""), "an empty end marker"),
             (ReplyFraming::end_marker_line(""), "an empty end marker"),
+            (ReplyFraming::end_marker_line(".\n"), "ends with a line feed"),
             (ReplyFraming::lines(0).skipping(|_| false), "0 lines"),
             (ReplyFraming::until_eof().skipping(|_| false), "nothing can be passed over"),
             (

@@ -294,7 +294,10 @@ impl Ended {
     pub(crate) fn give_up(&self, streak: u32, cx: &Context<'_>) -> Error {
         let session = &self.session;
         tell!(warn, session, "gave up", sessions = streak);
-        let mut message = format!("{streak} workers in a row ended without one reply");
+        let mut message = match streak {
+            1 => "a worker ended without one reply".to_owned(),
+            streak => format!("{streak} workers in a row ended without one reply"),
+        };
         let kind = match (session.why, session.limit) {
             (Some(Why::Timeout), Some(limit)) => {
                 message.push_str(&format!("; the last: {limit}"));
