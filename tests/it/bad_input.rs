@@ -188,7 +188,7 @@ fn a_framing_that_does_not_fit_is_suspected_where_no_reply_ever_ended() {
             let mut feed = ["x"].into_iter().feed_subprocesses_ordered(template, 1, 3);
             let error = feed.next().unwrap().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ReplyCount { owed: 1, got: 0 }, "{error}");
-            says(&error, &["1 request and", r#"half a reply "x\n""#, "framing fit"]);
+            says(&error, &["1 request and", r#"half a reply "x\n""#, "framings fit"]);
         }
     });
 }
