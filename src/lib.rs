@@ -110,6 +110,7 @@ pub mod cookbook;
 mod error;
 mod ext;
 mod feed;
+mod files;
 pub mod framing;
 pub mod marker;
 #[cfg_attr(not(feature = "threads"), allow(dead_code, reason = "most stages are threads"))]

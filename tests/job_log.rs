@@ -141,6 +141,26 @@ fn a_folder_that_is_gone_is_the_one_fatal_error() {
     });
 }
 
+#[test]
+fn a_path_whose_open_would_wait_is_the_one_fatal_error() {
+    within(|| {
+        let dir = Dir::new();
+        let path = dir.path("log");
+        let refused = |why: &str| {
+            let mut feed = numbers(3).feed(Template::new("cat")).job_log(&path).start();
+            let error = feed.next().expect("an item").expect_err("an error");
+            assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::File, true));
+            assert!(error.to_string().contains(why), "{error}");
+            assert!(feed.next().is_none());
+            fs::remove_file(&path).expect("it goes");
+        };
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+        refused("it is a named pipe that no program reads");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        refused("it is a socket");
+    });
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_write_that_fails_ends_the_log_and_not_the_feed() {

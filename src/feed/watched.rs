@@ -80,7 +80,8 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     /// were completed. A packet that a fatal error or a drop left unanswered has no line. Replies that were read in
     /// one piece share one time.
     ///
-    /// An existing file is appended to, so that a run that continues an earlier one also continues its log.
+    /// An existing file is appended to, so that a run that continues an earlier one also continues its log. The path may also
+    /// lead to a terminal, to another character device, or to a pipe that another program has open for reading.
     ///
     /// A separate thread writes the file. Up to 1 MiB may wait to be written; above that, no replies are read until
     /// there is room. At the feed's end everything is written first. A drop waits at most 100 ms for the thread, which
@@ -88,10 +89,10 @@ impl<I, E, D, F> FeedBuilder<I, E, D, F> {
     /// that take much longer.
     ///
     /// # Errors
-    /// If the file cannot be opened, the feed's only item is a fatal `Err` of kind
-    /// [`ErrorKind::File`](crate::ErrorKind::File). If a write fails, the log ends and the feed goes on: the failure is
-    /// a hint of the [`Monitor`](crate::Monitor), and [`finish`](crate::Feed::finish) returns it unless it has another
-    /// error to return. Together with [`drain`](FeedBuilder::drain) this is a configuration error.
+    /// If the file cannot be opened, or is a socket or a named pipe that no program reads, the feed's only item is a fatal
+    /// `Err` of kind [`ErrorKind::File`](crate::ErrorKind::File). If a write fails, the log ends and the feed goes on: the
+    /// failure is a hint of the [`Monitor`](crate::Monitor), and [`finish`](crate::Feed::finish) returns it unless it has
+    /// another error to return. Together with [`drain`](FeedBuilder::drain) this is a configuration error.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};

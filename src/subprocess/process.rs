@@ -11,7 +11,6 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,6 +23,7 @@ use nix::sys::termios;
 use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind};
+use crate::files::{self, Pipes};
 use crate::subprocess::protocol::StartError;
 use crate::subprocess::reaper;
 use crate::subprocess::remote::sockets::Sockets;
@@ -275,16 +275,13 @@ impl Starter {
         {
             return file.try_clone().map_err(failed);
         }
-        if std::fs::metadata(&path).is_ok_and(|about| about.file_type().is_fifo()) {
-            // To open it would block until somebody opens its other end, and this thread never blocks.
-            return Err(failed(io::Error::other("it is a named pipe, which is not supported")));
-        }
+        let open = |options: &OpenOptions| files::open(&path, options, Pipes::Refused);
         if read {
-            return File::open(&path).map_err(failed);
+            return open(OpenOptions::new().read(true)).map_err(failed);
         }
         // Emptied once, then only appended to: whatever other sessions and workers wrote stays.
-        File::create(&path).map_err(failed)?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
+        open(OpenOptions::new().write(true).create(true).truncate(true)).map_err(failed)?;
+        let file = open(OpenOptions::new().append(true)).map_err(failed)?;
         let copy = file.try_clone().map_err(failed)?;
         self.files.insert(path, file);
         Ok(copy)

@@ -21,6 +21,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind};
+use crate::files::{self, Pipes};
 use crate::sync::{Mutex, lock};
 
 /// Bytes that may wait to be written.
@@ -96,7 +97,8 @@ fn failed(path: &Path, what: &str, error: io::Error) -> Error {
 impl JobLog {
     /// Opens the file, to be appended to, and starts the thread. `wake` wakes the event loop.
     pub(crate) fn open(path: &Path, wake: impl Fn() + Send + 'static) -> Result<Self, Error> {
-        let file = OpenOptions::new().append(true).create(true).open(path);
+        let options = OpenOptions::new().append(true).create(true).clone();
+        let file = files::open(path, &options, Pipes::WithReader);
         let file = file.map_err(|error| failed(path, "opened", error).fatal())?;
         let is_new = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
         let shared = Shared::new(path, MOST);
