@@ -78,8 +78,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::iter::FusedIterator;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -89,6 +89,7 @@ use crate::error::{Error, ErrorKind};
 use crate::feed::through::TryFeed;
 use crate::feed::with_input::FeedWithInput;
 use crate::feed::{Feed, HasOutlet, Running};
+use crate::files::{self, Pipes};
 use crate::stats::{Monitor, Snapshot};
 use crate::template::codec::Decode;
 
@@ -100,6 +101,9 @@ const MOST_GAPS: usize = 1 << 16;
 
 /// A longer key is a mistake: it is read as a whole.
 const LONGEST_KEY: usize = 64 << 10;
+
+/// No checkpoint is longer: the key has two digits for each byte, and a gap has two numbers.
+const LONGEST_FILE: u64 = 8 << 20;
 
 /// The number of acknowledged items, kept in a file. See the [module](self).
 #[derive(Debug)]
@@ -176,14 +180,15 @@ impl Done {
 }
 
 impl Checkpoint {
-    /// Opens the file, or creates it with a count of 0.
+    /// Opens the file, or creates it with a count of 0. What is there must be a regular file: a pipe or a device is an
+    /// error.
     ///
     /// `key` identifies the run: any bytes that change when the input or the work changes, such as the name, size and
     /// date of the input file. A file with another key is an error, so that a run cannot continue a different one.
     ///
     /// # Errors
     /// Of kind [`File`](ErrorKind::File): the folder does not exist or cannot be written to; or the file has another key,
-    /// is truncated, or is not a checkpoint. Of kind [`Config`](ErrorKind::Config): the key is longer than 64 KiB.
+    /// is truncated, is no regular file, or is not a checkpoint. Of kind [`Config`](ErrorKind::Config): the key is longer than 64 KiB.
     pub fn open(path: impl Into<PathBuf>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
         let (path, key) = (path.into(), key.as_ref().to_vec());
         if key.len() > LONGEST_KEY {
@@ -191,10 +196,9 @@ impl Checkpoint {
                 format!("the key of a checkpoint has {} bytes, and may have 64 KiB", key.len());
             return Err(Error::config(message).hint("take a digest of it"));
         }
-        let done = match fs::read(&path) {
-            Ok(bytes) => read(&path, &bytes, &key)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Done::default(),
-            Err(error) => return Err(failed(&path, "cannot be read").because(error)),
+        let done = match contents(&path)? {
+            Some(bytes) => read(&path, &bytes, &key)?,
+            None => Done::default(),
         };
         let mut checkpoint = Self {
             path,
@@ -307,6 +311,24 @@ impl Drop for Checkpoint {
 
 fn failed(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::File, format!("the checkpoint `{}` {what}", path.display())).fatal()
+}
+
+/// What is in the file, if there is one.
+fn contents(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let unreadable = |error| failed(path, "cannot be read").because(error);
+    match fs::metadata(path) {
+        // A device may have no end, and would be replaced by the first write.
+        Ok(about) if !about.is_file() => Err(failed(path, "is no regular file")),
+        Ok(_) => {
+            let file = files::open(path, OpenOptions::new().read(true), Pipes::Refused);
+            let mut bytes = Vec::new();
+            let read = file.and_then(|file| file.take(LONGEST_FILE).read_to_end(&mut bytes));
+            read.map_err(unreadable)?;
+            Ok(Some(bytes))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(error)),
+    }
 }
 
 /// Puts bytes in the place of a file, so that after a crash there is the old file or the new one.

@@ -261,6 +261,25 @@ fn a_file_that_is_not_ours_or_of_another_run_is_told_and_left_alone() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    within(|| {
+        let dir = Dir::new();
+        let told = |path: &Path| {
+            let error = Checkpoint::open(path, KEY).expect_err("an error");
+            assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::File, true), "{error}");
+            assert!(error.to_string().contains("is no regular file"), "{error}");
+        };
+        let fifo = dir.path("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+        let link = dir.path("link");
+        std::os::unix::fs::symlink(&fifo, &link).expect("a link");
+        for path in [&fifo, &link, &dir.path(""), Path::new("/dev/zero"), Path::new("/dev/null")] {
+            told(path);
+        }
+    });
+}
+
+#[test]
 fn any_bytes_are_a_key() {
     let dir = Dir::new();
     for (i, key) in [&b""[..], b"\n", b"\xff\x00", b"key 00\ncount 9\n"].into_iter().enumerate() {
