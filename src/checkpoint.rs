@@ -46,6 +46,9 @@
 //! count goes into a new file, which is synced and renamed over the old one, and then the folder is synced. So a crash
 //! leaves either the old count or the new one. One write takes two syncs of the disk, often some milliseconds.
 //!
+//! The new file has the name of the old one with `.new` behind it; if a file of that name is there that is no checkpoint,
+//! this is an error. If the path is a symbolic link, the file that it leads to is replaced.
+//!
 //! Only one run may use a checkpoint at a time. This is not checked.
 //!
 //! # Other feeds
@@ -109,6 +112,8 @@ const LONGEST_FILE: u64 = 8 << 20;
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
+    /// The file that the path leads to.
+    file: PathBuf,
     key: Vec<u8>,
     done: Done,
     /// Items that were acknowledged and are not written down.
@@ -200,8 +205,10 @@ impl Checkpoint {
             Some(bytes) => read(&path, &bytes, &key)?,
             None => Done::default(),
         };
+        let file = target(&path).map_err(|error| failed(&path, "cannot be read").because(error))?;
         let mut checkpoint = Self {
             path,
+            file,
             key,
             done,
             fresh: 0,
@@ -294,8 +301,18 @@ impl Checkpoint {
 
     fn write(&mut self) -> Result<(), Error> {
         let text = text(&self.key, &self.done);
-        replace(&self.path, text.as_bytes())
-            .map_err(|error| failed(&self.path, "cannot be written").because(error))?;
+        let beside = beside(&self.file);
+        replace(&self.file, &beside, text.as_bytes()).map_err(|error| {
+            let is_foreign = error.kind() == io::ErrorKind::AlreadyExists;
+            let error = failed(&self.path, "cannot be written").because(error);
+            if !is_foreign {
+                return error;
+            }
+            let beside = beside.display();
+            error.hint(format!(
+                "it is written as `{beside}` first, and a file of that name is there that is no checkpoint: move it away"
+            ))
+        })?;
         self.fresh = 0;
         self.written_at = Instant::now();
         Ok(())
@@ -331,18 +348,55 @@ fn contents(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Puts bytes in the place of a file, so that after a crash there is the old file or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// The file at the end of a chain of symbolic links, also if it does not exist yet.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    loop {
+        match fs::canonicalize(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Links that lead in a circle are an error here.
+            found => return found,
+        }
+        match fs::read_link(&path) {
+            Ok(to) => path = path.parent().unwrap_or(&path).join(to),
+            Err(_) => return Ok(path),
+        }
+    }
+}
+
+/// Where the next version of a file is written.
+fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().map(OsString::from).unwrap_or_default();
     name.push(".new");
-    let beside = path.with_file_name(name);
-    let mut file = File::create(&beside)?;
+    path.with_file_name(name)
+}
+
+/// Puts bytes in the place of a file, so that after a crash there is the old file or the new one. They are written beside it
+/// first; that what is there already is not ours is an error of the kind `AlreadyExists`.
+fn replace(path: &Path, beside: &Path, bytes: &[u8]) -> io::Result<()> {
+    let create = || File::create_new(beside);
+    let mut file = match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && was_left_by_us(beside) => {
+            fs::remove_file(beside)?;
+            create()?
+        }
+        other => other?,
+    };
     file.write_all(bytes)?;
     file.sync_all()?;
     drop(file);
-    fs::rename(&beside, path)?;
+    fs::rename(beside, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Whether a file is the beginning of a checkpoint, which a crash has left behind.
+fn was_left_by_us(path: &Path) -> bool {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|about| about.is_file());
+    let mut begins = Vec::new();
+    let file = is_file.then(|| files::open(path, OpenOptions::new().read(true), Pipes::Refused));
+    let read = file.map(|file| file?.take(MAGIC.len() as u64).read_to_end(&mut begins));
+    matches!(read, Some(Ok(_))) && MAGIC.as_bytes().starts_with(&begins)
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -280,6 +280,66 @@ fn what_is_no_regular_file_is_refused_at_once() {
 }
 
 #[test]
+fn a_link_stays_and_the_file_that_it_leads_to_counts() {
+    within(|| {
+        let dir = Dir::new();
+        let (file, folder) = (dir.path("run.done"), dir.path("folder"));
+        fs::create_dir(&folder).expect("a folder");
+        // One leads to the other, whose end does not exist yet.
+        let links = [dir.path("link"), folder.join("link")];
+        std::os::unix::fs::symlink("folder/link", &links[0]).expect("a link");
+        std::os::unix::fs::symlink("../run.done", &links[1]).expect("a link");
+        for done in 1..4 {
+            assert_eq!(run(&links[0], done, cat()).count(), 1);
+            for path in [&file, &links[0], &links[1]] {
+                assert_eq!(count(path), done);
+            }
+        }
+        assert!(links.iter().all(|link| link.is_symlink()) && file.is_file());
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1, "nothing is left beside");
+        fs::remove_file(&file).expect("it goes");
+        std::os::unix::fs::symlink("link", &file).expect("a link");
+        let error = Checkpoint::open(&links[0], KEY).expect_err("a circle");
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+    });
+}
+
+#[test]
+fn a_file_beside_it_that_is_not_ours_is_left_alone() {
+    within(|| {
+        let dir = Dir::new();
+        let (path, beside) = (dir.path("run.done"), dir.path("run.done.new"));
+        let open = || Checkpoint::open(&path, KEY);
+        let refused = || {
+            let error = open().expect_err("an error");
+            assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::File, true), "{error}");
+            assert!(error.to_string().contains("run.done.new"), "{error}");
+            assert!(beside.symlink_metadata().is_ok() && !path.exists());
+        };
+        for text in ["mine\n", "subfeed checkpoint: notes\n"] {
+            fs::write(&beside, text).expect("a file");
+            refused();
+            assert_eq!(fs::read_to_string(&beside).expect("a file"), text);
+        }
+        fs::remove_file(&beside).expect("it goes");
+        nix::unistd::mkfifo(&beside, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+        refused();
+        fs::remove_file(&beside).expect("it goes");
+        std::os::unix::fs::symlink(dir.path("elsewhere"), &beside).expect("a link");
+        refused();
+        fs::remove_file(&beside).expect("it goes");
+        // What a crash has left.
+        open().expect("a checkpoint");
+        let ours = fs::read(&path).expect("a file");
+        for length in 0..=ours.len() {
+            fs::write(&beside, &ours[..length]).expect("a file");
+            open().expect("a checkpoint");
+            assert!(!beside.exists());
+        }
+    });
+}
+
+#[test]
 fn any_bytes_are_a_key() {
     let dir = Dir::new();
     for (i, key) in [&b""[..], b"\n", b"\xff\x00", b"key 00\ncount 9\n"].into_iter().enumerate() {
