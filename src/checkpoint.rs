@@ -193,7 +193,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Of kind [`File`](ErrorKind::File): the folder does not exist or cannot be written to; or the file has another key,
-    /// is truncated, is no regular file, or is not a checkpoint. Of kind [`Config`](ErrorKind::Config): the key is longer than 64 KiB.
+    /// is empty or truncated, is no regular file, or is not a checkpoint. Of kind [`Config`](ErrorKind::Config): the key is longer than 64 KiB.
     pub fn open(path: impl Into<PathBuf>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
         let (path, key) = (path.into(), key.as_ref().to_vec());
         if key.len() > LONGEST_KEY {
@@ -425,6 +425,10 @@ fn text(key: &[u8], done: &Done) -> String {
 
 /// What is done, by a file.
 fn read(path: &Path, bytes: &[u8], key: &[u8]) -> Result<Done, Error> {
+    if bytes.is_empty() {
+        let error = failed(path, "is an empty file, and says nothing of how far a run has come");
+        return Err(error.hint("remove it to begin anew"));
+    }
     let begins = bytes.len().min(MAGIC.len());
     if bytes[..begins] != MAGIC.as_bytes()[..begins] {
         let error = failed(path, "is no checkpoint: it begins with something else");

@@ -229,7 +229,9 @@ fn a_file_that_is_not_ours_or_of_another_run_is_told_and_left_alone() {
         };
         told("another run", "is of another run");
         told("", "is of another run");
-        for len in 0..good.len() {
+        fs::write(&path, "").expect("a file");
+        told(KEY, "is an empty file");
+        for len in 1..good.len() {
             fs::write(&path, &good[..len]).expect("a file");
             told(KEY, "is cut off, or was changed");
         }
