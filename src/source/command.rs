@@ -46,6 +46,11 @@ use crate::window::seam::{Bounds, Ends, attach};
 /// with a bad exit status, violates its framing, or exceeds a time limit) one fatal `Err` follows the last record, then
 /// `None`. A `buffer_size` of 0 is such an error, too.
 ///
+/// How a command has ended is not known if SIGCHLD is ignored in this process, or if another thread waits for any child and
+/// takes the status. Then records that came whole are no error, although the command may have been killed between two of
+/// them. With [`require_clean_exit`](Template::require_clean_exit) and with
+/// [`until_eof`](crate::framing::ReplyFraming::until_eof) an unknown status is an error as well.
+///
 /// These time limits of the template apply: [`start_timeout`](Template::start_timeout) to the first record,
 /// [`idle_timeout`](Template::idle_timeout) to each record while there is room for it,
 /// [`run_timeout`](Template::run_timeout) to the whole pass, [`ready`](Template::ready) to its marker, and

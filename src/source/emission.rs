@@ -16,6 +16,10 @@ use crate::tuning::READ_BYTES;
 use crate::window::packet::{Cut, End};
 use crate::window::unwind::{self, Payload};
 
+/// Of a command whose exit status nobody knows.
+const REAPED_ELSEWHERE: &str = "SIGCHLD is ignored in this process, or another thread of it waits for any child, and took \
+    the status: give SIGCHLD its default action, and wait for children of your own only";
+
 /// Makes spans of what one run of a command prints.
 pub(super) struct Emission {
     spec: Arc<Spec>,
@@ -225,6 +229,12 @@ impl Emission {
         self.fail(error.hint("raise it with Template::reply_limit"));
     }
 
+    /// Whether what it has printed is believed only if it is known to have ended well. A whole output looks the same if
+    /// the command was killed in the middle of it.
+    fn needs_status(&self) -> bool {
+        self.spec.policy.require_clean_exit || self.spec.replies.is_until_eof()
+    }
+
     /// The output has ended, and this is left of it.
     fn end_with(&mut self, rest: &[u8]) {
         self.through = true;
@@ -323,7 +333,8 @@ impl Talk for Emission {
 
     fn reaped(mut self, exit: Exit) {
         let limit = self.spec.policy.end_timeout.unwrap_or_default();
-        let ended_well = exit.status.is_some_and(|status| self.spec.accepts_status(status));
+        let ended_badly = exit.status.is_some_and(|status| !self.spec.accepts_status(status));
+        let is_believed = exit.status.is_some() || !self.needs_status();
         let whole = self.half.is_empty();
         let panic = self.panic.take().or(exit.panic);
         let fatal = if panic.is_some() {
@@ -340,16 +351,19 @@ impl Talk for Emission {
             );
             let error = self.error(ErrorKind::Timeout, message).limited(Limit::EndTimeout(limit));
             Some(error.exited(exit.status, exit.signalled).said(&exit.stderr))
-        } else if whole && ended_well {
+        } else if whole && !ended_badly && is_believed {
             None
         } else {
-            let kind = if ended_well { ErrorKind::Reply } else { ErrorKind::Died };
-            let message = if whole {
-                "the command ended badly after its last record".to_owned()
-            } else {
-                format!("the command ended inside a record, which begins {}", self.half)
+            let kind = if ended_badly || whole { ErrorKind::Died } else { ErrorKind::Reply };
+            let message = match (whole, ended_badly) {
+                (true, true) => "the command ended badly after its last record".to_owned(),
+                (true, false) => "the command ended, and its exit status is unknown".to_owned(),
+                (false, _) => {
+                    format!("the command ended inside a record, which begins {}", self.half)
+                }
             };
             let error = self.error(kind, message).exited(exit.status, exit.signalled);
+            let error = if is_believed { error } else { error.hint(REAPED_ELSEWHERE) };
             Some(error.said(&exit.stderr))
         };
         self.delivery.end(End { fatal, panic, ..End::default() });

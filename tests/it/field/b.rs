@@ -80,9 +80,14 @@ fn b0_nothing_is_believed() {
     assert!(items[0].is_err(), "a side output: {items:?}");
     // A source.
     for script in ["seq 3; kill -9 $$", "seq 3; exit 1"] {
-        let items: Vec<_> = iterate_in_subprocess(Template::shell(script), 8).iter().collect();
-        assert!(items.last().is_some_and(Result::is_err), "{script}: {items:?}");
+        let template = Template::shell(script).require_clean_exit();
+        let items: Vec<_> = iterate_in_subprocess(template, 8).iter().collect();
+        let error = items.last().and_then(|item| item.as_ref().err());
+        let error = error.unwrap_or_else(|| panic!("{script}: {items:?}"));
+        is_known_or_said_to_be_unknown(error);
     }
+    let items: Vec<_> = iterate_in_subprocess(until_eof("echo a; exit 1"), 8).iter().collect();
+    is_known_or_said_to_be_unknown(items[1].as_ref().unwrap_err());
     // What is told in the end.
     for script in ["cat; exit 3", "cat; kill -9 $$"] {
         let mut feed = numbers(3).feed_subprocesses_ordered(Template::shell(script), 1, 8);
@@ -104,6 +109,13 @@ fn b0_nothing_is_believed() {
     assert!(items[1].is_err(), "{items:?}");
 }
 
+#[track_caller]
+fn is_known_or_said_to_be_unknown(error: &Error) {
+    let told = error.to_string();
+    let is_told = told.contains("exit status is unknown") && told.contains("SIGCHLD");
+    assert!(error.is_fatal() && (error.exit_status().is_some() || is_told), "{told}");
+}
+
 /// What needs none is as it was.
 fn b0_the_rest_is_as_it_was() {
     assert_eq!(
@@ -113,6 +125,13 @@ fn b0_the_rest_is_as_it_was() {
     let sentinel = ReplyFraming::sentinel(Sentinel::new("echo {mark}"));
     let shell = Template::new("sh").replies(sentinel);
     assert_eq!(texts(["echo 1"].into_iter().feed_subprocesses_ordered(shell, 1, 1)), ["1\n"]);
+    // The records of a source have all come. That its status is unknown is no failure.
+    for _ in 0..30 {
+        assert_eq!(
+            texts(iterate_in_subprocess(Template::new("seq").arg("3"), 8).iter()),
+            ["1", "2", "3"]
+        );
+    }
 }
 
 /// It is said at the start, before anything has gone wrong.

@@ -168,6 +168,10 @@ impl Schedule {
             let sequence = if rng.one_in(2) { hard } else { [&long[..], &hard].concat() };
             template = template.kill_sequence(sequence);
         }
+        // Drawn apart, so that a seed stays what it was.
+        if stir(!seed).is_multiple_of(3) {
+            template = template.require_clean_exit();
+        }
         let spec = Arc::new(template.spec.clone());
         let records = match rng.below(6) {
             0 if format != Format::Whole => None,
@@ -294,6 +298,11 @@ impl Schedule {
 
     fn is_refused(&self, k: u64) -> bool {
         is_refused(self.seed, self.refused, k)
+    }
+
+    /// Whether its records are believed where nobody knows how it has ended.
+    fn needs_status(&self) -> bool {
+        self.spec.policy.require_clean_exit || self.format == Format::Whole
     }
 
     /// Whether a record may be taken to be too long: what frames it counts, or not.
@@ -884,8 +893,11 @@ fn ended_rightly(schedule: &Schedule, consumer: &Taker, tool: &Tool, child: &Pro
         return Ok(());
     }
     must!(consumer.items == whole, "{} of {whole} records: {fatal:?}", consumer.items);
-    let well = !half && !unknown && status == Some(0);
+    let believed = if unknown { !schedule.needs_status() } else { status == Some(0) };
+    let well = !half && believed;
     must!(well == fatal.is_none(), "{fatal:?} after {whole} records, status {status:?}");
+    let told = fatal.is_some_and(|error| error.to_string().contains("exit status is unknown"));
+    must!(told == (!half && unknown && !well), "{fatal:?}, unknown: {unknown}");
     Ok(())
 }
 
