@@ -181,7 +181,7 @@ impl<D> fmt::Debug for CommandSource<D> {
 /// ([`Feed`](crate::Feed#as-a-source)).
 ///
 /// # Panics
-/// If `check` or a custom framing panics, `next` panics with the same payload; a panic of `decode` passes through.
+/// If `check`, `accept_status` or a custom framing panics, `next` panics with the same payload; a panic of `decode` passes through.
 #[must_use = "records that are not iterated end their command as soon as they are dropped"]
 pub struct Records<D = Owned> {
     outlet: Outlet,

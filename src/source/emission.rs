@@ -333,10 +333,12 @@ impl Talk for Emission {
 
     fn reaped(mut self, exit: Exit) {
         let limit = self.spec.policy.end_timeout.unwrap_or_default();
-        let ended_badly = exit.status.is_some_and(|status| !self.spec.accepts_status(status));
+        let accepts = |status| unwind::catch(|| self.spec.accepts_status(status));
+        let verdict = exit.status.map_or(Ok(true), accepts);
+        let ended_badly = matches!(verdict, Ok(false));
         let is_believed = exit.status.is_some() || !self.needs_status();
         let whole = self.half.is_empty();
-        let panic = self.panic.take().or(exit.panic);
+        let panic = self.panic.take().or(exit.panic).or(verdict.err());
         let fatal = if panic.is_some() {
             None
         } else if let Some(error) = exit.error {

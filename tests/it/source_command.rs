@@ -392,3 +392,16 @@ fn a_panic_of_check_is_resumed_in_next() {
         assert!(records.next().is_none());
     });
 }
+
+#[test]
+fn a_panic_of_accept_status_is_resumed_in_next() {
+    within(|| {
+        let template = lines("echo a; exit 1").replies(ReplyFraming::until_eof());
+        let source = iterate_in_subprocess(template.accept_status(|_| panic!("boom")), 8);
+        let mut records = source.iter();
+        assert_eq!(records.next().unwrap().unwrap(), "a\n");
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| records.next()));
+        assert!(caught.is_err_and(|payload| payload.downcast_ref() == Some(&"boom")));
+        assert!(records.next().is_none());
+    });
+}
