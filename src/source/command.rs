@@ -11,6 +11,7 @@ use crate::source::emission::Emission;
 use crate::source::solo::{self, Plan};
 use crate::template::channel::Stream;
 use crate::template::codec::{Decode, Owned};
+use crate::template::policy::Policy;
 use crate::template::{Spec, Template};
 use crate::window::outlet::Outlet;
 use crate::window::seam::{Bounds, Ends, attach};
@@ -56,6 +57,17 @@ use crate::window::seam::{Bounds, Ends, attach};
 /// [`run_timeout`](Template::run_timeout) to the whole pass, [`ready`](Template::ready) to its marker, and
 /// [`end_timeout`](Template::end_timeout) to a command that has closed its output and does not exit. Dropping a pass begins
 /// the [`kill_sequence`](Template::kill_sequence) at once.
+///
+/// # Settings that have no meaning
+/// A source gets no requests, and its command is started once. So these settings are a configuration error for it, unless
+/// they have their default value: [`in_flight`](Template::in_flight), [`retries`](Template::retries),
+/// [`at_most_once`](Template::at_most_once), [`backoff`](Template::backoff), [`give_up_after`](Template::give_up_after),
+/// [`on_stall`](Template::on_stall), [`answers_at_eof`](Template::answers_at_eof),
+/// [`recycle_after_records`](Template::recycle_after_records), [`recycle_after_age`](Template::recycle_after_age),
+/// [`packet_timeout`](Template::packet_timeout), [`keep_stderr`](Template::keep_stderr) and
+/// [`skip_at_end`](Template::skip_at_end); and a redirected stdout, side outputs that are read, and a
+/// [`Sentinel`](crate::framing::Sentinel). How requests are [encoded](Template::encode) and [framed](Template::requests) is
+/// not looked at. All other settings apply.
 pub fn iterate_in_subprocess<E, D>(
     template: Template<E, D>,
     buffer_size: usize,
@@ -95,16 +107,10 @@ impl<D> CommandSource<D> {
         if self.spec.replies.as_sentinel().is_some() {
             return Err(Error::config("a source gets no requests, so it cannot answer a sentinel"));
         }
-        for (setting, is_set) in [
-            ("in_flight", self.spec.policy.in_flight.is_some()),
-            ("keep_stderr", self.spec.policy.keep_stderr),
-            ("skip_at_end", self.spec.words.skip_at_end.is_some()),
-        ] {
-            if is_set {
-                return Err(Error::config(format!(
-                    "a source gets no requests, so {setting} has no meaning for it"
-                )));
-            }
+        if let Some(setting) = about_requests(&self.spec) {
+            return Err(Error::config(format!(
+                "a source gets no requests, so {setting} has no meaning for it"
+            )));
         }
         if let Some(side) = channels.side_outputs.iter().find(|side| side.framing.is_some()) {
             return Err(Error::config(format!(
@@ -115,6 +121,54 @@ impl<D> CommandSource<D> {
         }
         self.spec.validate()
     }
+}
+
+/// A setting that is about requests, or about the sessions that they are given to, and that is known to have been set: to
+/// something else than its default.
+fn about_requests(spec: &Spec) -> Option<&'static str> {
+    // Each is named, so that one that is new is thought of.
+    let Policy {
+        retries,
+        at_most_once,
+        on_stall,
+        stall_delay,
+        backoff,
+        backoff_cap,
+        give_up,
+        recycle_records,
+        eof_batch,
+        in_flight,
+        drains: _,
+        require_clean_exit: _,
+        keep_stderr,
+        recycle_age,
+        packet_timeout,
+        start_timeout: _,
+        idle_timeout: _,
+        run_timeout: _,
+        kill_sequence: _,
+        kill_with_parent: _,
+        halt: _,
+        end_timeout: _,
+        end_timeout_is_set: _,
+        reply_limit: _,
+    } = &spec.policy;
+    let usual = Policy::default();
+    let settings = [
+        ("retries", *retries != usual.retries),
+        ("at_most_once", *at_most_once),
+        ("on_stall", (*on_stall, *stall_delay) != (usual.on_stall, usual.stall_delay)),
+        ("backoff", (*backoff, *backoff_cap) != (usual.backoff, usual.backoff_cap)),
+        ("give_up_after", *give_up != usual.give_up),
+        ("recycle_after_records", recycle_records.is_some()),
+        ("recycle_after_age", recycle_age.is_some()),
+        ("answers_at_eof", eof_batch.is_some()),
+        ("in_flight", in_flight.is_some()),
+        ("packet_timeout", packet_timeout.is_some()),
+        ("keep_stderr", *keep_stderr),
+        ("skip_at_end", spec.words.skip_at_end.is_some()),
+    ];
+    settings.into_iter().find(|(_, is_set)| *is_set).map(|(setting, _)| setting)
 }
 
 impl<D: Decode + Clone> CommandSource<D> {

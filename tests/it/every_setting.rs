@@ -1,6 +1,7 @@
 //! Every setting of a template with nothing, with as much as there can be, twice, before and after the framing, and with
 //! framings that it does not suit: it works, or the feed's one item is an error that names it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use subfeed::channel::{LineBuffered, Redirect};
@@ -445,6 +446,52 @@ fn the_numbers_of_a_source() {
         ] {
             is_said(first(source.iter()), expected);
         }
+    });
+}
+
+/// Unless it is set to what it is anyway.
+#[test]
+fn a_source_refuses_what_is_about_requests() {
+    const MEANINGLESS: [&str; 12] = [
+        "in_flight",
+        "retries",
+        "at_most_once",
+        "backoff",
+        "give_up_after",
+        "on_stall",
+        "answers_at_eof",
+        "recycle_after_records",
+        "recycle_after_age",
+        "packet_timeout",
+        "keep_stderr",
+        "skip_at_end",
+    ];
+    within(|| {
+        let refusal = |template| {
+            let mut records = iterate_in_subprocess(template, 8).iter();
+            let wrong = |error: &Error| error.kind() == ErrorKind::Config;
+            let error = records.find_map(|record| record.err().filter(wrong))?;
+            assert!(error.is_fatal() && records.next().is_none(), "{error}");
+            Some(error.to_string())
+        };
+        let mut refused = BTreeSet::new();
+        for row in ROWS {
+            let Some(said) = refusal((row.set)(Template::new("seq").arg("3"))) else { continue };
+            if said.contains(&format!("a source gets no requests, so {} has no", row.setting)) {
+                refused.insert(row.setting);
+            }
+        }
+        assert_eq!(refused, BTreeSet::from(MEANINGLESS));
+        let usual: Set = |t| {
+            let ms = Duration::from_millis;
+            let t = t.retries(0).backoff(ms(10), SECOND / 60).give_up_after(8);
+            let t = t.on_stall(OnStall::Recycle, ms(100));
+            t.recycle_after_age(None).packet_timeout(None)
+        };
+        is_said(
+            first(iterate_in_subprocess(usual(Template::new("seq").arg("3")), 8).iter()),
+            Ok(3),
+        );
     });
 }
 

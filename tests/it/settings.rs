@@ -54,21 +54,6 @@ fn a_template_with_retries_can_be_drained() {
 }
 
 #[test]
-fn what_is_about_requests_is_refused_by_a_source() {
-    within(|| {
-        let seq = || Template::new("seq").arg("3");
-        for template in
-            [seq().in_flight(1), seq().in_flight(1).keep_stderr(), seq().skip_at_end("4\n")]
-        {
-            let mut records = iterate_in_subprocess(template, 8).iter();
-            let error = records.next().unwrap().unwrap_err();
-            assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::Config, true), "{error}");
-            assert!(records.next().is_none());
-        }
-    });
-}
-
-#[test]
 fn a_status_that_is_accepted_makes_a_reply_and_any_other_does_not() {
     within(|| {
         // What grep does: 0 where it has found something, 1 where it has not, 2 where it failed.
