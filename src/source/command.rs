@@ -47,6 +47,9 @@ use crate::window::seam::{Bounds, Ends, attach};
 /// with a bad exit status, violates its framing, or exceeds a time limit) one fatal `Err` follows the last record, then
 /// `None`. A `buffer_size` of 0 is such an error, too.
 ///
+/// With [`halt`](Template::halt), both `Soon` and `Now`, the fatal `Err` follows the record at which `check` has refused so
+/// many, and the command is ended. As in a feed, what `decode` refuses does not count.
+///
 /// How a command has ended is not known if SIGCHLD is ignored in this process, or if another thread waits for any child and
 /// takes the status. Then records that came whole are no error, although the command may have been killed between two of
 /// them. With [`require_clean_exit`](Template::require_clean_exit) and with

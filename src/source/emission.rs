@@ -11,6 +11,7 @@ use crate::source::limit::{Moment, Silence, TimeLimit};
 use crate::source::talk::{Exit, Heard, Stand, Talk};
 use crate::subprocess::protocol::{Now, Time};
 use crate::template::Spec;
+use crate::template::policy::Halt;
 use crate::template::words::LONGEST_BANNER;
 use crate::tuning::READ_BYTES;
 use crate::window::packet::{Cut, End};
@@ -33,6 +34,8 @@ pub(super) struct Emission {
     started: Time,
     silence: Silence,
     through: bool,
+    /// Records that `check` has refused.
+    refused: u64,
     /// What was left at the end and is no record.
     half: String,
     failed: Option<Error>,
@@ -51,6 +54,7 @@ impl Emission {
             started: Time::default(),
             silence: Silence::new(),
             through: false,
+            refused: 0,
             half: String::new(),
             failed: None,
             panic: None,
@@ -174,6 +178,9 @@ impl Emission {
                             self.delivery.put_parts(&unread[sent..before], &mut ranges);
                             self.delivery.put_failure(error);
                             sent = used;
+                            if self.is_halted() {
+                                break false;
+                            }
                         }
                         Err(payload) => {
                             self.panic = Some(payload);
@@ -217,6 +224,24 @@ impl Emission {
             let error = Error::new(ErrorKind::Check, message).because(error);
             self.delivery.describe(error).at(packet)
         }))
+    }
+
+    /// One more was refused. Whether that is as many as there may be.
+    fn is_halted(&mut self) -> bool {
+        self.refused += 1;
+        let most = match self.spec.policy.halt {
+            Halt::Never => return false,
+            Halt::Soon(most) | Halt::Now(most) => most,
+        };
+        if self.refused < most {
+            return false;
+        }
+        let message = match self.refused {
+            1 => "the source was halted: one record has failed".to_owned(),
+            refused => format!("the source was halted: {refused} records have failed"),
+        };
+        self.fail(self.error(ErrorKind::Halted, message));
+        true
     }
 
     fn too_long(&mut self, rest: &[u8]) {

@@ -10,7 +10,7 @@ use bstr::BString;
 use subfeed::channel::Redirect;
 use subfeed::framing::{Prefix, ReplyFraming};
 
-use subfeed::policy::Signal;
+use subfeed::policy::{Halt, Signal};
 use subfeed::source::iterate_in_subprocess;
 use subfeed::{Error, ErrorKind, FeedExt, Launcher, Template};
 
@@ -196,6 +196,25 @@ fn a_record_that_decode_or_check_refuses_is_an_error_at_its_position() {
         let error = items[2].as_ref().unwrap_err();
         assert_eq!((error.kind(), error.packet(), items.len()), (ErrorKind::Check, Some(2), 4));
         assert_eq!(items[3].as_ref().unwrap(), "4");
+    });
+}
+
+#[test]
+fn it_is_halted_behind_the_record_at_which_check_has_refused_so_many() {
+    within(|| {
+        for halt in [Halt::Soon(2), Halt::Now(2)] {
+            let template = lines("echo up; yes").halt(halt);
+            let template =
+                template.check(|_, record| if record == b"y" { Err("no".into()) } else { Ok(()) });
+            let items = collect(template, 1);
+            assert_eq!(items.len(), 4, "{items:?}");
+            assert_eq!(items[0].as_ref().unwrap(), "up");
+            let kinds = items[1..].iter().map(|item| item.as_ref().unwrap_err().kind());
+            let kinds: Vec<_> = kinds.collect();
+            assert_eq!(kinds, [ErrorKind::Check, ErrorKind::Check, ErrorKind::Halted]);
+            let error = items[3].as_ref().unwrap_err();
+            assert!(error.is_fatal() && error.to_string().contains("2 records"), "{error}");
+        }
     });
 }
 

@@ -34,6 +34,7 @@ use crate::subprocess::protocol::Now;
 use crate::subprocess::sim::{Rng, stir};
 use crate::template::launcher::script::GS;
 use crate::template::launcher::{Launcher, Link};
+use crate::template::policy::Halt;
 use crate::template::{Spec, Template};
 use crate::window::outlet::{Given, Outlet};
 use crate::window::seam::{Bounds, Ends, attach};
@@ -172,6 +173,14 @@ impl Schedule {
         if stir(!seed).is_multiple_of(3) {
             template = template.require_clean_exit();
         }
+        let most = stir(!seed ^ 1) % 8;
+        if most > 0 {
+            template = template.halt(if most.is_multiple_of(2) {
+                Halt::Soon(most)
+            } else {
+                Halt::Now(most)
+            });
+        }
         let spec = Arc::new(template.spec.clone());
         let records = match rng.below(6) {
             0 if format != Format::Whole => None,
@@ -298,6 +307,15 @@ impl Schedule {
 
     fn is_refused(&self, k: u64) -> bool {
         is_refused(self.seed, self.refused, k)
+    }
+
+    /// Behind which record, of so many, too many were refused.
+    fn is_halted_at(&self, records: u64) -> Option<u64> {
+        let most = match self.spec.policy.halt {
+            Halt::Soon(most) | Halt::Now(most) => usize::try_from(most).ok()?,
+            Halt::Never => return None,
+        };
+        (0..records).filter(|&k| self.is_refused(k)).nth(most - 1)
     }
 
     /// Whether its records are believed where nobody knows how it has ended.
@@ -854,7 +872,8 @@ fn ended_rightly(schedule: &Schedule, consumer: &Taker, tool: &Tool, child: &Pro
             must!(consumer.whole.is_none() || doubted, "a record of what has broken off");
             return Ok(());
         }
-        let surely = matches!(kind, Some(ErrorKind::Reply | ErrorKind::Died));
+        let kinds = [ErrorKind::Reply, ErrorKind::Died, ErrorKind::Halted];
+        let surely = kind.is_some_and(|kind| kinds.contains(&kind));
         must!(heard || surely, "{fatal:?} of a connection that broke off");
         if !heard {
             // It was found to be wrong before.
@@ -882,7 +901,14 @@ fn ended_rightly(schedule: &Schedule, consumer: &Taker, tool: &Tool, child: &Pro
         must!(well == fatal.is_none(), "{fatal:?} after a whole output");
         return Ok(());
     }
+    let halted = schedule.is_halted_at(whole);
     let too_long = (0..whole + u64::from(half)).find(|k| schedule.is_too_long(&schedule.body(*k)));
+    let is_halted = kind == Some(ErrorKind::Halted);
+    if let Some(last) = halted.filter(|&last| is_halted || too_long.is_none_or(|k| last < k)) {
+        must!(is_halted && consumer.items == last + 1, "not halted behind {last}: {fatal:?}");
+        return Ok(());
+    }
+    must!(!is_halted, "{fatal:?} although not so many were refused");
     if let Some(first) = too_long {
         let surely = schedule.is_surely_too_long(&schedule.body(first));
         must!(
