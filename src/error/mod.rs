@@ -17,6 +17,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
+use nix::errno::Errno;
 use nix::libc;
 
 pub use self::limit::Limit;
@@ -174,7 +175,9 @@ impl Error {
 
     /// A thread, or what one waits in, could not be had.
     pub(crate) fn no_thread(message: &'static str, cause: io::Error) -> Self {
-        Self::new(ErrorKind::Thread, message).because(cause).fatal()
+        let is_limit = cause.raw_os_error() == Some(Errno::EMFILE as i32);
+        let error = Self::new(ErrorKind::Thread, message).because(cause).fatal();
+        if is_limit { error.hint("raise the limit of open files (ulimit -n)") } else { error }
     }
 
     pub(crate) fn halted() -> Self {

@@ -246,8 +246,13 @@ impl Starter {
 
     /// Moves the child's end to a number that cannot collide with anything.
     fn keep(&self, id: usize, end: OwnedFd, kept: &mut Vec<OwnedFd>) -> Result<RawFd, StartError> {
-        let number = fcntl(end.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(LOWEST_SIDE_FD))
-            .map_err(|error| self.start_error(id, error.into()))?;
+        let number = fcntl(end.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(LOWEST_SIDE_FD));
+        // It is invalid if the limit of open files is not above it.
+        let number = number.map_err(|error| match error {
+            Errno::EINVAL => Errno::EMFILE,
+            error => error,
+        });
+        let number = number.map_err(|error| self.start_error(id, error.into()))?;
         // SAFETY: fcntl has just made this descriptor, and nobody else knows it.
         kept.push(unsafe { OwnedFd::from_raw_fd(number) });
         Ok(number)

@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use subfeed::policy::OnStall;
+use subfeed::source::iterate_in_subprocess;
 use subfeed::{ErrorKind, FeedExt, Template};
 
 use crate::alone;
@@ -146,6 +147,37 @@ fn descriptors_that_become_free_later_are_used() {
             feed.next().unwrap().unwrap();
             monitor.snapshot().starts >= 4
         });
+    });
+}
+
+#[test]
+fn a_limit_below_the_numbers_of_side_channels_is_one_of_descriptors() {
+    alone!(|| {
+        let before = Belongings::now();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let limit = |most| setrlimit(Resource::RLIMIT_NOFILE, most, hard).unwrap();
+        let aside = |template: Template| template.side_output_file("aside", "/dev/null");
+        limit(10);
+        let source = iterate_in_subprocess(aside(Template::new("seq").arg("3")), 8);
+        let error = source.iter().next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("Too many open files") && error.contains("ulimit -n"), "{error}");
+        let feed = numbers(5).feed_subprocesses_ordered(aside(Template::new("cat")), 1, 9);
+        let monitor = feed.monitor();
+        eventually("it is told", || {
+            monitor.snapshot().hint.is_some_and(|hint| hint.contains("ulimit -n"))
+        });
+        limit(soft);
+        assert_eq!(texts(feed).len(), 5);
+        limit(3);
+        let error = source.iter().next().unwrap().unwrap_err().to_string();
+        let mut feed = numbers(5).feed_subprocesses_ordered(Template::new("cat"), 1, 9);
+        let other = feed.next().unwrap().unwrap_err().to_string();
+        limit(soft);
+        drop(feed);
+        for error in [error, other] {
+            assert!(error.contains("poller") && error.contains("ulimit -n"), "{error}");
+        }
+        before.restored();
     });
 }
 
