@@ -229,8 +229,9 @@ impl<R: Read + Send + 'static> BlockFeedBuilder<R> {
     }
 
     /// Numbers of the caller's own for the column `Seq` of the [`job_log`](BlockFeedBuilder::job_log), if records have
-    /// other numbers than their positions here, as when failed ones are fed again. The closure is given a record's number, counted from [`first_record`](BlockFeedBuilder::first_record), and runs on the
-    /// event loop's thread.
+    /// other numbers than their positions here, as when failed ones are fed again. The closure is given a record's number,
+    /// counted from [`first_record`](BlockFeedBuilder::first_record), and runs on the event loop's thread. A panic in it ends
+    /// the feed, and is resumed in `next()`.
     ///
     /// ```
     /// use subfeed::{Template, blocks};
@@ -355,7 +356,10 @@ pub(crate) fn writing(spec: &Spec, delimiter: u8) -> Writing {
 /// read returns.
 ///
 /// # Panics
-/// If the reader or a custom framing panics, `next` panics with the same payload, after the replies to what was read before.
+/// If the reader panics, `next` panics with the same payload, after the replies to what was read before. If `check`,
+/// [`accept_status`](Template::accept_status), [`on_stderr`](Template::on_stderr),
+/// [`job_log_numbers`](BlockFeedBuilder::job_log_numbers) or a custom framing panics, `next` panics with the same payload, and
+/// the feed has ended.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct BlockFeed {
     outlet: Outlet,

@@ -272,8 +272,10 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
 
     /// Starts now, and returns at once: the intake begins to pull while the workers start.
     ///
-    /// Does not panic and returns no error. If the configuration is wrong, the feed's only item is a fatal `Err` that
-    /// names the setting.
+    /// Returns no error. If the configuration is wrong, the feed's only item is a fatal `Err` that names the setting.
+    ///
+    /// # Panics
+    /// If the source's `size_hint`, which is asked here, panics. Nothing else panics here.
     pub fn start(self) -> Feed<D>
     where
         I: SendIterator + 'static,
@@ -285,7 +287,7 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
 
     /// Starts now, with the intake as a thread of a scope, so that the source and `encode` may borrow.
     ///
-    /// The feed cannot leave the scope: see [`Scoped`].
+    /// The feed cannot leave the scope: see [`Scoped`]. It panics as [`start`](FeedBuilder::start) does.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};
@@ -337,7 +339,8 @@ impl<I: Iterator, E, D> FeedBuilder<I, E, D> {
     /// The fatal error that ended the feed.
     ///
     /// # Panics
-    /// If the source or `encode` panics, with their panic.
+    /// If the source, `encode`, [`accept_status`](Template::accept_status) or [`on_stderr`](Template::on_stderr) panics, with
+    /// the same payload. `check` and `decode` do not run.
     pub fn drain(mut self) -> Result<Drained, Error>
     where
         I: SendIterator + 'static,

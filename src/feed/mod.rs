@@ -198,8 +198,9 @@ pub(crate) use running;
 /// otherwise the drop would wait for the thread that it runs on.
 ///
 /// # Panics
-/// If the source, `encode`, `check` or a custom framing panics, `next` panics with the same payload at the position of
-/// the item concerned, and the feed has ended. (In completion order, this comes after all other items that were pulled.)
+/// If the source, `encode`, `check`, [`accept_status`](crate::Template::accept_status) or a custom framing panics, `next`
+/// panics with the same payload at the position of the item concerned, and the feed has ended; a panic of
+/// [`on_stderr`](crate::Template::on_stderr), which concerns no item, comes at the next one. (In completion order, this comes after all other items that were pulled.)
 /// A panic of `decode` passes through `next`; only its item is lost.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct Feed<D = Owned> {

@@ -102,7 +102,8 @@ impl<T> Feeder<T> {
     /// The fatal error that ended the feed.
     ///
     /// # Panics
-    /// If `encode` panicked, with the same payload.
+    /// If `encode`, [`accept_status`](Template::accept_status) or [`on_stderr`](Template::on_stderr) panicked, with the same
+    /// payload.
     pub fn finish(mut self) -> Result<Drained, Error> {
         self.producer.stop();
         match self.drain.take().expect("it is taken once") {

@@ -136,8 +136,8 @@ pub(crate) use polls_outlet;
 /// A future that waits for the next item may be dropped (in a `select!`). No item is lost: the next poll returns it.
 ///
 /// # Panics
-/// If the source, `encode`, `check` or a custom framing panics, a poll panics with the same payload at the position of the
-/// item, as the feed's `next` does. If a waker panics, that panic is ignored.
+/// If the source, `encode`, `check`, `accept_status`, `on_stderr` or a custom framing panics, a poll panics with the same
+/// payload, as the feed's `next` does. If a waker panics, that panic is ignored.
 #[must_use = "a stream that is not polled stops as soon as it is dropped"]
 pub struct FeedStream<F: PollFeed> {
     feed: F,

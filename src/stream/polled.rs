@@ -95,9 +95,12 @@ impl<S: Stream, E, D> FeedBuilder<Polled<S>, E, D> {
 
     /// Starts now, and returns at once. The source is pulled in the polls of the stream that this returns.
     ///
-    /// Does not panic and returns no error. If the configuration is wrong, the stream's only item is a fatal `Err`.
+    /// Returns no error. If the configuration is wrong, the stream's only item is a fatal `Err`.
     ///
     /// It takes the time to start a thread, about a tenth of a millisecond. That thread starts the children.
+    ///
+    /// # Panics
+    /// If the source's `size_hint`, which is asked here, panics. Nothing else panics here.
     pub fn start(self) -> FeedStream<Feed<D>>
     where
         S: Send + 'static,

@@ -4,9 +4,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use subfeed::framing::{Framing, FramingError, Position, ReplyFraming, Scan};
-use subfeed::{Feed, FeedExt, Order, Template};
+use subfeed::{Feed, FeedExt, Order, Template, blocks};
 
-use crate::common::{Barrier, Pulled, child, numbers, texts, within};
+use crate::alone;
+use crate::common::{Barrier, Belongings, Dir, Pulled, child, numbers, texts, within};
 
 /// A payload that nobody else throws.
 #[derive(Debug, PartialEq)]
@@ -247,6 +248,61 @@ fn finish_resumes_a_panic_too() {
         let feed = source.feed_subprocesses_ordered(Template::new("cat"), 2, 8);
         let payload = catch_unwind(AssertUnwindSafe(|| feed.finish())).unwrap_err();
         assert_eq!(payload.downcast_ref::<Own>(), Some(&Own(30)));
+    });
+}
+
+#[test]
+fn a_drain_and_blocks_panic_with_what_the_event_loop_calls() {
+    within(|| {
+        let talks = || Template::shell("echo word >&2; cat; exit 1");
+        let of_drain = [
+            talks().on_stderr(|_, _| throw(1)),
+            talks().accept_status(|_| throw(1)),
+            // These do not run.
+            talks().check(|_, _| throw(2)),
+        ];
+        let drained = of_drain.map(|template| {
+            let feed = numbers(3).feed(template).workers(1);
+            catch_unwind(AssertUnwindSafe(move || feed.drain()))
+                .map(|drained| drained.unwrap().accepted)
+                .map_err(|payload| payload.downcast_ref::<Own>() == Some(&Own(1)))
+        });
+        assert_eq!(drained, [Err(true), Err(true), Ok(vec![3])]);
+        let dir = Dir::new();
+        let cat = || blocks(&b"a\nb\n"[..]).feed(Template::new("cat")).workers(1);
+        for feed in [
+            cat().job_log(dir.path("log")).job_log_numbers(|_| throw(1)),
+            blocks(&b"a\nb\n"[..]).feed(talks().on_stderr(|_, _| throw(1))).workers(1),
+            blocks(&b"a\nb\n"[..]).feed(talks().check(|_, _| throw(1))).workers(1),
+        ] {
+            let (_, payload) = until_panic(&mut feed.start());
+            assert_eq!(payload.downcast_ref::<Own>(), Some(&Own(1)));
+        }
+    });
+}
+
+/// A source that panics when it is asked how long it is.
+struct Unmeasured;
+
+impl Iterator for Unmeasured {
+    type Item = String;
+    fn next(&mut self) -> Option<String> {
+        None
+    }
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        throw(4)
+    }
+}
+
+#[test]
+fn a_panic_of_size_hint_comes_at_the_start_and_leaves_nothing() {
+    alone!(|| {
+        let before = Belongings::now();
+        let started = catch_unwind(|| drop(Unmeasured.feed(Template::new("cat")).start()));
+        assert_eq!(started.unwrap_err().downcast_ref::<Own>(), Some(&Own(4)));
+        let drained = catch_unwind(|| Unmeasured.feed(Template::new("cat")).drain());
+        assert_eq!(drained.unwrap_err().downcast_ref::<Own>(), Some(&Own(4)));
+        before.restored();
     });
 }
 
