@@ -192,8 +192,9 @@ impl Checkpoint {
     /// date of the input file. A file with another key is an error, so that a run cannot continue a different one.
     ///
     /// # Errors
-    /// Of kind [`File`](ErrorKind::File): the folder does not exist or cannot be written to; or the file has another key,
-    /// is empty or truncated, is no regular file, or is not a checkpoint. Of kind [`Config`](ErrorKind::Config): the key is longer than 64 KiB.
+    /// Of kind [`File`](ErrorKind::File): the folder does not exist or cannot be written to; the file has another key, is
+    /// empty or truncated, is no regular file, or is not a checkpoint; or what has its name with `.new` is not one. Of kind
+    /// [`Config`](ErrorKind::Config): the key is longer than 64 KiB.
     pub fn open(path: impl Into<PathBuf>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
         let (path, key) = (path.into(), key.as_ref().to_vec());
         if key.len() > LONGEST_KEY {

@@ -199,8 +199,9 @@ pub(crate) use running;
 ///
 /// # Panics
 /// If the source, `encode`, `check`, [`accept_status`](crate::Template::accept_status) or a custom framing panics, `next`
-/// panics with the same payload at the position of the item concerned, and the feed has ended; a panic of
-/// [`on_stderr`](crate::Template::on_stderr), which concerns no item, comes at the next one. (In completion order, this comes after all other items that were pulled.)
+/// panics with the same payload at the position of the item concerned, and the feed has ended. (In completion order, this
+/// comes after all other items that were pulled.) A panic of [`on_stderr`](crate::Template::on_stderr) concerns no item: it
+/// ends the feed after the items that were answered before.
 /// A panic of `decode` passes through `next`; only its item is lost.
 #[must_use = "a feed that is not iterated stops as soon as it is dropped"]
 pub struct Feed<D = Owned> {
