@@ -50,10 +50,8 @@ use crate::window::seam::{Bounds, Ends, attach};
 /// With [`halt`](Template::halt), both `Soon` and `Now`, the fatal `Err` follows the record at which `check` has refused so
 /// many, and the command is ended. As in a feed, what `decode` refuses does not count.
 ///
-/// How a command has ended is not known if SIGCHLD is ignored in this process, or if another thread waits for any child and
-/// takes the status. Then records that came whole are no error, although the command may have been killed between two of
-/// them. With [`require_clean_exit`](Template::require_clean_exit) and with
-/// [`until_eof`](crate::framing::ReplyFraming::until_eof) an unknown status is an error as well.
+/// How a command has ended may be unknown if SIGCHLD is ignored in this process, or if another thread waits for any child and
+/// takes the status. That is such an error as well, because the command may have been killed between two records.
 ///
 /// These time limits of the template apply: [`start_timeout`](Template::start_timeout) to the first record,
 /// [`idle_timeout`](Template::idle_timeout) to each record while there is room for it,

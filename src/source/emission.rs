@@ -254,12 +254,6 @@ impl Emission {
         self.fail(error.hint("raise it with Template::reply_limit"));
     }
 
-    /// Whether what it has printed is believed only if it is known to have ended well. A whole output looks the same if
-    /// the command was killed in the middle of it.
-    fn needs_status(&self) -> bool {
-        self.spec.policy.require_clean_exit || self.spec.replies.is_until_eof()
-    }
-
     /// The output has ended, and this is left of it.
     fn end_with(&mut self, rest: &[u8]) {
         self.through = true;
@@ -361,7 +355,8 @@ impl Talk for Emission {
         let accepts = |status| unwind::catch(|| self.spec.accepts_status(status));
         let verdict = exit.status.map_or(Ok(true), accepts);
         let ended_badly = matches!(verdict, Ok(false));
-        let is_believed = exit.status.is_some() || !self.needs_status();
+        // What a command that was killed has printed looks just like all of it.
+        let is_known = exit.status.is_some();
         let whole = self.half.is_empty();
         let panic = self.panic.take().or(exit.panic).or(verdict.err());
         let fatal = if panic.is_some() {
@@ -378,7 +373,7 @@ impl Talk for Emission {
             );
             let error = self.error(ErrorKind::Timeout, message).limited(Limit::EndTimeout(limit));
             Some(error.exited(exit.status, exit.signalled).said(&exit.stderr))
-        } else if whole && !ended_badly && is_believed {
+        } else if whole && !ended_badly && is_known {
             None
         } else {
             let kind = if ended_badly || whole { ErrorKind::Died } else { ErrorKind::Reply };
@@ -390,7 +385,7 @@ impl Talk for Emission {
                 }
             };
             let error = self.error(kind, message).exited(exit.status, exit.signalled);
-            let error = if is_believed { error } else { error.hint(REAPED_ELSEWHERE) };
+            let error = if is_known { error } else { error.hint(REAPED_ELSEWHERE) };
             Some(error.said(&exit.stderr))
         };
         self.delivery.end(End { fatal, panic, ..End::default() });

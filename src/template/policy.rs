@@ -301,8 +301,7 @@ impl<E, D> Template<E, D> {
     /// Makes a bad exit (a status other than 0, or a signal) a fatal error even after the last answer.
     ///
     /// By default only [`Feed::finish`](crate::Feed::finish) reports such an exit, because many tools regularly exit with
-    /// other statuses. A [source](crate::source::iterate_in_subprocess) always reports it; for one this makes an exit status
-    /// that cannot be learned an error too.
+    /// other statuses. A [source](crate::source::iterate_in_subprocess) always reports it, with or without this.
     ///
     /// ```
     /// use subfeed::{FeedExt, Template};

@@ -318,11 +318,6 @@ impl Schedule {
         (0..records).filter(|&k| self.is_refused(k)).nth(most - 1)
     }
 
-    /// Whether its records are believed where nobody knows how it has ended.
-    fn needs_status(&self) -> bool {
-        self.spec.policy.require_clean_exit || self.format == Format::Whole
-    }
-
     /// Whether a record may be taken to be too long: what frames it counts, or not.
     fn is_too_long(&self, body: &[u8]) -> bool {
         body.len() + 2 > self.spec.policy.reply_limit
@@ -919,7 +914,7 @@ fn ended_rightly(schedule: &Schedule, consumer: &Taker, tool: &Tool, child: &Pro
         return Ok(());
     }
     must!(consumer.items == whole, "{} of {whole} records: {fatal:?}", consumer.items);
-    let believed = if unknown { !schedule.needs_status() } else { status == Some(0) };
+    let believed = !unknown && status == Some(0);
     let well = !half && believed;
     must!(well == fatal.is_none(), "{fatal:?} after {whole} records, status {status:?}");
     let told = fatal.is_some_and(|error| error.to_string().contains("exit status is unknown"));
