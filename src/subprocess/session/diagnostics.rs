@@ -65,13 +65,13 @@ impl Session {
         let on_stderr = self.has_mark_on_stderr(packet, cx);
         // One that ended by itself need not have come to the sync command.
         let had_time = matches!(self.why, Some(Why::Timeout | Why::Done | Why::Recycled));
-        let refused = status.and_then(|status| wording::refused_status(cx.spec, status));
+        let refused = status
+            .filter(|_| self.limit.is_none())
+            .and_then(|status| wording::refused_status(cx.spec, status));
+        if let Some(refused) = refused {
+            return error.hint(refused);
+        }
         match self.stall.hint() {
-            _ if self.limit.is_none()
-                && let Some(refused) = refused =>
-            {
-                error.hint(refused)
-            }
             Some(hint) if !on_stderr => error.hint(hint.to_owned()),
             _ if on_stderr || (had_time && cx.spec.replies.as_sentinel().is_some()) => {
                 error.hint(wording::no_mark(on_stderr))
