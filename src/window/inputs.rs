@@ -7,10 +7,12 @@ use crate::window::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::window::sync::{Mutex, lock};
 use crate::window::unwind;
 
-/// Lets go of items one by one. A panic of one, which is the user's, goes no further: the drop of a feed never panics.
-fn let_go<T>(items: impl IntoIterator<Item = T>) {
-    for item in items {
-        let _ = unwind::catch(move || drop(item));
+/// Lets go of items. A panic of one, which is the user's, keeps none of the others, and goes no further: the drop of a
+/// feed never panics.
+fn let_go<T>(items: VecDeque<T>) {
+    if std::mem::needs_drop::<T>() {
+        let mut items = items.into_iter();
+        while unwind::catch(|| items.by_ref().for_each(drop)).is_err() {}
     }
 }
 

@@ -5,13 +5,13 @@ use std::env;
 use std::fs::File;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use nix::pty::{Winsize, openpty};
 use subfeed::{Feed, FeedExt, Template};
 
 // recipe
 use std::fmt::Write;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressIterator, ProgressState, ProgressStyle};
 use subfeed::Monitor;
