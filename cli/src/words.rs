@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io;
 
-use subfeed::{Error, ErrorKind};
+use subfeed::Error;
 
 /// An error of the feed by its record, counted from 1.
 pub(crate) fn told(error: &Error) -> String {
@@ -16,12 +16,7 @@ pub(crate) fn told(error: &Error) -> String {
 
 /// The same where a record's packet id is not its number.
 pub(crate) fn told_by(error: &Error, number: impl Fn(u64) -> u64) -> String {
-    let mut text = error.to_string();
-    if error.kind() == ErrorKind::Thread
-        && let Some(error) = error.cause().and_then(|cause| cause.downcast_ref())
-    {
-        text.push_str(thread_limit(error));
-    }
+    let text = error.to_string();
     let Some(packet) = error.packet() else { return ours(&text) };
     let text = text.strip_prefix(&format!("packet {packet}: ")).unwrap_or(&text);
     format!("record {}: {}", number(packet), ours(text))
@@ -120,17 +115,13 @@ const THINGS: &[(&str, &str)] = &[
     ("feed", "run"),
 ];
 
-/// Why a thread could not be started. Threads count as processes.
+/// Why a thread of this command could not be started. Threads count as processes.
 pub(crate) fn no_thread(what: &str, error: &io::Error) -> String {
-    format!("{what} could not be started: {error}{}", thread_limit(error))
-}
-
-/// The limit that such an error comes from.
-fn thread_limit(error: &io::Error) -> &'static str {
-    match error.kind() {
+    let limit = match error.kind() {
         io::ErrorKind::WouldBlock => "; raise the limit of processes and threads (ulimit -u)",
         _ => "",
-    }
+    };
+    format!("{what} could not be started: {error}{limit}")
 }
 
 /// A message of the library in the words of this command.

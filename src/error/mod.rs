@@ -142,6 +142,9 @@ impl From<Option<Signal>> for Sent {
     }
 }
 
+/// Of a process or a thread that the system does not give. Threads count as processes.
+pub(crate) const PROCESS_LIMIT: &str = "raise the limit of processes and threads (ulimit -u)";
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
@@ -175,9 +178,13 @@ impl Error {
 
     /// A thread, or what one waits in, could not be had.
     pub(crate) fn no_thread(message: &'static str, cause: io::Error) -> Self {
-        let is_limit = cause.raw_os_error() == Some(Errno::EMFILE as i32);
+        let errno = cause.raw_os_error().map(Errno::from_raw);
         let error = Self::new(ErrorKind::Thread, message).because(cause).fatal();
-        if is_limit { error.hint("raise the limit of open files (ulimit -n)") } else { error }
+        match errno {
+            Some(Errno::EMFILE) => error.hint("raise the limit of open files (ulimit -n)"),
+            Some(Errno::EAGAIN) => error.hint(PROCESS_LIMIT),
+            _ => error,
+        }
     }
 
     pub(crate) fn halted() -> Self {

@@ -22,7 +22,7 @@ use nix::sys::signal::{self, Signal as NixSignal};
 use nix::sys::termios;
 use nix::unistd::Pid;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, PROCESS_LIMIT};
 use crate::files::{self, Pipes};
 use crate::subprocess::protocol::StartError;
 use crate::subprocess::reaper;
@@ -312,7 +312,7 @@ impl Starter {
             ours = ours.hint("raise the limit of open files (ulimit -n): a worker needs four and two for each side channel");
         }
         if errno == Some(Errno::EAGAIN) {
-            ours = ours.hint("raise the limit of processes and threads (ulimit -u)");
+            ours = ours.hint(PROCESS_LIMIT);
         }
         match errno {
             Some(Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN | Errno::ENOMEM) => {
