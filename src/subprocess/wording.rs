@@ -4,7 +4,6 @@
 //! each situation has its test.
 
 use std::fmt;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use bstr::ByteSlice;
@@ -13,7 +12,6 @@ use itertools::Itertools;
 use crate::error::StderrExcerpt;
 use crate::record::PacketId;
 use crate::template::Spec;
-use crate::window::unwind;
 
 /// How a tool that buffers is talked out of it.
 const FLAGS: &str = "its unbuffered or line-buffered flag (sed -u, grep --line-buffered, jq --unbuffered, \
@@ -99,18 +97,13 @@ pub(crate) fn mark_is_on_stderr(spec: &Spec, packet: PacketId, stderr: &StderrEx
     stderr.contains(sentinel.mark(packet.0).as_bytes())
 }
 
-/// Of a process whose output was to be a reply, and whose status is no reason to take it for one.
-pub(crate) fn refused_status(spec: &Spec, status: ExitStatus) -> Option<String> {
-    let code = status.code().filter(|_| spec.is_until_eof())?;
-    // It was asked before; a panic of it was told then.
-    if unwind::catch(|| spec.accepts_status(status)).unwrap_or(true) {
-        return None;
-    }
-    Some(if spec.accept_status.is_some() {
+/// Of a process whose output was to be a reply, and whose exit status was refused: by what `is_set` says, or by default.
+pub(crate) fn refused_status(code: i32, is_set: bool) -> String {
+    if is_set {
         format!("accept_status refuses the exit status {code}")
     } else {
         format!("if the exit status {code} is no failure, accept it with Template::accept_status")
-    })
+    }
 }
 
 /// Of a session that ended well with fewer replies than requests, under a framing that counts. `half`: it wrote
@@ -252,16 +245,21 @@ impl fmt::Display for Wait<'_> {
 /// What bounds a wait, or could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
-    pub(crate) setting: &'static str,
+    setting: &'static str,
     /// The type that has the setting.
-    pub(crate) of: &'static str,
-    pub(crate) limit: Option<Duration>,
+    of: &'static str,
+    limit: Option<Duration>,
 }
 
 impl Bound {
     /// This setting does, if there is a limit; otherwise it could.
     pub(crate) fn of(setting: &'static str, limit: Option<Duration>) -> Self {
         Self { setting, of: "Template", limit }
+    }
+
+    /// The same of the wait for a host.
+    pub(crate) fn of_connection(limit: Option<Duration>) -> Self {
+        Self { setting: "connect_within", of: "Launcher", limit }
     }
 }
 
@@ -402,11 +400,7 @@ mod tests {
             Wait { owed: 0, bound: Bound::of("ready", None), may_be_waiting: true, ..wait };
         says(&unready.to_string(), &["has not said that it is ready", "Template::ready would"]);
         says_not(&unready.to_string(), &["buffer"]);
-        let bound = Bound {
-            setting: "connect_within",
-            of: "Launcher",
-            limit: Some(Duration::from_secs(30)),
-        };
+        let bound = Bound::of_connection(Some(Duration::from_secs(30)));
         let unreached = Wait { unreached: Some("node1"), bound, ..unready };
         let told = unreached.to_string();
         says(

@@ -8,6 +8,7 @@ use crate::record::PacketId;
 use crate::subprocess::session::together::output_name;
 use crate::subprocess::session::{Context, Output, Session, Why};
 use crate::subprocess::wording;
+use crate::window::unwind;
 
 impl Session {
     /// An error about it, with all that is known.
@@ -66,10 +67,12 @@ impl Session {
         // One that ended by itself need not have come to the sync command.
         let had_time = matches!(self.why, Some(Why::Timeout | Why::Done | Why::Recycled));
         let refused = status
-            .filter(|_| self.limit.is_none())
-            .and_then(|status| wording::refused_status(cx.spec, status));
-        if let Some(refused) = refused {
-            return error.hint(refused);
+            .filter(|_| self.limit.is_none() && cx.spec.is_until_eof())
+            // It was asked before; a panic of it was told then.
+            .filter(|&status| matches!(unwind::catch(|| cx.spec.accepts_status(status)), Ok(false)))
+            .and_then(|status| status.code());
+        if let Some(code) = refused {
+            return error.hint(wording::refused_status(code, cx.spec.accept_status.is_some()));
         }
         match self.stall.hint() {
             Some(hint) if !on_stderr => error.hint(hint.to_owned()),

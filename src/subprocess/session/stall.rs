@@ -369,9 +369,7 @@ impl Session {
     fn bound(&self, cx: &Context<'_>) -> Bound {
         let policy = &cx.spec.policy;
         match self.why {
-            _ if !self.is_greeted() => {
-                Bound { setting: "connect_within", of: "Launcher", limit: self.connect_limit() }
-            }
+            _ if !self.is_greeted() => Bound::of_connection(self.connect_limit()),
             _ if self.owed() == 0 => Bound::of("ready", cx.spec.words.banner.ready_limit()),
             Some(Why::Done) => {
                 let limit = policy.end_timeout.filter(|_| policy.end_timeout_is_set);
